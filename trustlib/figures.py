@@ -1,0 +1,116 @@
+"""Figures: each function draws what it is given on a given ``ax`` and returns the artists; none computes or saves.
+
+A loss has one colour in every figure (Okabe and Ito's palette, safe for colour-blind readers). A released form has
+its loss's colour, dashed. Apply the style once: ``plt.style.use(figures.STYLE)``.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+STYLE = Path(__file__).with_name("trustlib.mplstyle")
+COLOURS = {
+    "mcp": "#222222",
+    "ce": "#0072B2",
+    "focal": "#E69F00",
+    "tcp": "#009E73",
+    "ss": "#D55E00",
+    "cb": "#CC79A7",
+}
+GROUPS = {"TP": "#0072B2", "FN": "#9ecae8", "FP": "#D55E00", "TN": "#f5b895"}
+CURVE_POINTS = 500  # at most, in one curve of an SVG
+
+
+def line_style(loss: str, form: str = "corrected") -> dict:
+    """Colour and dashes of a loss; a loss that is not in `COLOURS` gets grey."""
+    return {"color": COLOURS.get(loss, "#777777"), "linestyle": "--" if form == "released" else "-"}
+
+
+def loss_curves(ax: Axes, z: NDArray, values: dict[str, tuple[str, NDArray]], *, ylabel: str) -> list[Line2D]:
+    """Losses, or their slopes, against z (Fig. 2b).
+
+    Parameters
+    ----------
+    z : float (M,), ascending.
+    values : label -> (loss, float (M,)).
+    """
+    lines = [ax.plot(z, y, label=label, color=COLOURS.get(loss))[0] for label, (loss, y) in values.items()]
+    ax.axvline(0, color="0.6", linewidth=0.7, zorder=0)
+    ax.set(xlabel="oracle's output z", ylabel=ylabel, xlim=(z[0], z[-1]))
+    return lines
+
+
+def histogram(
+    ax: Axes, confidence: NDArray, correct: NDArray, *, threshold: float = 0.5, negative_threshold: float | None = None
+) -> None:
+    """Confidences of right predictions upwards, of wrong ones downwards, each summing to 1 (Fig. 3).
+
+    Parameters
+    ----------
+    confidence : float (N,) in [0, 1]: sigmoid(z), or a probability.
+    correct : bool (N,).
+    threshold : above it a prediction is trusted: TP and FP in strong colours, FN and TN in pale ones.
+    negative_threshold : drawn where it differs (TCP: 1/K).
+    """
+    trusted = confidence > threshold
+    for right, up in ((True, 1), (False, -1)):
+        group = correct == right
+        for trust in (True, False):
+            chosen = group & (trusted == trust)
+            if chosen.any():
+                sns.histplot(
+                    x=confidence[chosen], weights=np.full(chosen.sum(), up / group.sum()), bins=50, binrange=(0, 1),
+                    element="step", color=GROUPS[{(1, 1): "TP", (1, 0): "FN", (0, 1): "FP", (0, 0): "TN"}[right, trust]],
+                    alpha=0.9, ax=ax,
+                )  # fmt: skip
+    ax.axhline(0, color="0.35", linewidth=0.7)
+    ax.axvline(threshold, color="0.35", linewidth=0.8, linestyle=":")
+    if negative_threshold is not None:
+        ax.axvline(negative_threshold, color="0.35", linewidth=0.8, linestyle="--")
+    ax.set(xlim=(0, 1), xlabel="confidence", ylabel="share of its class")
+    ax.yaxis.set_major_formatter(lambda y, _: f"{abs(y):.0%}")
+
+
+def normals(ax: Axes, fit: tuple[float, float, float, float]) -> list[Line2D]:
+    """The normals fitted to right and wrong predictions, on the scale of a `histogram` of 50 bins in [0, 1].
+
+    Parameters
+    ----------
+    fit : mean and deviation of right predictions, then of wrong ones (`metrics.fit_normals`).
+    """
+    x = np.linspace(0, 1, 201)
+    lines = []
+    for (mean, std), up in ((fit[:2], 1), (fit[2:], -1)):
+        if std > 0:
+            lines += ax.plot(x, up * norm.pdf(x, mean, std) / 50, color="black", linewidth=1)
+    return lines
+
+
+def risk_coverage(
+    ax: Axes, coverage: NDArray, risk: NDArray, *, label: str, loss: str, form: str = "corrected"
+) -> Line2D:
+    """One risk-coverage curve (Fig. 4a), at most `CURVE_POINTS` of its points.
+
+    Parameters
+    ----------
+    coverage, risk : float (M,), as `metrics.risk_coverage` gives them.
+    """
+    keep = np.unique(np.searchsorted(coverage, np.linspace(coverage[0], 1, CURVE_POINTS)).clip(max=len(coverage) - 1))
+    (line,) = ax.plot(coverage[keep], risk[keep], label=label, **line_style(loss, form))
+    ax.set(xlabel="coverage", ylabel="risk", xlim=(0, 1), ylim=(0, None))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(lambda v, _: f"{v:.0%}")
+    return line
+
+
+def history(ax: Axes, epochs: NDArray, loss: NDArray, *, label: str, color: str | None = None) -> Line2D:
+    """Mean training loss against the epoch."""
+    (line,) = ax.plot(epochs, loss, marker="o", markersize=3, label=label, color=color)
+    ax.set(xlabel="epoch", ylabel="training loss")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    return line

@@ -1,0 +1,185 @@
+"""The losses an oracle is trained with, one pure function each.
+
+Every loss takes the oracle's output ``z`` and a target, both of shape (B,), and returns one value a sample, (B,);
+the mean is taken by the training loop. ``z`` is any real number, ``z > 0`` means "trusted". The target is
+``correct`` (bool, or 0 and 1) for all losses but ``tcp``, whose target is the true class's probability.
+
+Equations are those of Luo et al., "Learning to Predict Trustworthiness with Steep Slope Loss", NeurIPS 2021.
+The two losses that the authors' code computes otherwise than the paper's text stand in `trustlib.released`.
+To add a loss, write its function here and add it to `LOSSES`: every table and figure then has it.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cross_entropy(z: Tensor, target: Tensor) -> Tensor:
+    """Binary cross entropy, Eq. (4): ``-o log p - (1 - o) log(1 - p)`` with ``p = sigmoid(z)``.
+
+    Parameters
+    ----------
+    z : float (B,), the oracle's output.
+    target : bool or float (B,) in {0, 1}, `correct`.
+
+    Returns
+    -------
+    float (B,), nats, in [0, inf).
+
+    Examples
+    --------
+    >>> cross_entropy(torch.tensor([0.0, 0.0]), torch.tensor([True, False]))
+    tensor([0.6931, 0.6931])
+    """
+    _check(z, target)
+    return F.softplus(_against(z, target))
+
+
+def focal(z: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
+    """Focal loss, Eq. (5): cross entropy times ``(1 - p_t)**gamma``, ``p_t`` the probability of what happened.
+
+    Parameters
+    ----------
+    z : float (B,), the oracle's output.
+    target : bool or float (B,) in {0, 1}, `correct`.
+    gamma : focusing parameter, >= 0; 0 is cross entropy. The paper uses 2, after Lin et al. 2017.
+
+    Returns
+    -------
+    float (B,), nats, in [0, inf).
+
+    Raises
+    ------
+    ValueError : when gamma is negative or the shapes differ.
+    """
+    _check(z, target)
+    if not gamma >= 0:
+        raise ValueError(f"focal: gamma must be >= 0, found {gamma}")
+    wrong_by = _against(z, target)  # (B,) logit of having been wrong: 1 - p_t = sigmoid(wrong_by)
+    # (1 - p_t)**gamma as exp(gamma * logsigmoid): its gradient stays finite where a power of 0 would not.
+    return torch.exp(gamma * F.logsigmoid(wrong_by)) * F.softplus(wrong_by)
+
+
+def tcp(z: Tensor, target: Tensor) -> Tensor:
+    """True class probability, Eq. (6): ``(sigmoid(z) - p(y | x))**2``.
+
+    Eq. (6) writes the oracle's output itself; as in Corbière et al. 2019 and the authors' code it passes a sigmoid.
+
+    Parameters
+    ----------
+    z : float (B,), the oracle's output.
+    target : float (B,) in [0, 1], the classifier's probability of the true class.
+
+    Returns
+    -------
+    float (B,) in [0, 1].
+    """
+    _check(z, target)
+    return (torch.sigmoid(z) - target.to(z.dtype)) ** 2
+
+
+def steep_slope(z: Tensor, target: Tensor, *, alpha_pos: float = 1.0, alpha_neg: float = 3.0) -> Tensor:
+    """Steep slope loss, Eq. (8), with ``s = z / (1 + |z|)``.
+
+    ``exp(-alpha_pos s) - exp(-alpha_pos)`` where the prediction was right and
+    ``exp(+alpha_neg s) - exp(-alpha_neg)`` where it was wrong. The equation as printed has the opposite signs; the
+    paper's prose, its Fig. 2b and the authors' code (``src/oracle.py``) agree on those used here.
+
+    Parameters
+    ----------
+    z : float (B,), the oracle's output.
+    target : bool or float (B,) in {0, 1}, `correct`.
+    alpha_pos, alpha_neg : steepness of the slides of right and wrong predictions, > 0. The paper uses
+        (1, 3) for its ViT oracles and (2, 5) for its ResNet oracles.
+
+    Returns
+    -------
+    float (B,) in [0, max(exp(a) - exp(-a))], a being alpha_pos or alpha_neg (Theorem 3.1).
+
+    Raises
+    ------
+    ValueError : when an alpha is not positive or the shapes differ.
+
+    Examples
+    --------
+    >>> steep_slope(torch.tensor([0.0, 1e30]), torch.tensor([True, True]), alpha_pos=1.0)
+    tensor([0.6321, 0.0000])
+    """
+    _check(z, target)
+    for name, alpha in (("alpha_pos", alpha_pos), ("alpha_neg", alpha_neg)):
+        if not alpha > 0:
+            raise ValueError(f"steep_slope: {name} must be > 0, found {alpha}")
+    s = F.softsign(z)  # (B,) in [-1, 1]
+    # expm1 on both sides, so that the loss is exactly 0 at the foot of a slide.
+    positive = torch.expm1(-alpha_pos * s) - torch.expm1(s.new_tensor(-alpha_pos))
+    negative = torch.expm1(alpha_neg * s) - torch.expm1(s.new_tensor(-alpha_neg))
+    return torch.where(target.bool(), positive, negative)
+
+
+def class_balanced(z: Tensor, target: Tensor, *, n_correct: int, n_wrong: int, beta: float = 0.999) -> Tensor:
+    """Class-balanced cross entropy, Cui et al., CVPR 2019, Eq. (9) on the sigmoid cross entropy.
+
+    Each class is weighted by the inverse of its effective number ``(1 - beta**n) / (1 - beta)``; the two weights
+    are scaled to sum to 2, the number of classes.
+
+    Parameters
+    ----------
+    z : float (B,), the oracle's output.
+    target : bool or float (B,) in {0, 1}, `correct`.
+    n_correct, n_wrong : training samples of each class, >= 1.
+    beta : in [0, 1); 0 is cross entropy, towards 1 the weights tend to inverse frequency.
+
+    Returns
+    -------
+    float (B,), weighted nats, in [0, inf).
+
+    Raises
+    ------
+    ValueError : when beta lies outside [0, 1), a count is below 1 or the shapes differ.
+    """
+    _check(z, target)
+    if not 0 <= beta < 1:
+        raise ValueError(f"class_balanced: beta must lie in [0, 1), found {beta}")
+    if n_correct < 1 or n_wrong < 1:
+        raise ValueError(f"class_balanced: needs right and wrong samples, found {n_correct} and {n_wrong}")
+    weight_correct, weight_wrong = (1 / -math.expm1(n * math.log(beta)) if beta else 1.0 for n in (n_correct, n_wrong))
+    scale = 2 / (weight_correct + weight_wrong)
+    loss = F.softplus(_against(z, target))
+    return torch.where(target.bool(), scale * weight_correct * loss, scale * weight_wrong * loss)
+
+
+LOSSES = {
+    "ce": cross_entropy,
+    "focal": focal,
+    "tcp": tcp,
+    "ss": steep_slope,
+    "cb": class_balanced,
+}
+
+
+def value_and_slope(loss: Callable[..., Tensor], z: Tensor, target: Tensor, **hyper) -> tuple[Tensor, Tensor]:
+    """A loss and its derivative with respect to z at each z, both (B,): what Fig. 2b shows.
+
+    >>> value_and_slope(cross_entropy, torch.zeros(1), torch.ones(1))
+    (tensor([0.6931]), tensor([-0.5000]))
+    """
+    z = z.detach().requires_grad_()
+    value = loss(z, target, **hyper)
+    (slope,) = torch.autograd.grad(value.sum(), z)
+    return value.detach(), slope
+
+
+def _check(z: Tensor, target: Tensor) -> None:
+    """Refuse anything but two (B,) tensors: a (B, 1) against a (B,) would broadcast to (B, B) without a word."""
+    if z.ndim != 1 or z.shape != target.shape:
+        raise ValueError(
+            f"a loss takes z and target of one shape (B,), found z {tuple(z.shape)} and target {tuple(target.shape)}"
+        )
+
+
+def _against(z: Tensor, target: Tensor) -> Tensor:
+    """z with its sign turned so that larger is worse, (B,)."""
+    return torch.where(target.bool(), -z, z)

@@ -1,0 +1,104 @@
+"""Networks: timm backbones, classifiers, and the oracle with its two heads."""
+
+import difflib
+
+import timm
+import torch
+from torch import Tensor, nn
+
+
+class SignedDistance(nn.Module):
+    """Signed distance to a hyperplane, Eq. (7): ``z = (w.x + b) / ||w||``.
+
+    The gradient flows through the norm, as in the authors' code (``src/oracle.py``), which also adds 1e-7 to it.
+
+    Input float (B, d); output float (B,).
+    """
+
+    EPS = 1e-7
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.linear = nn.Linear(features, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x).squeeze(-1) / (self.linear.weight.norm() + self.EPS)
+
+
+class Linear(nn.Module):
+    """``z = w.x + b``. Input float (B, d); output float (B,)."""
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.linear = nn.Linear(features, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x).squeeze(-1)
+
+
+HEADS = {"distance": SignedDistance, "linear": Linear}
+
+
+class Oracle(nn.Module):
+    """Backbone and head: images (B, C, H, W) to ``z`` (B,), > 0 where the classifier's prediction is trusted.
+
+    Parameters
+    ----------
+    backbone : a timm model; its own classification head is not used, and is removed.
+    head : a key of `HEADS`.
+    """
+
+    def __init__(self, backbone: nn.Module, head: str):
+        super().__init__()
+        backbone.reset_classifier(0)
+        self.backbone = backbone
+        self.head = HEADS[head](backbone.head_hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.backbone(x))  # (B, d) -> (B,)
+
+
+def build_backbone(model: str, args: dict | None = None) -> nn.Module:
+    """A freshly initialised timm model, its weights drawn from torch's global generator.
+
+    Parameters
+    ----------
+    model : name in timm.
+    args : keyword arguments of that model, such as ``in_chans`` and ``num_classes``.
+
+    Raises
+    ------
+    ValueError : when timm does not know the model, or the model does not know an argument.
+    """
+    if not timm.is_model(model):
+        near = difflib.get_close_matches(model, timm.list_models(), n=3)
+        raise ValueError(f"unknown backbone {model!r}: timm has no such model" + (f"; near: {', '.join(near)}" if near else ""))
+    try:
+        return timm.create_model(model, pretrained=False, **(args or {}))
+    except TypeError as error:
+        raise ValueError(f"backbone {model!r} does not take these arguments: {error}") from None
+
+
+def classify(classifier: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """A classifier's penultimate features (B, d) and logits (B, K) in one pass, images (B, C, H, W) in."""
+    features = classifier.forward_head(classifier.forward_features(x), pre_logits=True)
+    return features, classifier.get_classifier()(features)
+
+
+def initialise(backbone: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Copy a classifier's weights into an oracle's backbone; the classification head stays behind.
+
+    Raises
+    ------
+    ValueError : when the backbone has a tensor that `weights` lacks, or of another shape.
+    """
+    wanted = backbone.state_dict()
+    bad = [name for name, tensor in wanted.items() if name not in weights or weights[name].shape != tensor.shape]
+    if bad:
+        raise ValueError(f"the weights are of another architecture: missing or of another shape: {', '.join(bad[:5])}")
+    backbone.load_state_dict({name: weights[name] for name in wanted})
+
+
+def parameters(model: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,0 +1,70 @@
+"""What the authors' released code computes where it departs from the paper's text.
+
+Read from github.com/luoyan407/predict_trustworthiness, the ImageNet code. These are our own statements of what it
+does, kept apart so that the study can train and report both forms. We do not know that the published tables came
+from exactly this code: what the study says about them, it says of this code.
+"""
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from .metrics import average_precision, fit_normals, rank
+
+EPS = 1e-7  # inside every logarithm, src/oracle.py
+
+
+def cross_entropy(z: Tensor, target: Tensor) -> Tensor:
+    """Cross entropy as released (``src/oracle.py``, `oracle_loss_crossentropy`): every output against every label.
+
+    The oracle's output has shape (B, 1) there and the labels (B,), so that the product broadcasts to (B, B), which the
+    mean hides. The gradient for sample i becomes ``(sigmoid(z_i) - mean(target)) / B``: its own label plays no part.
+
+    Parameters
+    ----------
+    z : float (B,), the oracle's output.
+    target : bool or float (B,) in {0, 1}, `correct`.
+
+    Returns
+    -------
+    float (B, B): row i holds sample i's output against the label of every sample of the batch.
+    """
+    p, o = torch.sigmoid(z)[:, None], target.to(z.dtype)  # (B, 1), (B,)
+    return -o * torch.log(p + EPS) - (1 - o) * torch.log(1 - p + EPS)  # (B, B)
+
+
+def focal(z: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
+    """Focal loss as released (``src/oracle.py``, `oracle_loss_focal`), with the broadcast of `cross_entropy`.
+
+    Shapes as there; gamma >= 0.
+    """
+    if not gamma >= 0:
+        raise ValueError(f"focal: gamma must be >= 0, found {gamma}")
+    p, o = torch.sigmoid(z)[:, None], target.to(z.dtype)  # (B, 1), (B,)
+    return -o * (1 - p) ** gamma * torch.log(p + EPS) - (1 - o) * p**gamma * torch.log(1 - p + EPS)  # (B, B)
+
+
+LOSSES = {"ce": cross_entropy, "focal": focal}
+
+
+def aupr_error(confidence: ArrayLike, correct: ArrayLike) -> float:
+    """AUPR-Error as released (``src/oracle.py``, line 109): the confidence is not negated.
+
+    Wrong predictions are the positive class but are looked for where confidence is *high*, so a better confidence
+    scores lower. The authors' small-scale code and ConfidNet negate it.
+    """
+    ranking = rank(confidence, correct)
+    return average_precision(ranking.wrong, ranking.right)
+
+
+def average_kl(confidence: ArrayLike, correct: ArrayLike) -> float:
+    """The average KL divergence of two normals as released (``src/eval_predictions.py``).
+
+    ``log(s2 / s1) + (s1^2 + (m1 - m2)^2) / s2^2 - 1/2``, averaged over both directions: the middle term lacks its
+    factor 1/2, so that two equal normals are 1/2 apart. NaN where a class has no spread.
+    """
+    m1, s1, m2, s2 = fit_normals(confidence, correct)
+    if not (s1 > 0 and s2 > 0):
+        return float("nan")
+    gap = (m1 - m2) ** 2
+    return ((s1**2 + gap) / s2**2 + (s2**2 + gap) / s1**2) / 2 - 0.5

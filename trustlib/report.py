@@ -1,0 +1,89 @@
+"""From an executed notebook to one HTML file that needs nothing else: `figure`, `table` and `write`.
+
+Pictures are inlined, formulas are MathML, the style is in the page: it opens from disk with no network.
+"""
+
+import base64
+import html
+import io
+import re
+from pathlib import Path
+
+import jinja2
+import nbformat
+from IPython.display import HTML, display
+from latex2mathml.converter import convert as to_mathml
+from matplotlib.figure import Figure
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from pandas.io.formats.style import Styler
+
+from .runs import atomic
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+
+
+def figure(fig: Figure, caption: str, *, alt: str, save: Path | None = None) -> None:
+    """Show a figure in a notebook and in the report, as an SVG with its caption and alternative text.
+
+    Parameters
+    ----------
+    caption : what is drawn and what to look at; Markdown's plain text.
+    alt : the same for a reader who cannot see it: what the figure shows, in a sentence.
+    save : where to write the SVG too.
+    """
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="svg", metadata={"Date": None})
+    fig.clear()
+    if save is not None:
+        with atomic(save) as scratch:
+            scratch.write_bytes(buffer.getvalue())
+    source = base64.b64encode(buffer.getvalue()).decode()
+    display(
+        HTML(
+            f'<figure><img alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{source}">'
+            f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        )
+    )
+
+
+def table(style: Styler, caption: str) -> None:
+    """Show a table with its caption, in a box that scrolls where the page is narrow."""
+    display(
+        HTML(
+            f'<figure class="table"><figcaption>{html.escape(caption)}</figcaption>'
+            f'<div class="scroll">{style.to_html()}</div></figure>'
+        )
+    )
+
+
+def write(notebook: Path, page: Path) -> None:
+    """Turn an executed notebook into one self-contained HTML file; code cells are left out, their outputs stay."""
+    nb = nbformat.read(notebook, as_version=4)
+    exporter = _Exporter(template_name="basic", exclude_input=True, exclude_output_prompt=True)
+    body, _ = exporter.from_notebook_node(nb)
+    contents = re.findall(r'<h2 id="([^"]+)"[^>]*>(.*?)<a class="anchor-link"', body, re.DOTALL)
+    title = re.search(r"<h1[^>]*>(.*?)<a class", body, re.DOTALL)
+    template = jinja2.Environment(autoescape=False).from_string(TEMPLATE.read_text())
+    with atomic(page) as scratch:
+        scratch.write_text(
+            template.render(title=re.sub("<[^>]+>", "", title[1]) if title else page.stem, contents=contents, body=body)
+        )
+
+
+class _MathML(IPythonRenderer):
+    """Formulas as MathML, which browsers draw by themselves."""
+
+    def inline_math(self, body: str) -> str:
+        return to_mathml(body)
+
+    def block_math(self, body: str) -> str:
+        return to_mathml(body, display="block")
+
+
+class _Exporter(HTMLExporter):
+    """nbconvert's exporter, with `_MathML` in place of its renderer."""
+
+    @jinja2.pass_context
+    def markdown2html(self, context, source: str) -> str:
+        return MarkdownWithMath(renderer=_MathML(escape=False)).render(source)

@@ -1,0 +1,127 @@
+"""One loop for classifiers and oracles, and `predict`.
+
+The same code runs on the CPU and on a GPU (there under bfloat16 autocast, losses in float32). Everything that is
+drawn at random comes from the seed; with the same seed, the same thread count and the CPU, two runs give the same bits.
+"""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .data import Images
+
+
+class TrainingError(RuntimeError):
+    """The loss left the real numbers; the message says at which step."""
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """ "auto" is the GPU where there is one, else the CPU."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+
+
+def set_threads(threads: int) -> None:
+    """CPU threads of this process: fixed by the study, since sums in another order give other bits."""
+    torch.set_num_threads(threads)
+
+
+def train(
+    model: nn.Module,
+    data: Images,
+    target: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    *,
+    flip: bool,
+    epochs: int,
+    images: int | None = None,
+    batch: int = 128,
+    rate: float = 1e-3,
+    weight_decay: float = 0.0,
+    seed: int = 0,
+    log: Callable[[str], None] = print,
+) -> list[dict]:
+    """Train `model` in place on the training part and return its history.
+
+    AdamW, the rate warmed up over the first tenth of all steps and then lowered along a cosine to 0.
+
+    Parameters
+    ----------
+    model : images (B, C, H, W) to whatever `loss` takes, on its device.
+    data : the image set, on the same device.
+    target : (V, N) or (N,), what the loss compares with, for each view of each training image; V is 2 when the study
+        flips (view 1 is the mirror image) and 1 otherwise. A 1-d target serves every view.
+    loss : ``(output, target) -> tensor``; its mean is minimised.
+    flip : show each image as it is or mirrored, at random.
+    epochs, images, batch : passes over the first `images` of a seeded permutation (all by default), batch size.
+        The last, smaller batch is left out.
+    rate, weight_decay : highest learning rate, decoupled weight decay.
+    seed : of the order, the flips and dropout.
+
+    Returns
+    -------
+    One dict an epoch: epoch (from 1), loss (mean), seconds.
+
+    Raises
+    ------
+    TrainingError : when the loss is NaN or infinite.
+    """
+    device = target.device
+    torch.manual_seed(seed)  # dropout
+    draw = torch.Generator().manual_seed(seed)  # order and flips: on the CPU, so that a GPU sees the same images
+    subset = torch.randperm(data.images["train"].shape[0], generator=draw)[:images]
+    steps = len(subset) // batch
+    if steps == 0:
+        raise ValueError(f"train: a batch of {batch} is larger than the {len(subset)} training images")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=weight_decay, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=rate, total_steps=epochs * steps, pct_start=0.1, cycle_momentum=False
+    )
+    target = target.expand(2, -1) if target.ndim == 1 else target  # (V, N)
+    history = []
+    model.train()
+    for epoch in range(1, epochs + 1):
+        start, total = time.perf_counter(), torch.zeros((), device=device)
+        order = subset[torch.randperm(len(subset), generator=draw)].to(device)
+        mirrored = (torch.rand(len(subset), generator=draw) < 0.5 if flip else torch.zeros(len(subset)).bool()).to(device)
+        for index, mirror in zip(order.split(batch)[:steps], mirrored.split(batch)[:steps], strict=True):
+            x = data.view("train", index, mirror if flip else False)  # (B, C, H, W)
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                output = model(x)
+            value = loss(output.float(), target[mirror.long(), index]).mean()
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            optimizer.step()
+            schedule.step()
+            total += value.detach()
+        mean = (total / steps).item()  # one wait for the device an epoch
+        if not torch.isfinite(total):
+            raise TrainingError(f"the loss is {mean} in epoch {epoch} of {epochs} (rate {rate:g}, seed {seed})")
+        history.append({"epoch": epoch, "loss": mean, "seconds": round(time.perf_counter() - start, 3)})
+        log(f"epoch {epoch}/{epochs}  loss {mean:.4f}  {history[-1]['seconds']:.1f} s")
+    return history
+
+
+@torch.inference_mode()
+def predict(
+    function: Callable[[Tensor], Tensor | tuple[Tensor, ...]], data: Images, part: str, *, flip: bool = False, batch: int = 500
+) -> tuple[Tensor, ...]:
+    """Outputs for every image of a part, in order, as float32 on the CPU.
+
+    In float32 on every device: bfloat16 would round scores that are close to the same value.
+
+    Parameters
+    ----------
+    function : images (B, C, H, W) to a tensor (B, ...) or a tuple of them. A module must be in eval mode already.
+    part, flip : which images, and whether mirrored.
+
+    Returns
+    -------
+    A tuple of tensors (N, ...).
+    """
+    outputs = []
+    for start in range(0, len(data.images[part]), batch):
+        output = function(data.view(part, slice(start, start + batch), flip))
+        outputs.append(output if isinstance(output, tuple) else (output,))
+    return tuple(torch.cat(column).float().cpu() for column in zip(*outputs, strict=True))
