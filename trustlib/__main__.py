@@ -1,0 +1,43 @@
+"""Commands for the Makefile and the Snakefile: ``python -m trustlib check|render|publish ...``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m trustlib", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    check = commands.add_parser("check", help="read a study's YAML and its data; say what is wrong")
+    publish = commands.add_parser("publish", help="copy a finished study's results to results/STUDY")
+    for command in (check, publish):
+        command.add_argument("study", help="a name in studies/, or the path of a YAML file")
+    render = commands.add_parser("render", help="turn an executed notebook into one HTML file")
+    render.add_argument("notebook", type=Path)
+    render.add_argument("page", type=Path)
+    args = parser.parse_args()
+
+    # Imported where they are needed: torch alone takes seconds.
+    if args.command == "render":
+        from . import report
+
+        report.write(args.notebook, args.page)
+        return 0
+
+    from . import data, runs
+    from .study import StudyError, load_study
+
+    try:
+        study = load_study(args.study)
+        if args.command == "check":
+            print(f"study {study.name}: data from {data.load(study.dataset).source}")
+        else:
+            print(*runs.publish(study), sep="\n")
+    except (StudyError, runs.JobError, data.DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""A study: a dataset with its networks, pairs, arms and seeds, read from one YAML file and checked."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from . import data, losses, released
+from .data import ROOT
+
+
+class StudyError(ValueError):
+    """A study's YAML, or a name that refers to it, is wrong; the message names the key and what was expected."""
+
+
+class Strict(BaseModel):
+    """Settings without surprises: unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Recipe(Strict):
+    """How a network is trained, see `trustlib.training.train`."""
+
+    epochs: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    images: int | None = Field(default=None, ge=1)  # of the training part; all by default
+
+
+class Slides(Strict):
+    """The steep slope loss's two slopes."""
+
+    alpha_pos: float = Field(gt=0)
+    alpha_neg: float = Field(gt=0)
+
+
+class Network(Strict):
+    """A backbone: as a classifier, how it is trained; as an oracle, its steep slopes."""
+
+    label: str  # as in the paper: ViT, RSN
+    model: str  # a name in timm
+    args: dict[str, Any] = {}
+    training: Recipe
+    steep_slope: Slides
+
+
+class Arm(Strict):
+    """One way to train an oracle: a loss, its form, a head."""
+
+    label: str
+    loss: str
+    head: Literal["linear", "distance"]
+    form: Literal["corrected", "released"] = "corrected"
+    hyper: dict[str, float] = {}
+
+    @model_validator(mode="after")
+    def _known(self):
+        if self.loss not in losses.LOSSES:
+            raise ValueError(f"unknown loss {self.loss!r}{nearest(self.loss, losses.LOSSES)}")
+        if self.form == "released" and self.loss not in released.LOSSES:
+            raise ValueError(f"loss {self.loss!r} has no released form; those that have: {', '.join(released.LOSSES)}")
+        return self
+
+
+class Study(Strict):
+    """A dataset with its classifiers, pairs, arms and seeds: one YAML file in studies/."""
+
+    name: str
+    dataset: str
+    flip: bool  # train on mirrored images too
+    device: str = "auto"
+    threads: int = Field(default=1, ge=1)  # CPU threads of one job
+    seed: int = 0  # of the classifiers
+    networks: dict[str, Network]
+    pairs: list[str]
+    oracle: Recipe
+    arms: dict[str, Arm]
+    seeds: list[int] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.dataset not in data.DATASETS:
+            raise ValueError(f"dataset: unknown dataset {self.dataset!r}{nearest(self.dataset, data.DATASETS)}")
+        for pair in self.pairs:
+            for name in pair.split("-"):
+                if pair.count("-") != 1 or name not in self.networks:
+                    raise ValueError(f"pairs: {pair!r} is not ORACLE-CLASSIFIER with names from {list(self.networks)}")
+        return self
+
+    def pair(self, pair: str) -> tuple[str, str]:
+        """(oracle's, classifier's) network of a pair of this study."""
+        if pair not in self.pairs:
+            raise StudyError(f"study {self.name} has no pair {pair!r}{nearest(pair, self.pairs)}")
+        oracle_name, classifier_name = pair.split("-")
+        return oracle_name, classifier_name
+
+    def network(self, name: str) -> Network:
+        if name not in self.networks:
+            raise StudyError(f"study {self.name} has no network {name!r}{nearest(name, self.networks)}")
+        return self.networks[name]
+
+    def chosen_arms(self, arms: list[str]) -> list[str]:
+        """The arms asked for, all when none is."""
+        for arm in arms:
+            if arm not in self.arms:
+                raise StudyError(f"study {self.name} has no arm {arm!r}{nearest(arm, self.arms)}")
+        return list(arms or self.arms)
+
+    def pair_label(self, pair: str) -> str:
+        """<O, C> in the paper's words."""
+        return "⟨{}, {}⟩".format(*(self.networks[name].label for name in pair.split("-")))
+
+    def arm_label(self, arm: str) -> str:
+        """An arm's label; MCP, which needs no training, is no arm of the study but a row of every table."""
+        return "MCP" if arm == "mcp" else self.arms[arm].label
+
+    def line(self, arm: str) -> dict[str, str]:
+        """The loss and form of an arm, by which figures choose its colour and dashes."""
+        return {"loss": "mcp"} if arm == "mcp" else {"loss": self.arms[arm].loss, "form": self.arms[arm].form}
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to add to "unknown X": the nearest known name, or all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(str(name), known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+
+
+def study_path(study: str) -> Path:
+    """The YAML file of a study, given by name or by path."""
+    return Path(study) if study.endswith((".yaml", ".yml")) else ROOT / "studies" / f"{study}.yaml"
+
+
+def load_study(study: str) -> Study:
+    """Read and check a study.
+
+    Parameters
+    ----------
+    study : a name in studies/, or the path of a YAML file.
+
+    Raises
+    ------
+    StudyError : when there is no such study, or a key in it is unknown, missing or of the wrong type.
+    """
+    path = study_path(study)
+    if not path.is_file():
+        raise StudyError(f"unknown study {study!r}{nearest(study, sorted(p.stem for p in path.parent.glob('*.yaml')))}")
+    try:
+        settings = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise StudyError(f"{path.name} is not valid YAML: {error}") from None
+    if not isinstance(settings, dict):
+        raise StudyError(f"{path.name}: expected a mapping of keys to values, found {type(settings).__name__}")
+    try:
+        return Study.model_validate(settings | {"name": path.stem})
+    except ValidationError as error:
+        raise StudyError("\n".join(f"{path.name}: {_explain(e)}" for e in error.errors())) from None
+
+
+def _explain(error: dict) -> str:
+    """One pydantic error as one line: the key, what is wrong, the nearest known key."""
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        model = Study
+        for part in error["loc"][:-1]:
+            field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
+            if field is not None:
+                model = next(
+                    (t for t in (field.annotation, *getattr(field.annotation, "__args__", ())) if _is_model(t)), model
+                )
+        return f"unknown key {where!r}{nearest(error['loc'][-1], model.model_fields)}"
+    if error["type"] == "value_error":
+        return f"{where}: {error['ctx']['error']}" if where else str(error["ctx"]["error"])
+    found = "" if error["type"] == "missing" else f", found {error['input']!r}"
+    return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}{found}"
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
