@@ -181,5 +181,5 @@ def _check(z: Tensor, target: Tensor) -> None:
 
 
 def _against(z: Tensor, target: Tensor) -> Tensor:
-    """z with its sign turned so that larger is worse, (B,)."""
-    return torch.where(target.bool(), -z, z)
+    """z with its sign turned so that larger is worse, (B,); held within 1e30, where twice the value is still finite."""
+    return torch.where(target.bool(), -z, z).clamp(-1e30, 1e30)

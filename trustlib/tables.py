@@ -138,9 +138,9 @@ def runs_table(rows: list[dict]) -> Styler:
     """The table of all runs, `runs.trainings`; those that failed or are missing are marked."""
     frame = pd.DataFrame(rows, columns=["run", "status", "loss", "seconds", "device", "key", "error"])
     marked = frame["status"].ne("done")
-    style = frame.fillna({"error": "", "device": "", "key": ""}).style
+    style = frame.style
     style = style.apply(lambda row: ["background: #fde2d5" if marked[row.name] else ""] * len(row), axis=1)
-    style = style.format({"loss": "{:.4f}", "seconds": "{:.1f}"}, na_rep=MISSING, escape="html")
+    style = style.format({"loss": "{:.4f}", "seconds": "{:.1f}"}, na_rep="", escape="html")
     return plain(style.hide(axis="index"))
 
 

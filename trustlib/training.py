@@ -14,7 +14,7 @@ from .data import Images
 
 
 class TrainingError(RuntimeError):
-    """The loss left the real numbers; the message says at which step."""
+    """The loss left the real numbers; the message says in which epoch."""
 
 
 def pick_device(device: str = "auto") -> torch.device:

@@ -1,0 +1,92 @@
+"""The whole job on a tiny study: a failed training, the repair, and a run with nothing left to do."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+from test_report import check_page
+
+from trustlib import runs
+from trustlib.data import ROOT
+from trustlib.study import load_study
+
+NETWORK = TINY["networks"]["rsn"]
+
+
+def run(command, **environment):
+    """Run a command in the checkout with this environment's programs; stdout holds stderr too."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {k: v for k, v in os.environ.items() if k != "MAKEFLAGS"} | {"PATH": path} | environment
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.run(command, cwd=ROOT, env=environment, text=True, check=False, **streams)
+
+
+def make_report(study, results):
+    """`make report` of a study given by its path: (status, what it printed)."""
+    command = ["make", "report", f"STUDY={study}", "JOBS=1", "--assume-old=.venv/ready"]
+    done = run(command, TRUST_RESULTS=str(results))
+    return done.returncode, done.stdout
+
+
+def test_a_failed_training_is_shown_and_only_it_is_made_again(write_study, tmp_path):
+    # An alpha of 2,000 sends the steep slope loss to infinity; cross entropy does not read it.
+    broken = write_study(
+        networks={"rsn": NETWORK | {"steep_slope": {"alpha_pos": 2.0, "alpha_neg": 2000.0}}}, seeds=[0]
+    )
+    results = tmp_path / "results"
+    status, printed = make_report(broken, results)
+    study = load_study(broken)
+    page = runs.run_folder(study) / "report.html"
+    assert status != 0
+    assert "[2/3] oracles-rsn-rsn: FAILED" in printed
+    assert "rsn-rsn/ss/seed0: TrainingError: the loss is nan" in printed
+    assert "[1/3] classifier-rsn: done in" in printed
+    check_page(page.read_text())
+    assert "failed" in page.read_text()
+    assert "TrainingError" in page.read_text()
+    kept = {path: path.stat().st_mtime_ns for path in runs.run_folder(study).rglob("*.safetensors")}
+    assert len(kept) == 2  # the classifier and cross entropy
+
+    status, printed = make_report(write_study(seeds=[0]), results)
+    assert status == 0, printed
+    assert "[3/3] report: done in" in printed
+    assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
+    assert {row["status"] for row in runs.trainings(study)} == {"done"}
+    check_page(page.read_text())
+    assert "TrainingError" not in page.read_text()
+
+    status, printed = make_report(broken, results)
+    assert status == 0, printed
+    assert "Nothing to be done" in printed
+    assert "done in" not in printed
+
+
+def test_two_at_once_are_refused(tiny, tmp_path):
+    folder = runs.run_folder(tiny)
+    folder.mkdir(parents=True)
+    with subprocess.Popen(["flock", str(folder / "lock"), "sleep", "60"]) as holder:
+        status, printed = make_report(str(tmp_path / "tiny.yaml"), tmp_path / "results")
+        holder.terminate()
+    assert status != 0
+    assert "already running" in printed
+
+
+@pytest.mark.parametrize(
+    ("study", "message"), [("fashon", "did you mean 'fashion'"), ("none/such.yaml", "unknown study")]
+)
+def test_a_bad_study_is_one_line(study, message, tmp_path):
+    status, printed = make_report(study, tmp_path)
+    assert status != 0
+    (line,) = (line for line in printed.splitlines() if line.startswith("error:"))
+    assert message in line
+    assert "Traceback" not in printed
+
+
+def test_an_undeclared_parameter_stops_a_notebook(tmp_path):
+    command = ["papermill", "notebooks/02_train_oracles.ipynb", str(tmp_path / "out.ipynb"), "-k", "python3"]
+    done = run([*command, "-p", "pairr", "rsn-rsn"])
+    assert done.returncode != 0
+    assert "JobError: this notebook has no parameter 'pairr'; did you mean 'pair'?" in done.stdout

@@ -1,0 +1,66 @@
+"""The notebooks' form, and that the graph passes them only what they declare."""
+
+import ast
+import re
+
+import nbformat
+import papermill
+import pytest
+
+from trustlib.data import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_is_committed_without_outputs(notebook):
+    nbformat.validate(notebook)
+    assert all(not cell.outputs and cell.execution_count is None for cell in code_cells(notebook))
+
+
+def test_begins_with_a_title_and_one_cell_of_annotated_literals(notebook):
+    assert notebook.cells[0].source.startswith("# ")
+    first, *others = code_cells(notebook)
+    assert first.metadata.tags == ["parameters"]
+    assert not any("parameters" in cell.metadata.get("tags", []) for cell in others)
+    for line in first.source.splitlines():
+        assert re.fullmatch(r"\w+: \w+ = .+  # .+", line), line
+    for node in ast.parse(first.source).body:
+        assert isinstance(node, ast.AnnAssign)
+        ast.literal_eval(node.value)  # raises for anything but a literal
+
+
+def test_checks_its_parameters_and_reads_as_prose(notebook):
+    cells = code_cells(notebook)
+    assert "check_parameters(In)" in cells[1].source
+    assert len(notebook.cells) - len(cells) >= 0.6 * len(cells)
+    assert max(len(cell.source.splitlines()) for cell in cells) <= 25
+    for cell in cells:
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 10
+
+
+def test_the_graph_passes_only_declared_parameters():
+    calls = re.findall(r'job\(\s*"(\w+)",\s*f?"([^"]*)"', (ROOT / "Snakefile").read_text())
+    assert {name for name, _ in calls} == {"01_train_classifier", "02_train_oracles", "06_report"}
+    for name, arguments in calls:
+        declared = papermill.inspect_notebook(ROOT / "notebooks" / f"{name}.ipynb")
+        given = re.findall(r"-p (\w+)", arguments)
+        assert given
+        assert set(given) <= set(declared)
+
+
+def test_every_declared_parameter_is_known_to_papermill_with_type_and_help():
+    for path in NOTEBOOKS:
+        for name, parameter in papermill.inspect_notebook(path).items():
+            assert parameter["inferred_type_name"] != "None", name
+            assert parameter["help"], name

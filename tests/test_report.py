@@ -1,0 +1,172 @@
+"""The page that a reader opens: it needs nothing but itself, and says what it shows."""
+
+import re
+from html.parser import HTMLParser
+
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import TINY
+
+from trustlib import data, figures, report, tables
+from trustlib.study import load_study
+
+
+class Page(HTMLParser):
+    """Every tag's attributes, by tag."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def all(self, tag, attribute):
+        return [attrs[attribute] for name, attrs in self.tags if name == tag and attribute in attrs]
+
+
+def check_page(text):
+    """Nothing is asked of the network, every contents link lands, every picture has a text, ids are unique."""
+    page = Page(text)
+    outside = [a.get("src") or a.get("href") for t, a in page.tags if t in ("script", "img", "link", "iframe")]
+    assert all(address is None or address.startswith("data:") for address in outside)
+    assert not re.search(r"url\(\s*['\"]?https?:|@import", text)
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    links = [address for address in page.all("a", "href") if address.startswith("#")]
+    assert links
+    assert {link[1:] for link in links} <= set(ids)
+    assert all(text.strip() for text in page.all("img", "alt"))
+    assert len(page.all("img", "alt")) == sum(tag == "img" for tag, _ in page.tags)
+    return page
+
+
+def html_of(output):
+    return nbformat.v4.new_output("display_data", data={"text/html": output.data})
+
+
+def test_a_written_page_stands_alone(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(report, "display", shown.append)
+    fig, ax = plt.subplots()
+    ax.plot([0, 1], [1, 0])
+    report.figure(fig, "Risk < 1 & falling.", alt='A "falling" line.', save=tmp_path / "line.svg")
+    report.table(tables.plain(pd.DataFrame({"AUC": [1.0]}, index=["<b>x</b>"])), "A table.")
+    code = nbformat.v4.new_code_cell("secret = 1", outputs=[html_of(output) for output in shown])
+    text = ["# Title", "## First part\n\nThe loss is $e^{-z}$, and\n\n$$\\frac{a}{b}$$", "## Second part"]
+    nb = nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_markdown_cell, text), code])
+    nbformat.write(nb, tmp_path / "nb.ipynb")
+    report.write(tmp_path / "nb.ipynb", tmp_path / "page.html")
+    written = (tmp_path / "page.html").read_text()
+    check_page(written)
+    assert written.count("<math") == 2
+    assert "secret" not in written
+    assert re.findall(r'<li><a href="#[^"]+">(.*?)</a>', written) == ["First part", "Second part"]
+    assert "Risk &lt; 1 &amp; falling." in written
+    assert (tmp_path / "line.svg").read_text().startswith("<?xml")
+
+
+def scores():
+    """Two seeds of one arm, and MCP."""
+    base = {"accuracy": 0.9, "aupr_error": 0.5, "aupr_success": 0.95, "aurc": 0.02, "augrc": 0.015}
+    rows = [("mcp", 0, 0.80, 0.40, 0.99, 0.10), ("ss", 0, 0.90, 0.50, 0.9, 0.3), ("ss", 1, 0.92, 0.54, 0.8, 0.5)]
+    keys = ("arm", "seed", "auroc", "fpr95", "tpr", "tnr")
+    return pd.DataFrame([{"pair": "rsn-rsn", **dict(zip(keys, row, strict=True)), **base} for row in rows])
+
+
+@pytest.fixture
+def study(write_study):
+    return load_study(write_study(**TINY))
+
+
+def test_the_papers_table_has_mean_and_deviation_and_the_best_in_bold(study):
+    style = tables.paper_form(tables.labelled(scores(), study))
+    # mean of 90 and 92 is 91, their standard deviation with n - 1 is sqrt(2)
+    assert style.data.loc[("⟨RSN, RSN⟩", "SS"), "AUC ↑"] == "91.00 ± 1.41"
+    assert style.data.loc[("⟨RSN, RSN⟩", "MCP"), "AUC ↑"] == "80.00"
+    assert style.data.loc[("⟨RSN, RSN⟩", "SS"), "Acc"] == "90.00"
+    style._compute()
+    bold = {(style.index[row][1], style.columns[column]) for (row, column), css in style.ctx.items() if css}
+    # Ties are all bold; lower is better for FPR; TPR, TNR and Acc are never bold.
+    assert {("SS", "AUC ↑"), ("MCP", "FPR-95%-TPR ↓")} < bold
+    assert not {c for _, c in bold} & {"TPR", "TNR", "Acc"}
+    assert ("MCP", "AUC ↑") not in bold
+
+
+def test_one_metric_across_pairs_keeps_the_order_of_arms(study):
+    style = tables.across_pairs(tables.labelled(scores(), study), "auroc")
+    assert style.data["⟨RSN, RSN⟩"].to_dict() == {"MCP": "80.00", "SS": "91.00 ± 1.41"}
+    assert list(style.data.index) == ["MCP", "SS"]
+
+
+def test_findings_are_computed_from_the_scores(study):
+    sentences = tables.findings(scores(), study)
+    assert "highest AUC in 0 of 1 pairs; the best oracle's AUC minus MCP's lies between +11.0 and +11.0" in sentences[0]
+    assert sentences[-1] == "SS: AUC 91.0 to 91.0, TPR 85.0 to 85.0, TNR 40.0 to 40.0."
+    assert tables.findings(scores().query("arm == 'mcp'"), study) == ["No oracle has been trained."]
+
+
+def test_two_tables_of_one_page_do_not_share_ids():
+    first, second = (tables.plain(pd.DataFrame({"a": [value]})).to_html() for value in (1, 2))
+    assert not set(re.findall(r'id="([^"]+)"', first)) & set(re.findall(r'id="([^"]+)"', second))
+
+
+def test_the_runs_table_escapes_errors_and_marks_failed_runs():
+    rows = [
+        {"run": "a", "status": "done", "loss": 0.5, "seconds": 1.0},
+        {"run": "b", "status": "failed", "error": "<script>alert(1)</script>"},
+    ]
+    html = tables.runs_table(rows).to_html()
+    assert "<script>" not in html
+    assert html.count("#fde2d5") >= 1
+
+
+def test_the_published_table_is_the_papers():
+    published = pd.read_csv(data.ROOT / "data/published/table1.csv")
+    assert len(published) == 4 * 4 * 7
+    table = tables.published_form(published).data
+    # three cells read in the paper's Table 1 by eye
+    assert table.loc[("⟨ViT, RSN⟩", "Focal"), "TNR"] == "7.71 ± 0.53"
+    assert table.loc[("⟨ViT, ViT⟩", "SS"), "AUC ↑"] == "73.68 ± 0.27"
+    assert table.loc[("⟨RSN, RSN⟩", "TCP"), "Acc"] == "68.72"
+
+
+def test_a_histogram_gives_each_class_the_whole_of_its_share():
+    fig, ax = plt.subplots()
+    rng = np.random.default_rng(0)
+    confidence, correct = rng.random(1000), rng.random(1000) < 0.7
+    figures.histogram(ax, confidence, correct)
+    heights = np.concatenate([c.get_paths()[0].vertices[:, 1] for c in ax.collections])
+    assert heights.min() < 0 < heights.max()
+    for right, sign in ((True, 1), (False, -1)):
+        # 0.5 is a bin edge: no bin is shared by trusted and distrusted predictions
+        share = np.histogram(confidence[correct == right], bins=50, range=(0, 1))[0] / (correct == right).sum()
+        assert (sign * heights).max() == pytest.approx(share.max())
+    plt.close(fig)
+
+
+def test_a_histogram_of_one_class_only_is_drawn():
+    fig, ax = plt.subplots()
+    figures.histogram(ax, np.array([0.2, 0.9]), np.array([True, True]))
+    figures.normals(ax, (0.5, 0.1, np.nan, np.nan))
+    plt.close(fig)
+
+
+def test_a_risk_coverage_curve_has_at_most_500_points_and_keeps_its_ends():
+    fig, ax = plt.subplots()
+    coverage = np.arange(1, 10_001) / 10_000
+    line = figures.risk_coverage(ax, coverage, coverage**2 / 10, label="x", loss="ss")
+    x, y = line.get_data()
+    assert len(x) <= figures.CURVE_POINTS
+    assert (x[0], x[-1], y[-1]) == (coverage[0], 1.0, 0.1)
+    plt.close(fig)
+
+
+def test_each_loss_has_a_colour_of_its_own_and_a_released_form_is_dashed():
+    assert len(set(figures.COLOURS.values())) == len(figures.COLOURS)
+    assert figures.line_style("ce")["color"] == figures.line_style("ce", "released")["color"]
+    assert figures.line_style("ce", "released")["linestyle"] == "--"

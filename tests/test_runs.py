@@ -1,0 +1,204 @@
+"""What lies on disk: whole files or none, nothing done twice, nothing lost, failures kept."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from trustlib import experiments, losses, provenance, runs, training
+from trustlib.study import load_study
+
+
+def quiet(line):
+    pass
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_scratch(tmp_path):
+    path = tmp_path / "a.json"
+    runs.write_json(path, {"old": 1})
+
+    def interrupted():
+        with runs.atomic(path) as scratch:
+            scratch.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert json.loads(path.read_text()) == {"old": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.fixture
+def counter():
+    """A function to make a training from, that counts its calls."""
+
+    def make():
+        make.calls += 1
+        return {"z": torch.arange(3.0)}, {"history": [{"loss": 0.5}]}
+
+    make.calls = 0
+    return make
+
+
+def test_a_training_is_made_once_for_a_configuration(tmp_path, counter):
+    path = tmp_path / "seed0.safetensors"
+    first = runs.cached(path, {"rate": 1}, counter)
+    assert runs.cached(path, {"rate": 1}, counter) == first
+    assert counter.calls == 1
+    assert runs.cached(path, {"rate": 2}, counter)["key"] != first["key"]
+    assert counter.calls == 2
+    assert runs.read_tensors(path)["z"].tolist() == [0, 1, 2]
+    assert runs.read_manifest(path)["config"] == {"rate": 2}
+
+
+@pytest.mark.parametrize("length", [0, 5, 40, -4])
+def test_a_truncated_file_is_made_again(tmp_path, counter, length):
+    path = tmp_path / "seed0.safetensors"
+    runs.cached(path, {}, counter)
+    path.write_bytes(path.read_bytes()[:length])
+    runs.cached(path, {}, counter)
+    assert counter.calls == 2
+    assert runs.read_tensors(path)["z"].tolist() == [0, 1, 2]
+
+
+def test_a_failure_is_recorded_with_its_traceback_until_it_is_made(tmp_path, counter):
+    path = tmp_path / "seed0.safetensors"
+
+    def fail():
+        raise ArithmeticError("the loss is nan")
+
+    with pytest.raises(ArithmeticError):
+        runs.cached(path, {}, fail)
+    failed = json.loads(path.with_suffix(".failed.json").read_text())
+    assert failed["error"] == "ArithmeticError: the loss is nan"
+    assert "in fail" in failed["traceback"]
+    runs.cached(path, {}, counter)
+    assert not path.with_suffix(".failed.json").exists()
+
+
+def test_attempt_goes_on_after_a_failure_and_the_job_has_no_manifest(tiny, counter):
+    def fail():
+        raise ValueError("no")
+
+    done, failed = runs.attempt([("a", fail), ("b", lambda: {"key": "k", "seconds": 1})], quiet)
+    assert (list(done), failed) == (["b"], {"a": "ValueError: no"})
+    runs.finish_job(tiny, "job", done, {})
+    assert runs.job_path(tiny, "job").exists()
+    with pytest.raises(runs.JobError, match="1 of 2 trainings failed:\n  a: ValueError: no"):
+        runs.finish_job(tiny, "job", done, failed)
+    assert not runs.job_path(tiny, "job").exists()
+
+
+def test_an_undeclared_parameter_is_refused_with_the_nearest_name():
+    own = 'study: str = "digits"  # a name\nmake_missing: bool = True\n'
+    runs.check_parameters(["", own, "import os"])
+    runs.check_parameters(["", own, "# Parameters\nstudy = 'fashion'\n", "x = 1"])
+    with pytest.raises(runs.JobError, match="no parameter 'studdy'; did you mean 'study'"):
+        runs.check_parameters(["", own, "# Parameters\nstuddy = 'fashion'\n"])
+
+
+def test_a_digest_of_source_ignores_comments_and_docstrings_only():
+    assert provenance._code('def f(x):\n    """Doc."""\n    return x  # why\n') == provenance._code(
+        "def f(x):\n    return x\n"
+    )
+    assert provenance._code("def f(x):\n    return x\n") != provenance._code("def f(x):\n    return -x\n")
+    assert provenance._code("a = 1\ndef f(x):\n    return x\n", "f") == provenance._code(
+        "def f(x):\n    return x\n", "f"
+    )
+    assert provenance.source_digest(losses.focal) != provenance.source_digest(losses.tcp)
+
+
+def test_a_study_trains_once_and_only_again_what_changed(write_study):
+    study = load_study(write_study())
+    manifests = {
+        (arm, seed): experiments.train_oracle(study, "rsn-rsn", arm, seed, quiet)
+        for arm in study.arms
+        for seed in study.seeds
+    }
+    files = sorted((runs.run_folder(study)).rglob("*.safetensors"))
+    before = {path: path.stat().st_mtime_ns for path in files}
+    assert len(files) == 1 + 4
+
+    slides = {"alpha_pos": 2.0, "alpha_neg": 4.0}
+    changed = study.model_copy(
+        update={"networks": {"rsn": study.networks["rsn"].model_copy(update={"steep_slope": slides_of(study, slides)})}}
+    )
+    for arm, seed in manifests:
+        experiments.train_oracle(changed, "rsn-rsn", arm, seed, quiet)
+    redone = {path for path in files if path.stat().st_mtime_ns != before[path]}
+    assert redone == {runs.oracle_path(study, "rsn-rsn", "ss", seed) for seed in study.seeds}
+
+
+def slides_of(study, values):
+    return type(study.networks["rsn"].steep_slope)(**values)
+
+
+def test_the_classifier_is_cached_as_the_oracles_need_it_and_does_not_run_again(tiny, monkeypatch):
+    experiments.train_classifier(tiny, "rsn", quiet)
+    cache = runs.read_tensors(runs.classifier_path(tiny, "rsn"))
+    assert cache["train.correct"].shape == cache["train.p_true"].shape == (2, 3000)  # two views
+    assert cache["test.logits"].shape == (1000, 10)
+    labels = experiments._on_device("digits", "cpu").labels
+    probability = cache["test.logits"].double().softmax(1)
+    assert torch.equal(cache["test.correct"], probability.argmax(1) == labels["test"])
+    np.testing.assert_allclose(cache["test.mcp"], probability.amax(1))
+    np.testing.assert_allclose(cache["test.p_true"], probability[torch.arange(1000), labels["test"]], rtol=1e-6)
+
+    monkeypatch.setattr(experiments, "_observe", None)  # running the classifier again would now fail
+    experiments.train_oracle(tiny, "rsn-rsn", "ce", 0, quiet)
+
+
+def test_evaluate_has_mcp_first_and_one_row_a_training(tiny):
+    for arm in tiny.arms:
+        experiments.train_oracle(tiny, "rsn-rsn", arm, 1, quiet)
+    frame = experiments.evaluate(tiny)
+    assert list(zip(frame["arm"], frame["seed"], strict=True)) == [("mcp", 0), ("ce", 1), ("ss", 1)]
+    assert frame["accuracy"].nunique() == 1
+    assert {row["status"] for row in runs.trainings(tiny)} == {"done", "not run"}
+
+
+def test_an_oracle_that_fails_is_in_the_table_of_runs(write_study, tiny):
+    networks = {"rsn": tiny.networks["rsn"].model_dump() | {"steep_slope": {"alpha_pos": 2.0, "alpha_neg": 2000.0}}}
+    study = load_study(write_study(networks=networks))
+    with pytest.raises(training.TrainingError, match="the loss is nan"):
+        experiments.train_oracle(study, "rsn-rsn", "ss", 0, quiet)
+    (row,) = (row for row in runs.trainings(study) if row["run"] == "rsn-rsn/ss/seed0")
+    assert row["status"] == "failed"
+    assert "TrainingError: the loss is nan" in row["error"]
+    assert "Traceback" in row["traceback"]
+
+
+def test_publish_refuses_what_is_not_finished(tiny):
+    with pytest.raises(runs.JobError, match=r"tiny is not finished \(lacking rsn"):
+        runs.publish(tiny)
+
+
+def test_publish_copies_report_tables_and_scores_but_no_weights(tiny, monkeypatch):
+    for arm in tiny.arms:
+        for seed in tiny.seeds:
+            experiments.train_oracle(tiny, "rsn-rsn", arm, seed, quiet)
+    folder = runs.run_folder(tiny)
+    (folder / "report.html").write_text("<h1>report</h1>")
+    (folder / "tables").mkdir()
+    pd.DataFrame({"a": [1]}).to_csv(folder / "tables/scores.csv")
+    clean = runs.read_manifest
+
+    def with_dirty(dirty):
+        def read(path):
+            manifest = clean(path)
+            return manifest | {"provenance": manifest["provenance"] | {"dirty": dirty}}
+
+        return read
+
+    monkeypatch.setattr(runs, "read_manifest", with_dirty(True))
+    with pytest.raises(runs.JobError, match="uncommitted changes"):
+        runs.publish(tiny)
+    monkeypatch.setattr(runs, "read_manifest", with_dirty(False))
+    written = {str(path.relative_to(runs.results() / "tiny")) for path in runs.publish(tiny)}
+    assert written == {"report.html", "tables/scores.csv", "scores.npz", "manifest.json"}
+    scores = np.load(runs.results() / "tiny/scores.npz", allow_pickle=False)
+    z = runs.read_tensors(runs.oracle_path(tiny, "rsn-rsn", "ce", 1))["test.z"]
+    np.testing.assert_array_equal(scores["rsn-rsn/ce/seed1.z"], z)
+    assert len(json.loads((runs.results() / "tiny/manifest.json").read_text())) == 1 + 4

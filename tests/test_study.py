@@ -1,0 +1,81 @@
+"""Studies: the committed ones are valid, and a mistake in a YAML file is one clear line."""
+
+import copy
+
+import pytest
+from conftest import TINY
+
+from trustlib.study import StudyError, load_study
+
+
+@pytest.mark.parametrize("name", ["fashion", "digits"])
+def test_the_committed_studies_train_what_the_paper_compares(name):
+    study = load_study(name)
+    trained = {(arm.loss, arm.form) for arm in study.arms.values()}
+    corrected = {(loss, "corrected") for loss in ("ce", "focal", "tcp", "ss", "cb")}
+    assert trained == corrected | {("ce", "released"), ("focal", "released")}
+    assert study.pairs == ["vit-vit", "vit-rsn", "rsn-vit", "rsn-rsn"]
+    assert study.pair_label("vit-rsn") == "⟨ViT, RSN⟩"
+
+
+def changed(path, value):
+    """TINY with the entry at a dotted path replaced."""
+    settings = copy.deepcopy(TINY)
+    *way, last = path.split(".")
+    place = settings
+    for key in way:
+        place = place[key]
+    place[last] = value
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("sedes", [0], "unknown key 'sedes'; did you mean 'seeds'"),
+        ("oracle.epoch", 3, "unknown key 'oracle.epoch'; did you mean 'epochs'"),
+        ("networks.rsn.modell", "x", "unknown key 'networks.rsn.modell'; did you mean 'model'"),
+        ("arms.ce.headd", "linear", "unknown key 'arms.ce.headd'; did you mean 'head'"),
+        ("oracle.rate", "fast", "oracle.rate: input should be a valid number, found 'fast'"),
+        ("oracle.epochs", 1.5, "oracle.epochs: input should be a valid integer"),
+        ("flip", "yes", "flip: input should be a valid boolean"),
+        ("networks.rsn.steep_slope.alpha_neg", 0.0, "alpha_neg: input should be greater than 0, found 0"),
+        ("networks.rsn.steep_slope.alpha_pos", -1.0, "alpha_pos: input should be greater than 0"),
+        ("arms.ce.loss", "foc", "unknown loss 'foc'; did you mean 'focal'"),
+        ("arms.ce.head", "round", "arms.ce.head: input should be 'linear' or 'distance'"),
+        ("arms.ss.form", "released", "loss 'ss' has no released form"),
+        ("dataset", "fasion", "unknown dataset 'fasion'; did you mean 'fashion'"),
+        ("pairs", ["rsn-vit"], "'rsn-vit' is not ORACLE-CLASSIFIER"),
+        ("seeds", [], "seeds: list should have at least 1 item"),
+    ],
+)
+def test_a_mistake_names_the_key(write_study, path, value, message):
+    with pytest.raises(StudyError) as error:
+        load_study(write_study(**changed(path, value)))
+    assert message in str(error.value)
+    assert "tiny.yaml" in str(error.value)
+
+
+def test_an_unknown_study_suggests_the_nearest():
+    with pytest.raises(StudyError, match="unknown study 'fashon'; did you mean 'fashion'"):
+        load_study("fashon")
+
+
+def test_a_file_that_is_no_mapping_or_no_yaml_is_an_error(tmp_path):
+    path = tmp_path / "odd.yaml"
+    path.write_text("- a\n- b\n")
+    with pytest.raises(StudyError, match="expected a mapping"):
+        load_study(str(path))
+    path.write_text("a: [1\n")
+    with pytest.raises(StudyError, match="not valid YAML"):
+        load_study(str(path))
+
+
+def test_unknown_pairs_networks_and_arms_suggest_the_nearest(tiny):
+    with pytest.raises(StudyError, match="no pair 'rsn-rns'; did you mean 'rsn-rsn'"):
+        tiny.pair("rsn-rns")
+    with pytest.raises(StudyError, match="no network 'vit'; known: rsn"):
+        tiny.network("vit")
+    with pytest.raises(StudyError, match="no arm 'sss'; did you mean 'ss'"):
+        tiny.chosen_arms(["ce", "sss"])
+    assert tiny.chosen_arms([]) == ["ce", "ss"]

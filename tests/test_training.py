@@ -1,0 +1,111 @@
+"""The loop: seeded to the bit, the same images for every arm, and no silent NaN."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from trustlib import data, losses, training
+
+
+def small_net(outputs):
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, outputs))
+
+
+def squeeze(net):
+    return nn.Sequential(net, nn.Flatten(0))  # (B, 1) -> (B,)
+
+
+def quiet(line):
+    pass
+
+
+def train(net, target, loss, seed=0, **changes):
+    settings = {"flip": True, "epochs": 2, "images": 600, "batch": 50, "rate": 5e-3, "log": quiet} | changes
+    return training.train(net, data.digits(), target, loss, seed=seed, **settings)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not():
+    target = torch.arange(3000) % 3 > 0
+    weights = []
+    for seed in (0, 0, 1):
+        net = squeeze(small_net(1))
+        history = train(net, target, losses.cross_entropy, seed)
+        weights.append((torch.cat([p.flatten() for p in net.parameters()]), [h["loss"] for h in history]))
+    assert torch.equal(weights[0][0], weights[1][0])
+    assert weights[0][1] == weights[1][1]
+    assert not torch.equal(weights[0][0], weights[2][0])
+
+
+def test_every_arm_sees_the_same_images_in_the_same_order():
+    class Recorder(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.linear, self.seen = nn.Linear(784, width), []
+
+        def forward(self, x):
+            self.seen.append(x.clone())
+            return self.linear(x.flatten(1)).mean(1)
+
+    first, second = Recorder(1), Recorder(5)
+    train(first, torch.ones(3000, dtype=torch.bool), losses.cross_entropy, rate=1e-3)
+    train(second, torch.rand(3000), losses.tcp, rate=1e-3)
+    assert len(first.seen) == 2 * 12
+    assert all(torch.equal(a, b) for a, b in zip(first.seen, second.seen, strict=True))
+    assert not torch.equal(first.seen[0], first.seen[12])  # another order in the second epoch
+    assert len({bytes(x.numpy()) for batch in first.seen[:12] for x in batch}) == 600
+
+
+def test_each_view_is_trained_on_its_own_target():
+    # View 0 of every image has target 0, its mirror image target 1. What the loss is given must agree with the picture.
+    images, asked = data.digits(), []
+
+    class Spy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(()))
+
+        def forward(self, x):
+            self.batch = x
+            return self.bias.expand(len(x))
+
+    spy = Spy()
+    upright = {bytes(x.numpy()) for x in images.view("train", slice(None))}
+
+    def loss(z, target):
+        asked.extend((bytes(x.numpy()) in upright, bool(t)) for x, t in zip(spy.batch, target, strict=True))
+        return losses.cross_entropy(z, target)
+
+    train(spy, torch.stack([torch.zeros(3000), torch.ones(3000)]), loss)
+    assert set(asked) == {(True, False), (False, True)}
+
+
+def test_a_classifier_learns():
+    images = data.digits()
+    net = small_net(10)
+    history = train(
+        net, images.labels["train"], lambda o, y: F.cross_entropy(o, y, reduction="none"), images=None, flip=False
+    )
+    net.eval()
+    (logits,) = training.predict(net, images, "test")
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert (logits.argmax(1) == images.labels["test"]).float().mean() > 0.8
+
+
+def test_predict_keeps_the_order_whatever_the_batch():
+    net = small_net(10).eval()
+    (whole,) = training.predict(net, data.digits(), "test", batch=1000)
+    (parts,) = training.predict(net, data.digits(), "test", batch=77)
+    torch.testing.assert_close(whole, parts)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training():
+    net = squeeze(small_net(1))
+    with pytest.raises(training.TrainingError, match=r"the loss is nan in epoch 1 of 2 \(rate 0.005, seed 7\)"):
+        train(net, torch.ones(3000), lambda z, target: z * torch.nan, seed=7)
+
+
+def test_a_batch_larger_than_the_data_is_an_error():
+    with pytest.raises(ValueError, match="a batch of 700 is larger than the 600"):
+        train(small_net(1), torch.ones(3000), losses.cross_entropy, batch=700)
