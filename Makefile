@@ -8,7 +8,7 @@ RUN = $(or $(TRUST_RESULTS),results)/runs/$(notdir $(basename $(STUDY)))
 BIN = .venv/bin
 SHELL := bash
 # What Snakemake says of itself; the jobs speak for themselves.
-CHATTER = '^(Using |Assuming |Building |Select jobs|Execute [0-9]|Complete log|Elapsed|Exiting because|Shutting down|$$)'
+CHATTER = '^(Using |Assuming |Building |Select jobs|Execute [0-9]|Complete log|Elapsed|Exiting because|Shutting down|RuleException|CalledProcessError in|Command .set |$$)'
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export JUPYTER_PREFER_ENV_PATH = 1
@@ -24,7 +24,7 @@ report: .venv/ready  ## run a study and write results/runs/STUDY/report.html (ST
 	@python -m trustlib check $(STUDY)
 	@mkdir -p $(RUN)
 	@flock --nonblock --conflict-exit-code 75 $(RUN)/lock snakemake --workflow-profile profiles/default \
-		--cores $(JOBS) --config study=$(STUDY) 2> >(grep -vE $(CHATTER) >&2) || { status=$$?; \
+		--cores $(JOBS) --config study=$(STUDY) 2> >(grep --line-buffered -vE $(CHATTER) >&2) || { status=$$?; \
 		[ $$status != 75 ] || echo "make report STUDY=$(STUDY) is already running in this checkout"; exit $$status; }
 
 publish: .venv/ready  ## copy a finished study's report, tables, figures and scores to results/STUDY/
@@ -35,7 +35,7 @@ test: .venv/ready  ## lint and tests
 	python -m pytest
 
 lab: .venv/ready  ## JupyterLab on the notebooks
-	jupyter lab notebooks
+	jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
 
 lock: .venv/ready  ## compile requirements.txt anew from pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --extra test --upgrade --no-header --no-annotate \

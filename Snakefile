@@ -26,28 +26,12 @@ def job_path(name):
 JOBS = [f"classifier-{name}" for name in plan.networks] + [f"oracles-{pair}" for pair in plan.pairs] + ["report"]
 NUMBER = {name: f"[{i}/{len(JOBS)}] {name}" for i, name in enumerate(JOBS, 1)}
 
-
-def job(notebook, parameters, then=""):
-    """The shell lines of a job: papermill, its output kept in a log, a line on the terminal at either end."""
-    return f"""
-        echo "{{params.name}}"
-        export OMP_NUM_THREADS={plan.threads} MPLBACKEND=agg PYTHONWARNINGS=ignore IPYTHONDIR=$(mktemp -d)
-        trap 'rm -rf "$IPYTHONDIR"' EXIT
-        SECONDS=0
-        run() {{{{ papermill notebooks/{notebook}.ipynb {{log.notebook}} -k python3 --no-progress-bar {parameters} {then}; }}}}
-        # Two kernels that start at once may race for a port: the only failure that is tried again.
-        if run > {{log.text}} 2>&1 || {{{{ grep -q "Address already in use" {{log.text}} && run > {{log.text}} 2>&1; }}}}; then
-            echo "{{params.name}}: done in $SECONDS s"
-        else
-            echo "{{params.name}}: FAILED after $SECONDS s in notebooks/{notebook}.ipynb; its log: {{log.text}}" >&2
-            grep -v "^$" {{log.text}} | tail -n 3 | sed "s/^/    /" >&2
-            exit 1
-        fi
-    """
-
-
-REPORT = job(
-    "06_report", f"-p study {STUDY} -p make_missing False", "&& python -m trustlib render {log.notebook} {output}"
+PAPERMILL = (
+    f"OMP_NUM_THREADS={plan.threads} profiles/job.sh '{{params.name}}' {{log.text}} papermill -k python3 --no-progress-bar"
+)
+REPORT = (
+    f"{PAPERMILL} notebooks/06_report.ipynb {{log.notebook}} -p study {STUDY} -p make_missing False"
+    " && python -m trustlib render {log.notebook} {output}"
 )
 
 
@@ -83,7 +67,7 @@ rule classifier:
         name=lambda wildcards: NUMBER[f"classifier-{wildcards.network}"],
         code=job_digest("01_train_classifier", MAKES),
     shell:
-        job("01_train_classifier", f"-p study {STUDY} -p network {{wildcards.network}}")
+        PAPERMILL + " notebooks/01_train_classifier.ipynb {log.notebook} -p study {STUDY} -p network {wildcards.network}"
 
 
 rule oracles:
@@ -100,12 +84,12 @@ rule oracles:
         name=lambda wildcards: NUMBER[f"oracles-{wildcards.pair}"],
         code=job_digest("02_train_oracles", MAKES),
     shell:
-        job("02_train_oracles", f"-p study {STUDY} -p pair {{wildcards.pair}}")
+        PAPERMILL + " notebooks/02_train_oracles.ipynb {log.notebook} -p study {STUDY} -p pair {wildcards.pair}"
 
 
 onerror:
     # A job failed, and so the report's rule did not run: report what there is all the same.
-    if not all(job_path(f"oracles-{pair}").exists() for pair in plan.pairs):
+    if not all(job_path(name).exists() for name in JOBS[:-1]):
         log_files = SimpleNamespace(notebook=RUN / "notebooks/report.ipynb", text=RUN / "notebooks/report.log")
         log_files.text.parent.mkdir(parents=True, exist_ok=True)
         shell(REPORT, log=log_files, output=RUN / "report.html", params=SimpleNamespace(name=NUMBER["report"]))

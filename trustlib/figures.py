@@ -23,6 +23,7 @@ COLOURS = {
     "cb": "#CC79A7",
 }
 GROUPS = {"TP": "#0072B2", "FN": "#9ecae8", "FP": "#D55E00", "TN": "#f5b895"}
+BINS = 50  # of a histogram over [0, 1]
 CURVE_POINTS = 500  # at most, in one curve of an SVG
 
 
@@ -69,7 +70,7 @@ def histogram(
             if chosen.any():
                 name = ("TP" if trust else "FN") if right else ("FP" if trust else "TN")
                 sns.histplot(
-                    x=confidence[chosen], weights=np.full(chosen.sum(), up / group.sum()), bins=50, binrange=(0, 1),
+                    x=confidence[chosen], weights=np.full(chosen.sum(), up / group.sum()), bins=BINS, binrange=(0, 1),
                     element="step", color=GROUPS[name], alpha=0.9, ax=ax,
                 )  # fmt: skip
     ax.axhline(0, color="0.35", linewidth=0.7)
@@ -101,17 +102,18 @@ def histograms(
 
 
 def normals(ax: Axes, fit: tuple[float, float, float, float]) -> list[Line2D]:
-    """The normals fitted to right and wrong predictions, on the scale of a `histogram` of 50 bins in [0, 1].
+    """The normals fitted to right and wrong predictions: the share each would put into the bins of a `histogram`.
 
     Parameters
     ----------
     fit : mean and deviation of right predictions, then of wrong ones (`metrics.fit_normals`).
     """
-    x = np.linspace(0, 1, 201)
+    edges = np.linspace(0, 1, BINS + 1)
     lines = []
     for (mean, std), up in ((fit[:2], 1), (fit[2:], -1)):
         if std > 0:
-            lines += ax.plot(x, up * norm.pdf(x, mean, std) / 50, color="black", linewidth=1)
+            share = np.diff(norm.cdf(edges, mean, std))
+            lines += ax.plot((edges[1:] + edges[:-1]) / 2, up * share, color="black", linewidth=1)
     return lines
 
 

@@ -141,6 +141,7 @@ def runs_table(rows: list[dict]) -> Styler:
     style = frame.style
     style = style.apply(lambda row: ["background: #fde2d5" if marked[row.name] else ""] * len(row), axis=1)
     style = style.format({"loss": "{:.4f}", "seconds": "{:.1f}"}, na_rep="", escape="html")
+    style = style.set_properties(subset=["run", "status", "device", "error"], **{"text-align": "left"})
     return plain(style.hide(axis="index"))
 
 

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# One job of the graph: runs a command with its output in a log, and says on the terminal when it starts and ends.
+# Usage: job.sh NAME LOG COMMAND [ARGUMENT ...]
+set -u
+name=$1 log=$2
+shift 2
+IPYTHONDIR=$(mktemp -d)  # kernels that start at once would race for a shared one
+trap 'rm -rf "$IPYTHONDIR"' EXIT
+export IPYTHONDIR MPLBACKEND=agg PYTHONWARNINGS=ignore
+
+echo "$name"
+# Two kernels may also race for a port: the only failure that is tried again.
+if "$@" > "$log" 2>&1 || { grep -q "Address already in use" "$log" && "$@" > "$log" 2>&1; }; then
+    echo "$name: done in $SECONDS s"
+else
+    echo "$name: FAILED after $SECONDS s; see $log" >&2
+    grep -v '^$' "$log" | tail -n 3 | sed 's/^/    /' >&2
+    exit 1
+fi
