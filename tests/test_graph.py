@@ -9,7 +9,7 @@ import pytest
 from conftest import TINY
 from test_report import check_page
 
-from trustlib import runs
+from trustlib import experiments, runs
 from trustlib.data import ROOT
 from trustlib.study import load_study
 
@@ -54,7 +54,7 @@ def test_a_failed_training_is_shown_and_only_it_is_made_again(write_study, tmp_p
     assert status == 0, printed
     assert "[3/3] report: done in" in printed
     assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
-    assert {row["status"] for row in runs.trainings(study)} == {"done"}
+    assert {row["status"] for row in experiments.trainings(study)} == {"done"}
     check_page(page.read_text())
     assert "TrainingError" not in page.read_text()
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from trustlib import experiments, losses, provenance, runs, training
+from trustlib import experiments, losses, oracle, provenance, runs, training
 from trustlib.study import load_study
 
 
@@ -146,7 +146,7 @@ def test_the_classifier_is_cached_as_the_oracles_need_it_and_does_not_run_again(
     np.testing.assert_allclose(cache["test.mcp"], probability.amax(1))
     np.testing.assert_allclose(cache["test.p_true"], probability[torch.arange(1000), labels["test"]], rtol=1e-6)
 
-    monkeypatch.setattr(experiments, "_observe", None)  # running the classifier again would now fail
+    monkeypatch.setattr(oracle, "classify", None)  # running the classifier again would now fail
     experiments.train_oracle(tiny, "rsn-rsn", "ce", 0, quiet)
 
 
@@ -156,7 +156,7 @@ def test_evaluate_has_mcp_first_and_one_row_a_training(tiny):
     frame = experiments.evaluate(tiny)
     assert list(zip(frame["arm"], frame["seed"], strict=True)) == [("mcp", 0), ("ce", 1), ("ss", 1)]
     assert frame["accuracy"].nunique() == 1
-    assert {row["status"] for row in runs.trainings(tiny)} == {"done", "not run"}
+    assert {row["status"] for row in experiments.trainings(tiny)} == {"done", "not run"}
 
 
 def test_an_oracle_that_fails_is_in_the_table_of_runs(write_study, tiny):
@@ -164,7 +164,7 @@ def test_an_oracle_that_fails_is_in_the_table_of_runs(write_study, tiny):
     study = load_study(write_study(networks=networks))
     with pytest.raises(training.TrainingError, match="the loss is nan"):
         experiments.train_oracle(study, "rsn-rsn", "ss", 0, quiet)
-    (row,) = (row for row in runs.trainings(study) if row["run"] == "rsn-rsn/ss/seed0")
+    (row,) = (row for row in experiments.trainings(study) if row["run"] == "rsn-rsn/ss/seed0")
     assert row["status"] == "failed"
     assert "TrainingError: the loss is nan" in row["error"]
     assert "Traceback" in row["traceback"]
@@ -172,7 +172,7 @@ def test_an_oracle_that_fails_is_in_the_table_of_runs(write_study, tiny):
 
 def test_publish_refuses_what_is_not_finished(tiny):
     with pytest.raises(runs.JobError, match=r"tiny is not finished \(lacking rsn"):
-        runs.publish(tiny)
+        runs.publish(tiny, experiments.trainings(tiny))
 
 
 def test_publish_copies_report_tables_and_scores_but_no_weights(tiny, monkeypatch):
@@ -194,11 +194,23 @@ def test_publish_copies_report_tables_and_scores_but_no_weights(tiny, monkeypatc
 
     monkeypatch.setattr(runs, "read_manifest", with_dirty(True))
     with pytest.raises(runs.JobError, match="uncommitted changes"):
-        runs.publish(tiny)
+        runs.publish(tiny, experiments.trainings(tiny))
     monkeypatch.setattr(runs, "read_manifest", with_dirty(False))
-    written = {str(path.relative_to(runs.results() / "tiny")) for path in runs.publish(tiny)}
+    written = {
+        str(path.relative_to(runs.results() / "tiny")) for path in runs.publish(tiny, experiments.trainings(tiny))
+    }
     assert written == {"report.html", "tables/scores.csv", "scores.npz", "manifest.json"}
     scores = np.load(runs.results() / "tiny/scores.npz", allow_pickle=False)
     z = runs.read_tensors(runs.oracle_path(tiny, "rsn-rsn", "ce", 1))["test.z"]
     np.testing.assert_array_equal(scores["rsn-rsn/ce/seed1.z"], z)
     assert len(json.loads((runs.results() / "tiny/manifest.json").read_text())) == 1 + 4
+
+
+def test_what_was_made_with_other_settings_counts_as_not_run(write_study, tiny):
+    experiments.train_oracle(tiny, "rsn-rsn", "ce", 0, quiet)
+    assert set(experiments.confidences(tiny, "rsn-rsn")[1]) == {("mcp", 0), ("ce", 0)}
+    changed = load_study(write_study(oracle=tiny.oracle.model_dump() | {"rate": 2e-3}))
+    assert set(experiments.confidences(changed, "rsn-rsn")[1]) == {("mcp", 0)}
+    assert [row["status"] for row in experiments.trainings(changed)] == ["done"] + 4 * ["not run"]
+    other_classifier = load_study(write_study(seed=1))
+    assert experiments.evaluate(other_classifier).empty

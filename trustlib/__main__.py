@@ -32,7 +32,9 @@ def main() -> int:
         if args.command == "check":
             print(f"study {study.name}: data from {data.load(study.dataset).source}")
         else:
-            print(*runs.publish(study), sep="\n")
+            from . import experiments
+
+            print(*runs.publish(study, experiments.trainings(study)), sep="\n")
     except (StudyError, runs.JobError, data.DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

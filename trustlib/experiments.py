@@ -6,6 +6,7 @@ model: `confidences` gives every confidence of a pair as arrays.
 
 from collections.abc import Callable
 from functools import lru_cache, partial
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,8 @@ from scipy.special import expit, logit
 from torch import Tensor, nn
 
 from . import data, losses, metrics, oracle, released, runs, training
-from .provenance import source_digest
-from .study import Study
+from .provenance import digest, source_digest
+from .study import Arm, Study
 
 Log = Callable[[str], None]
 
@@ -34,13 +35,6 @@ def train_classifier(study: Study, name: str, log: Log = print) -> dict:
     """
     images, device = _setup(study)
     network = study.network(name)
-    config = {
-        "kind": "classifier",
-        "network": network.model_dump(exclude={"label", "steep_slope"}),
-        "seed": study.seed,
-        **_shared_config(study, images, device),
-        "source": source_digest(*_sources(study), train_classifier),
-    }
 
     def make() -> tuple[dict[str, Tensor], dict]:
         log(f"classifier {name}: {network.model}, {len(images.labels['train']):,} images")
@@ -61,7 +55,7 @@ def train_classifier(study: Study, name: str, log: Log = print) -> dict:
         log(f"classifier {name}: accuracy {accuracy['train']:.2%} train, {accuracy['heldout']:.2%} held out")
         return tensors, {"history": history, "accuracy": accuracy, "parameters": oracle.parameters(net)}
 
-    return runs.cached(runs.classifier_path(study, name), config, make)
+    return runs.cached(runs.classifier_path(study, name), classifier_config(study, name), make)
 
 
 def train_oracle(study: Study, pair: str, arm: str, seed: int, log: Log = print) -> dict:
@@ -71,23 +65,12 @@ def train_oracle(study: Study, pair: str, arm: str, seed: int, log: Log = print)
     run: its correctness and probabilities come from the cache. In the file: ``weights.*``, ``heldout.z`` and
     ``test.z``, float32 (N,).
     """
+    config = oracle_config(study, pair, arm, seed)
     oracle_name, classifier_name = study.pair(pair)
-    (arm,) = study.chosen_arms([arm])
-    own, judged = train_classifier(study, oracle_name, log), train_classifier(study, classifier_name, log)
+    for name in dict.fromkeys((oracle_name, classifier_name)):
+        train_classifier(study, name, log)
     images, device = _setup(study)
     network, settings = study.networks[oracle_name], study.arms[arm]
-    loss_function = (released if settings.form == "released" else losses).LOSSES[settings.loss]
-    hyper = {**settings.hyper, **(network.steep_slope.model_dump() if settings.loss == "ss" else {})}
-    config = {
-        "kind": "oracle",
-        "own": own["key"],
-        "judged": judged["key"],
-        "training": study.oracle.model_dump(),
-        "arm": settings.model_dump(exclude={"label"}) | {"hyper": hyper},
-        "seed": seed,
-        **_shared_config(study, images, device),
-        "source": source_digest(*_sources(study), train_oracle, loss_function, losses._against),
-    }
 
     def make() -> tuple[dict[str, Tensor], dict]:
         cache = runs.read_tensors(runs.classifier_path(study, classifier_name), "train.")
@@ -98,18 +81,74 @@ def train_oracle(study: Study, pair: str, arm: str, seed: int, log: Log = print)
         net.to(device)
         target = cache["p_true" if settings.loss == "tcp" else "correct"].to(device)  # (V, N)
         counts = {"n_correct": int(cache["correct"].sum()), "n_wrong": int((~cache["correct"]).sum())}
-        loss = partial(loss_function, **hyper, **(counts if settings.loss == "cb" else {}))
+        hyper = config["arm"]["hyper"] | (counts if settings.loss == "cb" else {})
+        loss = partial(_loss_function(settings), **hyper)
         history = training.train(
             net, images, target, loss, flip=study.flip, seed=seed, log=lambda _: None, **study.oracle.model_dump()
         )
         net.eval()
         tensors = {f"weights.{key}": tensor for key, tensor in net.state_dict().items()}
         for part in ("heldout", "test"):
-            (tensors[f"{part}.z"],) = training.predict(net, images, part)
+            (z,) = training.predict(net, images, part)
+            if not z.isfinite().all():
+                raise training.TrainingError(
+                    f"{(~z.isfinite()).sum()} of {len(z)} outputs on the {part} part are not finite"
+                )
+            tensors[f"{part}.z"] = z
         log(f"{pair} {arm} seed {seed}: loss {history[-1]['loss']:.4f}, {sum(h['seconds'] for h in history):.1f} s")
         return tensors, {"history": history, "parameters": oracle.parameters(net)}
 
     return runs.cached(runs.oracle_path(study, pair, arm, seed), config, make)
+
+
+def classifier_config(study: Study, name: str) -> dict:
+    """All that a classifier depends on; its digest is the key of its file."""
+    return {
+        "kind": "classifier",
+        "network": study.network(name).model_dump(exclude={"label", "steep_slope"}),
+        "seed": study.seed,
+        **_shared_config(study),
+        "source": source_digest(*_sources(study), train_classifier, _observe),
+    }
+
+
+def oracle_config(study: Study, pair: str, arm: str, seed: int) -> dict:
+    """All that an oracle depends on; its digest is the key of its file."""
+    own, judged = (digest(classifier_config(study, name)) for name in study.pair(pair))
+    (arm,) = study.chosen_arms([arm])
+    settings = study.arms[arm]
+    slopes = study.networks[study.pair(pair)[0]].steep_slope.model_dump() if settings.loss == "ss" else {}
+    return {
+        "kind": "oracle",
+        "own": own,
+        "judged": judged,
+        "training": study.oracle.model_dump(),
+        "arm": settings.model_dump(exclude={"label"}) | {"hyper": settings.hyper | slopes},
+        "seed": seed,
+        **_shared_config(study),
+        "source": source_digest(*_sources(study), train_oracle, _loss_function(settings), losses._against),
+    }
+
+
+def trainings(study: Study) -> list[dict]:
+    """Every training the study plans, classifiers first.
+
+    Returns
+    -------
+    Dicts of kind ("classifier" or "oracle"), run (its name), path, and status: "done", "failed", or "not run", which a
+    file of other settings or source counts as. When done: loss (the last), seconds, device, key; when failed: error,
+    traceback.
+    """
+    rows = []
+    for name in study.networks:
+        path = runs.classifier_path(study, name)
+        rows.append(
+            {"kind": "classifier", "run": name, "path": path, **runs.status(path, classifier_config(study, name))}
+        )
+    for pair, arm, seed in product(study.pairs, study.arms, study.seeds):
+        path, config = runs.oracle_path(study, pair, arm, seed), oracle_config(study, pair, arm, seed)
+        rows.append({"kind": "oracle", "run": f"{pair}/{arm}/seed{seed}", "path": path, **runs.status(path, config)})
+    return rows
 
 
 def confidences(
@@ -120,8 +159,8 @@ def confidences(
     Returns
     -------
     correct : bool (N,), of the pair's classifier.
-    scores : (arm, seed) -> float32 (N,); the classifier's own MCP first, as ("mcp", 0). What was not made, or is
-        failed, is not there.
+    scores : (arm, seed) -> float32 (N,); the classifier's own MCP first, as ("mcp", 0). What is not made, failed, or
+        was made with other settings is not there.
     """
     _, classifier_name = study.pair(pair)
     cache = runs.read_tensors(runs.classifier_path(study, classifier_name), f"{part}.")
@@ -129,7 +168,7 @@ def confidences(
     for arm in study.arms:
         for seed in study.seeds:
             path = runs.oracle_path(study, pair, arm, seed)
-            if path.exists():
+            if runs.current(path, oracle_config(study, pair, arm, seed)):
                 scores[arm, seed] = runs.read_tensors(path, f"{part}.")["z"].numpy()
     return cache["correct"].numpy(), scores
 
@@ -155,7 +194,8 @@ def evaluate(study: Study, pairs: list[str] | None = None, part: str = "test") -
     negative_tcp = logit(1 / len(data.load(study.dataset).classes))
     rows = []
     for pair in pairs or study.pairs:
-        if not runs.classifier_path(study, study.pair(pair)[1]).exists():
+        _, classifier_name = study.pair(pair)
+        if not runs.current(runs.classifier_path(study, classifier_name), classifier_config(study, classifier_name)):
             continue
         correct, scores = confidences(study, pair, part)
         for (arm, seed), score in scores.items():
@@ -187,9 +227,13 @@ def _on_device(dataset: str, device: str) -> data.Images:
     return data.load(dataset).to(device)
 
 
-def _shared_config(study: Study, images: data.Images, device: torch.device) -> dict:
-    """What every training depends on besides its own settings."""
-    return {"data": images.checksums, "flip": study.flip, "device": device.type, "threads": study.threads}
+def _shared_config(study: Study) -> dict:
+    """What every training depends on besides its own settings. The device is not part of it: results travel."""
+    return {"data": data.load(study.dataset).checksums, "flip": study.flip, "threads": study.threads}
+
+
+def _loss_function(settings: Arm) -> Callable[..., Tensor]:
+    return (released if settings.form == "released" else losses).LOSSES[settings.loss]
 
 
 def _sources(study: Study) -> tuple:

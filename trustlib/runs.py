@@ -112,13 +112,11 @@ def cached(path: Path, config: dict, make: Callable[[], tuple[dict[str, Tensor],
     ------
     Whatever `make` raises, after writing it, with its traceback, beside `path` as ``.failed.json``.
     """
-    key = digest(config)
-    manifest = read_manifest(path)
-    if manifest and manifest["key"] == key:
+    if manifest := current(path, config):
         return manifest
     failed = path.with_suffix(".failed.json")
     start = time.perf_counter()
-    manifest = {"key": key, "config": config, "started": datetime.now(UTC).isoformat(timespec="seconds")}
+    manifest = {"key": digest(config), "config": config, "started": datetime.now(UTC).isoformat(timespec="seconds")}
     try:
         tensors, extra = make()
     except Exception as error:
@@ -134,31 +132,24 @@ def cached(path: Path, config: dict, make: Callable[[], tuple[dict[str, Tensor],
     return manifest
 
 
-def trainings(study: Study) -> list[dict]:
-    """Every training the study plans, classifiers first.
+def current(path: Path, config: dict) -> dict | None:
+    """The manifest of the training at `path`, if it was made with this configuration."""
+    manifest = read_manifest(path)
+    return manifest if manifest and manifest["key"] == digest(config) else None
 
-    Returns
-    -------
-    Dicts of kind ("classifier" or "oracle"), run (its name), status ("done", "failed" or "not run"); when done: loss
-    (the last), seconds, device, key; when failed: error, traceback.
+
+def status(path: Path, config: dict) -> dict:
+    """What is known of a training: its status, "done", "failed" or "not run", and what goes with it.
+
+    See `experiments.trainings`.
     """
-    planned = [("classifier", name, classifier_path(study, name)) for name in study.networks]
-    for pair, arm, seed in itertools.product(study.pairs, study.arms, study.seeds):
-        planned.append(("oracle", f"{pair}/{arm}/seed{seed}", oracle_path(study, pair, arm, seed)))
-    rows = []
-    for kind, name, path in planned:
-        row = {"kind": kind, "run": name, "status": "not run"}
-        failed = path.with_suffix(".failed.json")
-        if failed.exists():
-            row |= {
-                "status": "failed",
-                **{k: v for k, v in json.loads(failed.read_text()).items() if k in ("error", "traceback")},
-            }
-        elif manifest := read_manifest(path):
-            row |= {"status": "done", "loss": manifest["history"][-1]["loss"], "seconds": manifest["seconds"]}
-            row |= {"device": manifest["provenance"]["device"], "key": manifest["key"]}
-        rows.append(row)
-    return rows
+    failed = path.with_suffix(".failed.json")
+    if failed.exists():
+        return {"status": "failed", **{k: json.loads(failed.read_text())[k] for k in ("error", "traceback")}}
+    if manifest := current(path, config):
+        done = {"status": "done", "loss": manifest["history"][-1]["loss"], "seconds": manifest["seconds"]}
+        return done | {"device": manifest["provenance"]["device"], "key": manifest["key"]}
+    return {"status": "not run"}
 
 
 # --- Jobs: one executed notebook each ---
@@ -190,11 +181,8 @@ def check_parameters(cells: list[str]) -> None:
 
 def _assigned(cell: str) -> list[str]:
     """The names that a cell of plain assignments sets."""
-    targets = []
-    for node in ast.parse(cell).body:
-        targets += (
-            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-        )
+    assignments = [node for node in ast.parse(cell).body if isinstance(node, ast.Assign | ast.AnnAssign)]
+    targets = [t for node in assignments for t in (node.targets if isinstance(node, ast.Assign) else [node.target])]
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
@@ -231,14 +219,17 @@ def finish_job(study: Study, job: str, done: dict[str, dict], failed: dict[str, 
         path.unlink(missing_ok=True)
         lines = "\n".join(f"  {name}: {error}" for name, error in failed.items())
         raise JobError(f"{len(failed)} of {len(done) + len(failed)} trainings failed:\n{lines}")
-    write_json(
-        path, {"job": job, "trainings": {name: {"key": m["key"], "seconds": m["seconds"]} for name, m in done.items()}}
-    )
+    made = {name: {"key": manifest["key"], "seconds": manifest["seconds"]} for name, manifest in done.items()}
+    write_json(path, {"job": job, "trainings": made})
     return path
 
 
-def publish(study: Study) -> list[Path]:
+def publish(study: Study, trainings: list[dict]) -> list[Path]:
     """Copy a finished run's report, tables, figures, manifests and test scores, without weights, to results/<study>.
+
+    Parameters
+    ----------
+    trainings : what `experiments.trainings` returns.
 
     Returns
     -------
@@ -246,29 +237,22 @@ def publish(study: Study) -> list[Path]:
 
     Raises
     ------
-    JobError : when a training or the report is missing, or the run was made from uncommitted source.
+    JobError : when a training or the report is missing, or a training was made from uncommitted source.
     """
     source, target = run_folder(study), results() / study.name
-    rows = trainings(study)
-    unfinished = [row["run"] for row in rows if row["status"] != "done"]
+    unfinished = [row["run"] for row in trainings if row["status"] != "done"]
     if unfinished or not (source / "report.html").exists():
         lacking = ", ".join(unfinished[:3]) or "its report"
         raise JobError(f"study {study.name} is not finished (lacking {lacking}); run: make report STUDY={study.name}")
-    manifests = {}
-    scores = {}
-    for name in study.networks:
-        path = classifier_path(study, name)
-        manifests[name] = read_manifest(path)
-        cache = read_tensors(path, "test.")
-        scores[f"{name}.correct"], scores[f"{name}.mcp"] = cache["correct"].numpy(), cache["mcp"].numpy()
-    for pair, arm, seed in itertools.product(study.pairs, study.arms, study.seeds):
-        path = oracle_path(study, pair, arm, seed)
-        manifests[f"{pair}/{arm}/seed{seed}"] = read_manifest(path)
-        scores[f"{pair}/{arm}/seed{seed}.z"] = read_tensors(path, "test.")["z"].numpy()
-    if any(m["provenance"]["dirty"] for m in manifests.values()):
+    manifests = {row["run"]: read_manifest(row["path"]) for row in trainings}
+    if any(manifest["provenance"]["dirty"] for manifest in manifests.values()):
         raise JobError(
             f"study {study.name} was run from uncommitted changes: commit, remove {source}, and run it again"
         )
+    scores = {}
+    for row in trainings:
+        keep = ("correct", "mcp") if row["kind"] == "classifier" else ("z",)
+        scores |= {f"{row['run']}.{name}": read_tensors(row["path"], "test.")[name].numpy() for name in keep}
     shutil.rmtree(target, ignore_errors=True)
     for path in [source / "report.html", *sorted(source.glob("tables/*.csv")), *sorted(source.glob("figures/*.svg"))]:
         with atomic(target / path.relative_to(source)) as scratch:
