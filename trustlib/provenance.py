@@ -9,6 +9,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -57,6 +58,7 @@ def job_digest(notebook: str, modules: Iterable[str]) -> str:
     return digest([code, [_code(_SOURCE[f"trustlib.{name}"]) for name in modules]])
 
 
+@lru_cache(maxsize=256)
 def _code(source: str, name: str | None = None) -> str:
     """The syntax tree of a module, or of what it defines as `name`, without docstrings."""
     tree = ast.parse(source)
