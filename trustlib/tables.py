@@ -149,6 +149,7 @@ def plain(style: Styler | pd.DataFrame) -> Styler:
     """A Styler that writes the same HTML every time, its cells' ids its own; names of rows and columns are left out."""
     style = style.style if isinstance(style, pd.DataFrame) else style
     style = style.set_uuid(digest(style.data.to_csv())).set_table_attributes('class="data"')
+    style = style.set_table_styles([{"selector": "td", "props": "white-space: nowrap"}])
     return style.hide(names=True, axis="index").hide(names=True, axis="columns")
 
 
