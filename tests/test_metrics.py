@@ -44,10 +44,14 @@ def test_fpr95_is_the_lowest_of_the_roc_curve_at_or_above_it(rows):
 
 
 def test_fpr95_compares_in_integers():
-    # 57 of 60 right predictions is exactly 95 %, though 0.95 * 60 > 57 in floating point arithmetic of some orders.
-    confidence = np.r_[np.arange(60, 3, -1), -1.0, 3, 2, 1]
-    correct = np.r_[np.ones(57, bool), False, np.ones(3, bool)]
-    assert metrics.evaluate(confidence, correct)["fpr95"] == 0.0
+    # 57 of 60 right predictions are exactly 95 %: the wrong one that comes next must not count. With 0.55 of 20 the
+    # product in floating point is 11.000000000000002, and one more would be asked for.
+    for tpr, right, needed in ((0.95, 60, 57), (0.55, 20, 11)):
+        correct = np.r_[np.ones(needed, bool), False, np.ones(right - needed, bool)]
+        confidence = -np.arange(right + 1.0)
+        assert metrics.fpr_at_tpr(metrics.rank(confidence, correct), tpr) == 0.0
+        earlier = np.r_[np.ones(needed - 1, bool), False, np.ones(right - needed + 1, bool)]
+        assert metrics.fpr_at_tpr(metrics.rank(confidence, earlier), tpr) == 1.0
 
 
 @settings(max_examples=60)
@@ -114,7 +118,7 @@ def test_float32_scores_give_the_float64_answer():
 def test_what_does_not_exist_is_nan_and_has_a_reason(correct, missing):
     found = metrics.evaluate([1.0, 2.0, 3.0], correct)
     assert {name for name, value in found.items() if np.isnan(value)} == missing
-    assert metrics.undefined(correct).keys() == missing
+    assert metrics.undefined(correct).keys() == missing | set(metrics.SEPARABILITY)
     assert all("all 3 predictions" in reason for reason in metrics.undefined(correct).values())
 
 

@@ -1,5 +1,6 @@
 """What lies on disk: whole files or none, nothing done twice, nothing lost, failures kept."""
 
+import ast
 import json
 
 import numpy as np
@@ -7,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from trustlib import experiments, losses, oracle, provenance, runs, training
+from trustlib import data, experiments, losses, oracle, provenance, runs, training
 from trustlib.study import load_study
 
 
@@ -99,15 +100,48 @@ def test_an_undeclared_parameter_is_refused_with_the_nearest_name():
         runs.check_parameters(["", own, "# Parameters\nstuddy = 'fashion'\n"])
 
 
-def test_a_digest_of_source_ignores_comments_and_docstrings_only():
-    assert provenance._code('def f(x):\n    """Doc."""\n    return x  # why\n') == provenance._code(
-        "def f(x):\n    return x\n"
+def test_a_digest_of_source_ignores_comments_docstrings_and_layout():
+    first, same, other = (
+        provenance._code(ast.parse(source))
+        for source in (
+            'def f(x):\n    """Doc."""\n    return x  # why',
+            "def f(x):\n  return x",
+            "def f(x):\n    return -x",
+        )
     )
-    assert provenance._code("def f(x):\n    return x\n") != provenance._code("def f(x):\n    return -x\n")
-    assert provenance._code("a = 1\ndef f(x):\n    return x\n", "f") == provenance._code(
-        "def f(x):\n    return x\n", "f"
-    )
-    assert provenance.source_digest(losses.focal) != provenance.source_digest(losses.tcp)
+    assert first == same
+    assert first != other
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new", "changes"),
+    [
+        ("losses", "clamp(-1e30, 1e30)", "clamp(-1e29, 1e29)", {"focal"}),  # a helper of the loss
+        ("losses", "torch.exp(gamma", "torch.exp(2 * gamma", {"focal"}),
+        ("losses", "F.softsign(z)", "F.tanh(z)", set()),  # another loss
+        ("data", "SPLIT_SEED = 42", "SPLIT_SEED = 43", {"focal", "classifier"}),
+        ("experiments", 'reduction="none"', 'reduction="sum"', {"focal", "classifier"}),
+        ("training", 'log(f"epoch', 'log(f"Epoch', {"focal", "classifier"}),
+        ("data", "apt-get", "apt", set()),  # how the data is fetched
+        ("runs", "seed{seed}", "seed_{seed}", set()),
+    ],
+)
+def test_a_digest_of_source_follows_what_is_used(monkeypatch, module, old, new, changes):
+    def digests():
+        provenance._contents.cache_clear()
+        return {
+            "focal": provenance.source_digest(experiments.train_oracle, data.digits, losses.focal),
+            "classifier": provenance.source_digest(experiments.train_classifier, data.digits),
+        }
+
+    before = digests()
+    source = provenance._SOURCE[f"trustlib.{module}"]
+    assert old in source
+    monkeypatch.setitem(provenance._SOURCE, f"trustlib.{module}", source.replace(old, new))
+    after = digests()
+    monkeypatch.undo()
+    provenance._contents.cache_clear()
+    assert {name for name in before if before[name] != after[name]} == changes
 
 
 def test_a_study_trains_once_and_only_again_what_changed(write_study):
@@ -196,6 +230,7 @@ def test_publish_copies_report_tables_and_scores_but_no_weights(tiny, monkeypatc
     with pytest.raises(runs.JobError, match="uncommitted changes"):
         runs.publish(tiny, experiments.trainings(tiny))
     monkeypatch.setattr(runs, "read_manifest", with_dirty(False))
+    (folder / "figures").mkdir()
     written = {
         str(path.relative_to(runs.results() / "tiny")) for path in runs.publish(tiny, experiments.trainings(tiny))
     }

@@ -7,6 +7,8 @@ from conftest import TINY
 
 from trustlib.study import StudyError, load_study
 
+FOCAL = {"label": "Focal", "loss": "focal", "head": "linear"}
+
 
 @pytest.mark.parametrize("name", ["fashion", "digits"])
 def test_the_committed_studies_train_what_the_paper_compares(name):
@@ -46,6 +48,11 @@ def changed(path, value):
         ("arms.ss.form", "released", "loss 'ss' has no released form"),
         ("dataset", "fasion", "unknown dataset 'fasion'; did you mean 'fashion'"),
         ("pairs", ["rsn-vit"], "'rsn-vit' is not ORACLE-CLASSIFIER"),
+        ("arms.ce.hyper", {"gama": 2.0}, "hyper: loss 'ce' has no 'gama'"),
+        ("arms.focal", FOCAL | {"hyper": {"gama": 2.0}}, "has no 'gama'; did you mean 'gamma'"),
+        ("arms.focal", FOCAL | {"hyper": {"gamma": -1.0}}, "arms.focal: focal: gamma must be >= 0, found -1"),
+        ("arms.mcp", FOCAL, "'mcp' is the classifier's own confidence"),
+        ("seeds", [1, 1], "seeds: holds something twice"),
         ("seeds", [], "seeds: list should have at least 1 item"),
     ],
 )

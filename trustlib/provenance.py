@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -37,37 +37,74 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def source_digest(*objects: ModuleType | type | FunctionType) -> str:
-    """A digest of what trustlib's modules, or classes and functions at a module's top level, do.
+def source_digest(*objects: type | FunctionType) -> str:
+    """A digest of what functions and classes of trustlib do, and of all they use of the modules in `TRACED`.
 
-    Comments, docstrings and layout do not change it.
+    Comments, docstrings and layout do not change it, nor does what stands in the same file and is not used.
     """
-    trees = []
+    found: dict[str, str] = {}
     for thing in map(inspect.unwrap, objects):
-        if isinstance(thing, ModuleType):
-            trees.append(_code(_SOURCE[thing.__name__]))
-        else:
-            trees.append(_code(_SOURCE[thing.__module__], thing.__name__))
-    return digest(trees)
+        _trace(thing.__module__, thing.__name__, found)
+    return digest(found)
+
+
+TRACED = tuple(f"trustlib.{name}" for name in ("data", "experiments", "losses", "oracle", "released", "training"))
+# Where tracing ends: tables, whose chosen entry is given by itself, and ways to fetch data, which has checksums.
+ENDS = {"LOSSES", "DATASETS", "_fetch_fashion"}
+
+
+def _trace(module: str, name: str, found: dict[str, str]) -> None:
+    """Add what a module defines as `name`, and what that uses, to `found`: name -> source."""
+    key = f"{module}.{name}"
+    definitions, imports = _contents(module)
+    if module not in TRACED or name in ENDS or key in found or name not in definitions:
+        return
+    found[key], used = definitions[name]
+    for head, attribute in used:
+        if head in definitions:
+            _trace(module, head, found)
+        elif head in imports:
+            where, what = imports[head]
+            _trace(where, what or attribute, found)
+
+
+@lru_cache
+def _contents(module: str) -> tuple[dict, dict]:
+    """What a module of trustlib defines, name -> (source, names used), and imports from trustlib, name -> origin."""
+    definitions, imports = {}, {}
+    if module not in _SOURCE:
+        return definitions, imports
+    for node in ast.parse(_SOURCE[module]).body:
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            for alias in node.names:
+                origin = (f"trustlib.{node.module}", alias.name) if node.module else (f"trustlib.{alias.name}", "")
+                imports[alias.asname or alias.name] = origin
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", node)]
+        for name in (getattr(target, "id", getattr(target, "name", None)) for target in targets):
+            if name:
+                definitions[name] = (_code(node), _names(node))
+    return definitions, imports
+
+
+def _names(node: ast.AST) -> list[tuple[str, str]]:
+    """(name, attribute taken of it or "") for every name that a piece of source reads."""
+    attributes = {id(n.value): n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
+    return [(n.id, attributes.get(id(n), "")) for n in ast.walk(node) if isinstance(n, ast.Name)]
+
+
+def _code(tree: ast.AST) -> str:
+    """Source without comments, docstrings and layout."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
 
 
 def job_digest(notebook: str, modules: Iterable[str]) -> str:
     """A digest of a notebook's code cells and of modules of trustlib; outputs do not change it."""
     cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    return digest([code, [_code(_SOURCE[f"trustlib.{name}"]) for name in modules]])
-
-
-@lru_cache(maxsize=256)
-def _code(source: str, name: str | None = None) -> str:
-    """The syntax tree of a module, or of what it defines as `name`, without docstrings."""
-    tree = ast.parse(source)
-    if name is not None:
-        tree = next(node for node in tree.body if getattr(node, "name", None) == name)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree)
+    return digest([code, [_code(ast.parse(_SOURCE[f"trustlib.{name}"])) for name in modules]])
 
 
 # Read when this module is: a file edited while a process runs is not what that process runs.
@@ -78,10 +115,10 @@ def provenance() -> dict:
     """Commit, versions and machine of this process."""
     return {
         "commit": _git("rev-parse", "HEAD") or "unknown",
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "dirty": _git("status", "--porcelain", "--untracked-files=no") != "",  # not known to be clean
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in VERSIONS_OF},
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else processor(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
     }
 
@@ -95,8 +132,8 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _git(*args: str) -> str:
+def _git(*args: str) -> str | None:
     try:
         return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return ""
+        return None

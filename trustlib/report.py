@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 import jinja2
+import matplotlib.pyplot as plt
 import nbformat
 from IPython.display import HTML, display
 from latex2mathml.converter import convert as to_mathml
@@ -34,7 +35,7 @@ def figure(fig: Figure, caption: str, *, alt: str, save: Path | None = None) -> 
     """
     buffer = io.BytesIO()
     fig.savefig(buffer, format="svg", metadata={"Date": None})
-    fig.clear()
+    plt.close(fig)
     if save is not None:
         with atomic(save) as scratch:
             scratch.write_bytes(buffer.getvalue())

@@ -120,7 +120,6 @@ def cached(path: Path, config: dict, make: Callable[[], tuple[dict[str, Tensor],
     try:
         tensors, extra = make()
     except Exception as error:
-        path.unlink(missing_ok=True)  # what it replaces is stale
         write_json(failed, {**manifest, "error": _first_line(error), "traceback": traceback.format_exc()})
         raise
     manifest |= {"seconds": round(time.perf_counter() - start, 2), **extra, "provenance": provenance()}
@@ -143,12 +142,13 @@ def status(path: Path, config: dict) -> dict:
 
     See `experiments.trainings`.
     """
-    failed = path.with_suffix(".failed.json")
-    if failed.exists():
-        return {"status": "failed", **{k: json.loads(failed.read_text())[k] for k in ("error", "traceback")}}
     if manifest := current(path, config):
-        done = {"status": "done", "loss": manifest["history"][-1]["loss"], "seconds": manifest["seconds"]}
-        return done | {"device": manifest["provenance"]["device"], "key": manifest["key"]}
+        done = {"status": "done", "loss": manifest["history"][-1]["loss"]}
+        return done | {name: manifest[name] for name in ("seconds", "device", "key", "provenance")}
+    with contextlib.suppress(FileNotFoundError):
+        failed = json.loads(path.with_suffix(".failed.json").read_text())
+        if failed["key"] == digest(config):
+            return {"status": "failed", "error": failed["error"], "traceback": failed["traceback"]}
     return {"status": "not run"}
 
 
@@ -241,8 +241,9 @@ def publish(study: Study, trainings: list[dict]) -> list[Path]:
     """
     source, target = run_folder(study), results() / study.name
     unfinished = [row["run"] for row in trainings if row["status"] != "done"]
-    if unfinished or not (source / "report.html").exists():
-        lacking = ", ".join(unfinished[:3]) or "its report"
+    page = source / "report.html"
+    if unfinished or not page.exists() or page.stat().st_mtime < max(row["path"].stat().st_mtime for row in trainings):
+        lacking = ", ".join(unfinished[:3]) or "a report of these trainings"
         raise JobError(f"study {study.name} is not finished (lacking {lacking}); run: make report STUDY={study.name}")
     manifests = {row["run"]: read_manifest(row["path"]) for row in trainings}
     if any(manifest["provenance"]["dirty"] for manifest in manifests.values()):
@@ -253,13 +254,17 @@ def publish(study: Study, trainings: list[dict]) -> list[Path]:
     for row in trainings:
         keep = ("correct", "mcp") if row["kind"] == "classifier" else ("z",)
         scores |= {f"{row['run']}.{name}": read_tensors(row["path"], "test.")[name].numpy() for name in keep}
-    shutil.rmtree(target, ignore_errors=True)
-    for path in [source / "report.html", *sorted(source.glob("tables/*.csv")), *sorted(source.glob("figures/*.svg"))]:
-        with atomic(target / path.relative_to(source)) as scratch:
-            shutil.copyfile(path, scratch)
-    with atomic(target / "scores.npz") as scratch, open(scratch, "wb") as file:
-        np.savez_compressed(file, **scores)
-    write_json(target / "manifest.json", manifests)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:  # whole before it takes the old one's place
+        new = Path(scratch) / study.name
+        new.mkdir()
+        shutil.copy(page, new)
+        for name in ("tables", "figures"):
+            shutil.copytree(source / name, new / name)
+        np.savez_compressed(new / "scores.npz", **scores)
+        write_json(new / "manifest.json", manifests)
+        shutil.rmtree(target, ignore_errors=True)
+        new.rename(target)
     return sorted(path for path in target.rglob("*") if path.is_file())
 
 

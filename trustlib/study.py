@@ -1,10 +1,12 @@
 """A study: a dataset with its networks, pairs, arms and seeds, read from one YAML file and checked."""
 
 import difflib
+import inspect
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -49,6 +51,9 @@ class Network(Strict):
     steep_slope: Slides
 
 
+COUNTED = ("n_correct", "n_wrong")  # hyper-parameters of a loss that are counted in the training part
+
+
 class Arm(Strict):
     """One way to train an oracle: a loss, its form, a head."""
 
@@ -64,6 +69,13 @@ class Arm(Strict):
             raise ValueError(f"unknown loss {self.loss!r}{nearest(self.loss, losses.LOSSES)}")
         if self.form == "released" and self.loss not in released.LOSSES:
             raise ValueError(f"loss {self.loss!r} has no released form; those that have: {', '.join(released.LOSSES)}")
+        function = (released if self.form == "released" else losses).LOSSES[self.loss]
+        known = [name for name in inspect.signature(function).parameters if name not in COUNTED]
+        for name in self.hyper:
+            if name not in known[2:]:
+                raise ValueError(f"hyper: loss {self.loss!r} has no {name!r}{nearest(name, known[2:] or ['none'])}")
+        counts = dict.fromkeys(COUNTED, 1) if self.loss == "cb" else {}
+        function(torch.zeros(1), torch.ones(1), **self.hyper, **counts)  # raises where a value is out of range
         return self
 
 
@@ -86,6 +98,14 @@ class Study(Strict):
     def _consistent(self):
         if self.dataset not in data.DATASETS:
             raise ValueError(f"dataset: unknown dataset {self.dataset!r}{nearest(self.dataset, data.DATASETS)}")
+        for name in self.networks:
+            if "-" in name:
+                raise ValueError(f"networks: {name!r} may hold no '-', which parts the names of a pair")
+        if "mcp" in self.arms:
+            raise ValueError("arms: 'mcp' is the classifier's own confidence and cannot be the name of an arm")
+        for key, values in (("pairs", self.pairs), ("seeds", self.seeds)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{key}: holds something twice: {values}")
         for pair in self.pairs:
             for name in pair.split("-"):
                 if pair.count("-") != 1 or name not in self.networks:

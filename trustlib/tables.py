@@ -108,11 +108,11 @@ def findings(frame: pd.DataFrame, study: Study) -> list[str]:
     frame : what `experiments.evaluate` returns.
     """
     percent = frame.groupby(["arm", "pair"], sort=False)[["auroc", "tpr", "tnr"]].mean().mul(100)
-    auc = percent["auroc"].unstack("arm")
-    oracles = auc.drop(columns="mcp")
-    if oracles.empty or not oracles.columns.size:
-        return ["No oracle has been trained."]
-    lead = auc["mcp"] - oracles.max(axis=1)
+    auc = percent["auroc"].unstack("arm").dropna(subset="mcp") if len(percent) else pd.DataFrame()
+    oracles = auc.drop(columns="mcp", errors="ignore").dropna(how="all")
+    if oracles.empty:
+        return ["There is no pair with an oracle and an AUC."]
+    lead = (auc["mcp"] - oracles.max(axis=1)).dropna()
     sentences = [
         f"MCP, which needs no oracle, has the highest AUC in {(lead > 0).sum()} of {len(lead)} pairs; "
         f"the best oracle's AUC minus MCP's lies between {-lead.max():+.1f} and {-lead.min():+.1f} points."

@@ -6,6 +6,7 @@ drawn at random comes from the seed; with the same seed, the same thread count a
 
 import time
 from collections.abc import Callable
+from math import cos, pi
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,8 @@ class TrainingError(RuntimeError):
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """ "auto" is the GPU where there is one, else the CPU."""
+    """ "auto" is the GPU where there is one, else the CPU. What is float32 is float32 there too, without TF32."""
+    torch.backends.cudnn.allow_tf32 = False
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
 
 
@@ -75,9 +77,15 @@ def train(
     if steps == 0:
         raise ValueError(f"train: a batch of {batch} is larger than the {len(subset)} training images")
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=rate, total_steps=epochs * steps, pct_start=0.1, cycle_momentum=False
-    )
+    total_steps = epochs * steps
+    warm = max(1, total_steps // 10)
+
+    def scale(step: int) -> float:
+        if step < warm:
+            return (step + 1) / warm
+        return 0.5 + 0.5 * cos(pi * (step - warm) / max(total_steps - warm, 1))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
     target = target.expand(2, -1) if target.ndim == 1 else target  # (V, N)
     history = []
     model.train()
