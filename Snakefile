@@ -3,6 +3,7 @@
 #
 # A job's output is its manifest, written last. What it trained lies in files of its own, which Snakemake does not
 # know and so does not delete: a job that runs again makes only what is missing or stale (trustlib.runs.cached).
+# Whether a job must run again is asked of those files, not of Snakemake: see the loop below.
 # Executed notebooks are logs.
 
 import sys
@@ -14,7 +15,6 @@ from trustlib.study import load_study, study_path
 
 STUDY = config.get("study", "fashion")
 plan = load_study(STUDY)
-study_file = study_path(STUDY)
 RUN = Path(os.path.relpath(runs.run_folder(plan)))
 
 
@@ -43,6 +43,7 @@ rule report:
     input:
         [job_path(f"classifier-{name}") for name in plan.networks],
         [job_path(f"oracles-{pair}") for pair in plan.pairs],
+        study_path(STUDY),
         "trustlib/report.html.j2",
         "trustlib/trustlib.mplstyle",
         "data/published/table1.csv",
@@ -61,7 +62,6 @@ rule report:
 rule classifier:
     input:
         ancient("notebooks/01_train_classifier.ipynb"),
-        study_file,
     output:
         job_path("classifier-{network}"),
     log:
@@ -76,7 +76,6 @@ rule classifier:
 rule oracles:
     input:
         ancient("notebooks/02_train_oracles.ipynb"),
-        study_file,
         lambda wildcards: [job_path(f"classifier-{name}") for name in dict.fromkeys(plan.pair(wildcards.pair))],
     output:
         job_path("oracles-{pair}"),

@@ -50,15 +50,17 @@ def test_a_failed_training_is_shown_and_only_it_is_made_again(write_study, tmp_p
     kept = {path: path.stat().st_mtime_ns for path in runs.run_folder(study).rglob("*.safetensors")}
     assert len(kept) == 2  # the classifier and cross entropy
 
-    status, printed = make_report(write_study(seeds=[0]), results)
+    mended = write_study(seeds=[0])
+    status, printed = make_report(mended, results)
     assert status == 0, printed
+    assert "classifier-rsn" not in printed
     assert "[3/3] report: done in" in printed
     assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
-    assert {row["status"] for row in experiments.trainings(study)} == {"done"}
+    assert {row["status"] for row in experiments.trainings(load_study(mended))} == {"done"}
     check_page(page.read_text())
     assert "TrainingError" not in page.read_text()
 
-    status, printed = make_report(broken, results)
+    status, printed = make_report(mended, results)
     assert status == 0, printed
     assert "Nothing to be done" in printed
     assert "done in" not in printed

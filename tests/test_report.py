@@ -122,6 +122,7 @@ def test_the_runs_table_escapes_errors_and_marks_failed_runs():
     ]
     style = tables.runs_table(rows)
     assert "<script>" not in style.to_html()
+    style._compute()
     assert {row for (row, _), css in style.ctx.items() if ("background", "#fde2d5") in css} == {1}
 
 
