@@ -22,7 +22,8 @@ def job_path(name):
     return RUN / "jobs" / f"{name}.json"
 
 
-JOBS = [f"classifier-{name}" for name in plan.networks] + [f"oracles-{pair}" for pair in plan.pairs] + ["report"]
+JOBS = [f"{kind}-{name}" for kind in ("classifier", "confidence") for name in plan.networks]
+JOBS += [f"oracles-{pair}" for pair in plan.pairs] + ["report"]
 # A job is done when all its trainings are, whatever its manifest says: made with today's settings and source.
 for row in experiments.trainings(plan):
     if row["status"] != "done":
@@ -41,8 +42,7 @@ REPORT = (
 
 rule report:
     input:
-        [job_path(f"classifier-{name}") for name in plan.networks],
-        [job_path(f"oracles-{pair}") for pair in plan.pairs],
+        [job_path(name) for name in JOBS[:-1]],
         study_path(STUDY),
         "trustlib/report.html.j2",
         "trustlib/trustlib.mplstyle",
@@ -54,7 +54,7 @@ rule report:
         text=RUN / "notebooks/report.log",
     params:
         name=NUMBER["report"],
-        code=job_digest("06_report", ["experiments", "figures", "metrics", "report", "tables"]),
+        code=job_digest("06_report", ["calibration", "confidence", "experiments", "figures", "metrics", "report", "resampling", "statistics", "tables"]),
     shell:
         REPORT
 
@@ -71,6 +71,21 @@ rule classifier:
         name=lambda wildcards: NUMBER[f"classifier-{wildcards.network}"],
     shell:
         PAPERMILL + " notebooks/01_train_classifier.ipynb {log.notebook} -p study {STUDY} -p network {wildcards.network}"
+
+
+rule confidence:
+    input:
+        ancient("notebooks/03_confidence.ipynb"),
+        job_path("classifier-{network}"),
+    output:
+        job_path("confidence-{network}"),
+    log:
+        notebook=RUN / "notebooks/confidence-{network}.ipynb",
+        text=RUN / "notebooks/confidence-{network}.log",
+    params:
+        name=lambda wildcards: NUMBER[f"confidence-{wildcards.network}"],
+    shell:
+        PAPERMILL + " notebooks/03_confidence.ipynb {log.notebook} -p study {STUDY} -p network {wildcards.network}"
 
 
 rule oracles:

@@ -246,6 +246,6 @@ def test_what_was_made_with_other_settings_counts_as_not_run(write_study, tiny):
     assert set(experiments.confidences(tiny, "rsn-rsn")[1]) == {("mcp", 0), ("ce", 0)}
     changed = load_study(write_study(oracle=tiny.oracle.model_dump() | {"rate": 2e-3}))
     assert set(experiments.confidences(changed, "rsn-rsn")[1]) == {("mcp", 0)}
-    assert [row["status"] for row in experiments.trainings(changed)] == ["done"] + 4 * ["not run"]
-    other_classifier = load_study(write_study(seed=1))
+    assert [row["status"] for row in experiments.trainings(changed)] == ["done", "not run"] + 4 * ["not run"]
+    other_classifier = load_study(write_study(classifier_seeds=[1]))
     assert experiments.evaluate(other_classifier).empty

@@ -11,13 +11,13 @@ that does not exist, because all predictions are right or all are wrong, is NaN;
 
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil
+from functools import cached_property, lru_cache
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import digamma
 
-METRICS = ("accuracy", "fpr95", "aupr_error", "aupr_success", "auroc", "tpr", "tnr", "aurc", "augrc")
+METRICS = ("accuracy", "fpr95", "aupr_error", "aupr_success", "auroc", "tpr", "tnr", "aurc", "eaurc", "augrc")
 SEPARABILITY = ("kl", "bhattacharyya")
 
 
@@ -26,39 +26,81 @@ class Ranking:
     """Samples grouped by distinct confidence, most confident first.
 
     threshold : float64 (M,), strictly descending
-    right, wrong : int64 (M,), right and wrong predictions at exactly that confidence
+    right, wrong : int64 (..., M), right and wrong predictions at exactly that confidence; leading axes, where there
+        are any, are resamples, and every metric of a ranking then has their shape. A count may be 0.
     """
 
     threshold: NDArray[np.float64]
     right: NDArray[np.int64]
     wrong: NDArray[np.int64]
 
+    @cached_property
+    def size(self) -> NDArray[np.int64]:
+        """Samples at exactly that confidence."""
+        return self.right + self.wrong
+
+    @cached_property
+    def right_kept(self) -> NDArray[np.int64]:
+        """Right predictions at or above each threshold; the last is all of them. So `wrong_kept` and `kept`."""
+        return self.right.cumsum(-1)
+
+    @cached_property
+    def wrong_kept(self) -> NDArray[np.int64]:
+        return self.wrong.cumsum(-1)
+
+    @cached_property
+    def kept(self) -> NDArray[np.int64]:
+        return self.right_kept + self.wrong_kept
+
     @property
     def n(self) -> int:
-        return int(self.right.sum() + self.wrong.sum())
+        """All samples, of the only or of the first resample."""
+        return int(self.kept.flat[len(self.threshold) - 1])
 
 
-def rank(confidence: ArrayLike, correct: ArrayLike) -> Ranking:
+def rank(confidence: ArrayLike, correct: ArrayLike, frequency: ArrayLike | None = None) -> Ranking:
     """Sort once and collapse ties.
+
+    Parameters
+    ----------
+    frequency : int (N,), >= 0, how many samples each entry stands for; 1 by default.
 
     Raises
     ------
-    ValueError : when an array is empty or not 1-d, lengths differ, a confidence is NaN, or `correct` holds anything
-        but 0 and 1. Infinite confidences are allowed: they are ordered.
+    ValueError : when an array is empty or not 1-d, lengths differ, a confidence is NaN, `correct` holds anything but 0
+        and 1, or `frequency` anything but counts, not all 0. Infinite confidences are allowed: they are ordered.
     """
     confidence, correct = _check(confidence, correct)
+    order, start = sorted_blocks(confidence)
+    right = correct[order].astype(np.int64)
+    wrong = 1 - right
+    if frequency is not None:
+        count = _check_frequency(frequency, confidence.shape)[order]
+        right, wrong = right * count, wrong * count
+    return Ranking(confidence[order[start]], collapse(right, start), collapse(wrong, start))
+
+
+def sorted_blocks(confidence: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The order that sorts confidences, highest first, int64 (N,), and where in it each block of ties starts, (M,)."""
     order = np.argsort(-confidence)
-    value, right = confidence[order], correct[order]
-    start = np.flatnonzero(np.concatenate(([True], value[1:] != value[:-1])))  # first sample of each block
-    size = np.diff(start, append=len(value))
-    right = np.add.reduceat(right, start, dtype=np.int64)
-    return Ranking(value[start], right, size - right)
+    value = confidence[order]
+    return order, np.flatnonzero(np.concatenate(([True], value[1:] != value[:-1])))
+
+
+def collapse(count: NDArray, start: NDArray) -> NDArray:
+    """Sums of counts (..., N) over blocks that begin at `start` (M,): (..., M)."""
+    return count if len(start) == count.shape[-1] else np.add.reduceat(count, start, axis=-1)
 
 
 def evaluate(
-    confidence: ArrayLike, correct: ArrayLike, *, threshold: float = 0.0, tnr_threshold: float | None = None
+    confidence: ArrayLike,
+    correct: ArrayLike,
+    *,
+    threshold: float = 0.0,
+    tnr_threshold: float | None = None,
+    frequency: ArrayLike | None = None,
 ) -> dict[str, float]:
-    """The paper's metrics, and the areas under the risk-coverage curves.
+    """The paper's metrics, the areas under the risk-coverage curves, and the share of ties.
 
     Parameters
     ----------
@@ -66,6 +108,7 @@ def evaluate(
     correct : bool (N,).
     threshold : a prediction is trusted when its confidence is above it: 0 for `z`, 0.5 for a probability.
     tnr_threshold : where it differs for `tnr`; the paper counts TCP's true negatives at or below sigmoid(z) = 1/K.
+    frequency : int (N,), how many samples each entry stands for; 1 by default.
 
     Returns
     -------
@@ -77,7 +120,10 @@ def evaluate(
     auroc : probability that a right prediction outranks a wrong one, ties counting one half
     tpr, tnr : share of right predictions trusted, of wrong predictions not trusted
     aurc : mean over n = 1..N of the risk among the n most confident, in expectation over the order of ties [1]_
-    augrc : area under the share of silent failures against coverage, from (0, 0), straight across ties [2]_
+    eaurc : aurc minus that of a confidence that ranks every right prediction above every wrong one [1]_, exactly
+    augrc : area under the share of silent failures against coverage, from (0, 0), straight across ties [2]_; the mean
+        over n = 1..N, which others compute, is larger by (1 - accuracy) / 2N
+    tied : share of samples whose confidence another sample has too
 
     References
     ----------
@@ -90,23 +136,59 @@ def evaluate(
     >>> round(scores["auroc"], 4), scores["tpr"], scores["tnr"]
     (0.6667, 1.0, 0.0)
     """
-    ranking = rank(confidence, correct)
-    right, wrong, n = int(ranking.right.sum()), int(ranking.wrong.sum()), ranking.n
-    trusted = ranking.threshold > threshold
-    distrusted = ~(ranking.threshold > (threshold if tnr_threshold is None else tnr_threshold))
-    inversions = _inversions(ranking)
+    ranking = rank(confidence, correct, frequency)
+    size = ranking.size
+    scores = {name: float(value) for name, value in of_ranking(ranking, threshold, tnr_threshold).items()}
+    return scores | {"tied": float(size[size > 1].sum() / size.sum())}
+
+
+def of_ranking(ranking: Ranking, threshold: float = 0.0, tnr_threshold: float | None = None) -> dict[str, NDArray]:
+    """All of `METRICS`, each of the shape of the ranking's leading axes: what `evaluate` and the bootstrap use."""
+    right, wrong, n = ranking.right_kept[..., -1], ranking.wrong_kept[..., -1], ranking.kept[..., -1]
+    n_right, n_wrong, accuracy = _or_nan(right), _or_nan(wrong), right / n
+    # counts are whole numbers, exact in float64 up to 2^53; products of totals beyond it are rounded to 16 digits
+    inversions = (ranking.right * (ranking.wrong_kept - 0.5 * ranking.wrong)).sum(-1)
+    aurc = _aurc(ranking)
+    tnr_threshold = threshold if tnr_threshold is None else tnr_threshold
     return {
-        "accuracy": right / n,
+        "accuracy": accuracy,
         "fpr95": fpr_at_tpr(ranking),
-        "aupr_error": average_precision(ranking.wrong[::-1], ranking.right[::-1]),
-        "aupr_success": average_precision(ranking.right, ranking.wrong),
-        "auroc": 1 - inversions / (right * wrong) if right and wrong else np.nan,
-        "tpr": ranking.right[trusted].sum().item() / right if right else np.nan,
-        "tnr": ranking.wrong[distrusted].sum().item() / wrong if wrong else np.nan,
-        "aurc": _aurc(ranking),
+        "aupr_error": _precision_from_below(ranking),
+        "aupr_success": (ranking.right * (ranking.right_kept / np.maximum(ranking.kept, 1))).sum(-1) / n_right,
+        "auroc": 1 - inversions / (n_right * n_wrong),
+        "tpr": _trusted(ranking, ranking.right_kept, threshold) / n_right,
+        "tnr": (wrong - _trusted(ranking, ranking.wrong_kept, tnr_threshold)) / n_wrong,
+        "aurc": aurc,
+        "eaurc": aurc - _best_aurc(right, n),
         # = acc (1 - acc) (1 - AUROC) + (1 - acc)^2 / 2, and it exists where AUROC does not
-        "augrc": inversions / n**2 + (wrong / n) ** 2 / 2,
+        "augrc": inversions / n.astype(float) ** 2 + (1 - accuracy) ** 2 / 2,
     }
+
+
+def evaluate_groups(confidence: ArrayLike, correct: ArrayLike, groups: ArrayLike, **options) -> pd.DataFrame:
+    """`evaluate` for each group (class, site, domain) by itself: a row a group, in sorted order, with its size ``n``.
+
+    Parameters
+    ----------
+    groups : (N,), any values that can be sorted.
+    options : as `evaluate` takes them; a frequency is shared out with its samples.
+
+    Raises
+    ------
+    ValueError : as `evaluate`, and when the length of `groups` differs.
+    """
+    confidence, correct = _check(confidence, correct)
+    names, member = np.unique(np.asarray(groups), return_inverse=True)
+    if member.shape != confidence.shape:
+        raise ValueError(f"expected groups of length {len(confidence)}, found shape {np.shape(groups)}")
+    frequency = options.pop("frequency", None)
+    rows = []
+    for index in range(len(names)):
+        chosen = member == index
+        count = None if frequency is None else _check_frequency(frequency, confidence.shape)[chosen]
+        row = {"n": int(chosen.sum() if count is None else count.sum())}
+        rows.append(row | evaluate(confidence[chosen], correct[chosen], frequency=count, **options))
+    return pd.DataFrame(rows, index=pd.Index(names, name="group"))
 
 
 def undefined(correct: ArrayLike) -> dict[str, str]:
@@ -125,34 +207,104 @@ def undefined(correct: ArrayLike) -> dict[str, str]:
     return {}
 
 
-def fpr_at_tpr(ranking: Ranking, tpr: float = 0.95) -> float:
+def fpr_at_tpr(ranking: Ranking, tpr: float = 0.95) -> NDArray | float:
     """Lowest false positive rate among thresholds whose true positive rate is at least `tpr`; NaN for one class.
 
     The comparison is made in integers: 0.95 of 60 is 57, whatever the floats say.
     """
-    right, wrong = ranking.right.cumsum(), ranking.wrong.cumsum()
-    if right[-1] == 0 or wrong[-1] == 0:
-        return np.nan
-    needed = ceil(Fraction(str(tpr)) * int(right[-1]))
-    return (wrong[np.searchsorted(right, needed)] / wrong[-1]).item()
+    right, wrong = ranking.right_kept, ranking.wrong_kept
+    share = Fraction(str(tpr))
+    needed = -(-right[..., -1] * share.numerator // share.denominator)  # the ceiling
+    trusted = np.take_along_axis(wrong, np.expand_dims(_first(right, needed), -1), -1).squeeze(-1)
+    fpr = trusted / _or_nan(wrong[..., -1])
+    return _plain(np.where(right[..., -1] > 0, fpr, np.nan))
 
 
-def average_precision(positive: NDArray[np.int64], negative: NDArray[np.int64]) -> float:
+def tnr_at_tpr(ranking: Ranking, tpr: float = 0.95) -> NDArray | float:
+    """Highest true negative rate among thresholds whose true positive rate is at least `tpr`: 1 - `fpr_at_tpr`.
+
+    Two scores compared at z = 0 stand at different operating points; matched so, they stand at one.
+    """
+    return _plain(1 - np.asarray(fpr_at_tpr(ranking, tpr)))
+
+
+def average_precision(positive: NDArray[np.int64], negative: NDArray[np.int64]) -> NDArray | float:
     """Average precision, sum of (R_k - R_(k-1)) P_k over distinct thresholds k, as scikit-learn has it.
 
     Parameters
     ----------
-    positive, negative : int (M,), samples of either class at each distinct threshold, first found first.
+    positive, negative : int (..., M), samples of either class at each distinct threshold, first found first.
 
     Returns
     -------
     float in (0, 1]; NaN without a positive.
     """
+    found = positive.cumsum(-1)
+    precision = found / np.maximum(found + negative.cumsum(-1), 1)
+    return _plain((positive * precision).sum(-1) / _or_nan(found[..., -1]))
+
+
+def risk_at_coverage(ranking: Ranking, coverage: float) -> float:
+    """Share of errors among the fewest most confident samples that are at least `coverage` of all.
+
+    Tied samples are kept or left together. In [0, 1]; the comparison is made in integers.
+
+    Raises
+    ------
+    ValueError : for a coverage outside (0, 1].
+    """
+    if not 0 < coverage <= 1:
+        raise ValueError(f"risk_at_coverage: coverage must lie in (0, 1], found {coverage}")
+    share = Fraction(str(coverage))
+    at = _first(ranking.kept, -(-ranking.n * share.numerator // share.denominator))
+    return float(ranking.wrong_kept[at] / ranking.kept[at])
+
+
+def coverage_at_risk(ranking: Ranking, risk: float) -> float:
+    """Largest coverage whose share of errors on these samples is at most `risk`; 0 where there is none.
+
+    Chosen on the samples it is counted on: see `statistics.guaranteed_threshold` for one that holds on new ones.
+
+    Raises
+    ------
+    ValueError : for a risk outside [0, 1].
+    """
+    if not 0 <= risk <= 1:
+        raise ValueError(f"coverage_at_risk: risk must lie in [0, 1], found {risk}")
+    share = Fraction(str(risk))
+    safe = np.flatnonzero(ranking.wrong_kept * share.denominator <= ranking.kept * share.numerator)
+    return float(ranking.kept[safe[-1]] / ranking.n) if len(safe) else 0.0
+
+
+def roc_curve(confidence: ArrayLike, correct: ArrayLike) -> tuple[NDArray, NDArray, NDArray]:
+    """The ROC curve, one point a distinct threshold after (0, 0).
+
+    Returns
+    -------
+    fpr, tpr : float64 (M + 1,) in [0, 1], ascending from 0 to 1; NaN for a class without samples.
+    threshold : float64 (M + 1,), inf and then strictly descending; trusted are confidences at or above it.
+    """
+    ranking = rank(confidence, correct)
+    fpr, tpr = (_from_zero(c) / _or_nan(c.sum()) for c in (ranking.wrong, ranking.right))
+    return fpr, tpr, np.concatenate(([np.inf], ranking.threshold))
+
+
+def pr_curve(confidence: ArrayLike, correct: ArrayLike, *, errors: bool = False) -> tuple[NDArray, NDArray]:
+    """The precision-recall curve, one point a distinct threshold; its steps enclose the average precision.
+
+    Parameters
+    ----------
+    errors : look for wrong predictions, least confident first (AUPR-Error), instead of right ones.
+
+    Returns
+    -------
+    recall : float64 (M,) in [0, 1], ascending to 1; NaN without a positive.
+    precision : float64 (M,) in [0, 1].
+    """
+    ranking = rank(confidence, correct)
+    positive, negative = (ranking.wrong[::-1], ranking.right[::-1]) if errors else (ranking.right, ranking.wrong)
     found = positive.cumsum()
-    if found[-1] == 0:
-        return np.nan
-    precision = found / (found + negative.cumsum())
-    return float(positive @ precision / found[-1])
+    return found / _or_nan(found[-1]), found / (found + negative.cumsum())
 
 
 def risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> tuple[NDArray, NDArray]:
@@ -164,8 +316,19 @@ def risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> tuple[NDArray, N
     risk : float64 (M,) in [0, 1], the share of errors among the samples kept.
     """
     ranking = rank(confidence, correct)
-    kept = (ranking.right + ranking.wrong).cumsum()
-    return kept / kept[-1], ranking.wrong.cumsum() / kept
+    return ranking.kept / ranking.n, ranking.wrong_kept / ranking.kept
+
+
+def generalised_risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> tuple[NDArray, NDArray]:
+    """The generalised risk-coverage curve, whose area is AUGRC (Traub et al. 2024).
+
+    Returns
+    -------
+    coverage : float64 (M + 1,), ascending from 0 to 1.
+    generalised_risk : float64 (M + 1,), ascending from 0 to 1 - accuracy: errors kept, as a share of all samples.
+    """
+    ranking = rank(confidence, correct)
+    return _from_zero(ranking.size) / ranking.n, _from_zero(ranking.wrong) / ranking.n
 
 
 def separability(confidence: ArrayLike, correct: ArrayLike) -> dict[str, float]:
@@ -201,25 +364,81 @@ def fit_normals(confidence: ArrayLike, correct: ArrayLike) -> tuple[float, float
     return tuple(map(float, fitted))
 
 
-def _inversions(ranking: Ranking) -> float:
-    """Pairs in which a wrong prediction outranks a right one, ties counting one half."""
-    wrong_above = ranking.wrong.cumsum() - ranking.wrong
-    return (ranking.right * (2 * wrong_above + ranking.wrong)).sum().item() / 2
+def _trusted(ranking: Ranking, kept: NDArray, threshold: float) -> NDArray:
+    """Of running totals, what lies above a threshold (...)."""
+    above = int((ranking.threshold > threshold).sum())
+    return kept[..., above - 1] if above else np.zeros_like(kept[..., 0])
 
 
-def _aurc(ranking: Ranking) -> float:
+def _precision_from_below(ranking: Ranking) -> NDArray:
+    """Average precision of wrong predictions looked for from the least confident up: AUPR-Error."""
+    found = ranking.wrong_kept[..., -1:] - ranking.wrong_kept + ranking.wrong
+    seen = ranking.kept[..., -1:] - ranking.kept + ranking.size
+    return (ranking.wrong * (found / np.maximum(seen, 1))).sum(-1) / _or_nan(ranking.wrong_kept[..., -1])
+
+
+def _aurc(ranking: Ranking) -> NDArray:
     """Mean risk over n = 1..N, in expectation over the order within each tied block.
 
     In a block of m samples, error rate r, after k0 samples with E0 errors, the expected risks sum to
     r m + (E0 - r k0) (H(k0 + m) - H(k0)), H being the harmonic numbers.
     """
-    size = ranking.right + ranking.wrong
-    after = size.cumsum()
-    before = after - size
-    errors_before = ranking.wrong.cumsum() - ranking.wrong
-    rate = ranking.wrong / size
-    harmonic = digamma(after + 1.0) - digamma(before + 1.0)
-    return float((ranking.wrong + (errors_before - rate * before) * harmonic).sum() / ranking.n)
+    rate = ranking.wrong / np.maximum(ranking.size, 1)
+    above = ranking.wrong_kept - ranking.wrong - rate * (ranking.kept - ranking.size)  # E0 - r k0
+    step = np.diff(_harmonic(ranking.kept), prepend=0)
+    return (ranking.wrong_kept[..., -1] + (above * step).sum(-1)) / ranking.kept[..., -1]
+
+
+def _best_aurc(right: NDArray, n: NDArray) -> NDArray:
+    """AURC where all right predictions come first: the sum over k > R of (k - R) / k, over n."""
+    return (n - right - right * (_harmonic(n) - _harmonic(right))) / n
+
+
+def _harmonic(k: NDArray) -> NDArray:
+    """Harmonic numbers H(k), k >= 0: from a table while it is small, else by their asymptotic series, to 1e-15."""
+    k = np.asarray(k)
+    if k.max() < TABLE:
+        return _harmonic_table()[k]
+    x = np.maximum(k, TABLE).astype(float)
+    series = np.log(x) + np.euler_gamma + 1 / (2 * x) - 1 / (12 * x**2) + 1 / (120 * x**4)
+    return np.where(k < TABLE, _harmonic_table()[np.minimum(k, TABLE - 1)], series)
+
+
+TABLE = 1 << 17
+
+
+@lru_cache(maxsize=1)
+def _harmonic_table() -> NDArray:
+    return np.concatenate(([0.0], np.cumsum(1 / np.arange(1, TABLE, dtype=np.longdouble)))).astype(float)
+
+
+def _first(sums: NDArray, needed: NDArray) -> NDArray:
+    """Where running totals (..., M) first reach what is needed (...)."""
+    if sums.ndim == 1:
+        return np.searchsorted(sums, needed)
+    return (sums < needed[..., None]).sum(-1)
+
+
+def _from_zero(count: NDArray) -> NDArray:
+    return np.concatenate(([0], count.cumsum()))
+
+
+def _or_nan(count: NDArray) -> NDArray:
+    """Counts as float64, NaN in place of 0, to divide by."""
+    return np.where(count > 0, count, np.nan)
+
+
+def _plain(value: NDArray) -> NDArray | float:
+    return float(value) if np.ndim(value) == 0 else value
+
+
+def _check_frequency(frequency: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    frequency = np.asarray(frequency)
+    if frequency.shape != shape or not np.issubdtype(frequency.dtype, np.integer):
+        raise ValueError(f"expected integer frequency of shape {shape}, found {frequency.dtype} {frequency.shape}")
+    if (frequency < 0).any() or not frequency.any():
+        raise ValueError(f"frequency must be >= 0 and not all 0, found {frequency.min()} to {frequency.max()}")
+    return frequency.astype(np.int64)
 
 
 def _check(confidence: ArrayLike, correct: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

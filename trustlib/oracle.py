@@ -90,6 +90,20 @@ def classify(classifier: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     return features, classifier.get_classifier()(features)
 
 
+def leave_dropout_on(model: nn.Module) -> bool:
+    """Put a model in eval mode but for its dropout, as MC dropout (Gal and Ghahramani 2016) asks; has it any?
+
+    timm's convolutional networks call dropout before the classifier as a function that asks the model's own mode, so
+    that the model itself, but none of its other parts, is left in training mode.
+    """
+    model.eval()
+    layers = [module for module in model.modules() if isinstance(module, nn.Dropout) and module.p > 0]
+    for module in layers:
+        module.train()
+    model.training = True
+    return bool(layers) or getattr(model, "drop_rate", 0) > 0
+
+
 def initialise(backbone: nn.Module, weights: dict[str, Tensor]) -> None:
     """Copy a classifier's weights into an oracle's backbone; the classification head stays behind.
 

@@ -5,6 +5,7 @@ does, kept apart so that the study can train and report both forms. We do not kn
 from exactly this code: what the study says about them, it says of this code.
 """
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from .metrics import average_precision, fit_normals, rank
 
 EPS = 1e-7  # inside every logarithm, src/oracle.py
+SCAN_THRESHOLDS = 10_000  # of `fpr95_scan`
 
 
 def cross_entropy(z: Tensor, target: Tensor) -> Tensor:
@@ -55,6 +57,42 @@ def aupr_error(confidence: ArrayLike, correct: ArrayLike) -> float:
     """
     ranking = rank(confidence, correct)
     return average_precision(ranking.wrong, ranking.right)
+
+
+def fpr95_scan(confidence: ArrayLike, correct: ArrayLike) -> float:
+    """FPR-95%-TPR as released (``src/oracle.py``, `compute_performance`): a scan of equally spaced thresholds.
+
+    ``t_i = low + i (high - low) / 10000`` for i = 0..9999, from the smallest confidence up to just below the largest.
+    The first t_i that at least 94.95 % and at most 95.05 % of the right predictions reach (``>=``) gives the share of
+    wrong ones that reach it. The released code scans sigmoid(z), float32; another scale of the same score may give
+    another value, and `metrics.fpr_at_tpr` is what it estimates.
+
+    Parameters
+    ----------
+    confidence : float (N,), finite; sigmoid(z) to follow the released code.
+    correct : bool (N,).
+
+    Returns
+    -------
+    float in [0, 1]. NaN where no t_i lands in the window: few right predictions, ties, a saturated or constant score
+    (the released code then leaves the metric out), and where a class is empty (there it fails).
+
+    Raises
+    ------
+    ValueError : as `metrics.rank` does, and for an infinite confidence, between which nothing is equally spaced.
+    """
+    ranking = rank(confidence, correct)
+    high, low = ranking.threshold[[0, -1]]
+    if not np.isfinite(high - low):
+        raise ValueError("fpr95_scan needs finite confidences, found an infinite one or an infinite range")
+    right, wrong = ranking.right_kept, ranking.wrong_kept
+    if right[-1] == 0 or wrong[-1] == 0 or high == low:
+        return np.nan
+    thresholds = low + np.arange(SCAN_THRESHOLDS) * ((high - low) / SCAN_THRESHOLDS)
+    last = np.searchsorted(-ranking.threshold, -thresholds, "right") - 1  # the lowest distinct confidence that reaches
+    tpr = right[last] / right[-1]
+    inside = np.flatnonzero((tpr >= 0.95 - 0.0005) & (tpr <= 0.95 + 0.0005))
+    return (wrong[last[inside[0]]] / wrong[-1]).item() if inside.size else np.nan
 
 
 def average_kl(confidence: ArrayLike, correct: ArrayLike) -> float:

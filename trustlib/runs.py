@@ -1,8 +1,10 @@
 """Everything a study leaves on disk: this module alone knows the layout of results/.
 
-    results/runs/<study>/classifiers/<name>.safetensors               a classifier and what the oracles need of it
+    results/runs/<study>/classifiers/<name>/seed<k>.safetensors       a classifier and what the oracles need of it
+                         confidences/<name>.safetensors               the scores of a classifier that need no oracle
                          oracles/<pair>/<arm>/seed<k>.safetensors     an oracle, its z, its history
                          oracles/<pair>/<arm>/seed<k>.failed.json     a training that failed, with its traceback
+                         comparisons/<pair>.safetensors               intervals and tests of a pair's scores
                          jobs/<job>.json                              what one notebook made: Snakemake's outputs
                          notebooks/<job>.ipynb, .log                  executed notebooks: logs, never results
                          tables/*.csv, figures/*.svg, report.html
@@ -47,8 +49,18 @@ def results() -> Path:
     return Path(os.environ.get("TRUST_RESULTS") or ROOT / "results")
 
 
-def classifier_path(study: Study, name: str) -> Path:
-    return run_folder(study) / "classifiers" / f"{name}.safetensors"
+def classifier_path(study: Study, name: str, seed: int | None = None) -> Path:
+    """Of the classifier that is judged, the one of the first seed, unless another seed is asked for."""
+    seed = study.classifier_seeds[0] if seed is None else seed
+    return run_folder(study) / "classifiers" / name / f"seed{seed}.safetensors"
+
+
+def confidence_path(study: Study, name: str) -> Path:
+    return run_folder(study) / "confidences" / f"{name}.safetensors"
+
+
+def comparison_path(study: Study, pair: str) -> Path:
+    return run_folder(study) / "comparisons" / f"{pair}.safetensors"
 
 
 def oracle_path(study: Study, pair: str, arm: str, seed: int) -> Path:
@@ -143,7 +155,7 @@ def status(path: Path, config: dict) -> dict:
     See `experiments.trainings`.
     """
     if manifest := current(path, config):
-        done = {"status": "done", "loss": manifest["history"][-1]["loss"]}
+        done = {"status": "done", "loss": manifest["history"][-1]["loss"] if "history" in manifest else None}
         return done | {name: manifest[name] for name in ("seconds", "device", "key", "provenance")}
     with contextlib.suppress(FileNotFoundError):
         failed = json.loads(path.with_suffix(".failed.json").read_text())
@@ -252,8 +264,9 @@ def publish(study: Study, trainings: list[dict]) -> list[Path]:
         )
     scores = {}
     for row in trainings:
-        keep = ("correct", "mcp") if row["kind"] == "classifier" else ("z",)
-        scores |= {f"{row['run']}.{name}": read_tensors(row["path"], "test.")[name].numpy() for name in keep}
+        keep = {"classifier": ("correct",), "oracle": ("z",)}.get(row["kind"])  # all of a classifier's confidences
+        found = read_tensors(row["path"], "test.")
+        scores |= {f"{row['run']}.{name}": found[name].numpy() for name in keep or found}
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:  # whole before it takes the old one's place
         new = Path(scratch) / study.name

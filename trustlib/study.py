@@ -10,7 +10,7 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from . import data, losses, released
+from . import confidence, data, losses, released
 from .data import ROOT
 
 
@@ -87,7 +87,8 @@ class Study(Strict):
     flip: bool  # train on mirrored images too
     device: str = "auto"
     threads: int = Field(default=1, ge=1)  # CPU threads of one job
-    seed: int = 0  # of the classifiers
+    classifier_seeds: list[int] = Field(default=[0], min_length=1)  # the first is judged, all are the ensemble
+    dropout_passes: int = Field(default=0, ge=0)  # of a classifier with dropout left on, for MC dropout
     networks: dict[str, Network]
     pairs: list[str]
     oracle: Recipe
@@ -101,9 +102,10 @@ class Study(Strict):
         for name in self.networks:
             if "-" in name:
                 raise ValueError(f"networks: {name!r} may hold no '-', which parts the names of a pair")
-        if "mcp" in self.arms:
-            raise ValueError("arms: 'mcp' is the classifier's own confidence and cannot be the name of an arm")
-        for key, values in (("pairs", self.pairs), ("seeds", self.seeds)):
+        for name in self.arms.keys() & confidence.SCORES.keys():
+            raise ValueError(f"arms: {name!r} is a score of the classifier itself and cannot be the name of an arm")
+        for key in ("pairs", "seeds", "classifier_seeds"):
+            values = getattr(self, key)
             if len(set(values)) < len(values):
                 raise ValueError(f"{key}: holds something twice: {values}")
         for pair in self.pairs:
@@ -136,12 +138,12 @@ class Study(Strict):
         return "⟨{}, {}⟩".format(*(self.networks[name].label for name in pair.split("-")))
 
     def arm_label(self, arm: str) -> str:
-        """An arm's label; MCP, which needs no training, is no arm of the study but a row of every table."""
-        return "MCP" if arm == "mcp" else self.arms[arm].label
+        """The label of an arm, or of a score of the classifier itself, which is no arm but a row of every table."""
+        return self.arms[arm].label if arm in self.arms else confidence.SCORES[arm].label
 
     def line(self, arm: str) -> dict[str, str]:
         """The loss and form of an arm, by which figures choose its colour and dashes."""
-        return {"loss": "mcp"} if arm == "mcp" else {"loss": self.arms[arm].loss, "form": self.arms[arm].form}
+        return {"loss": self.arms[arm].loss, "form": self.arms[arm].form} if arm in self.arms else {"loss": arm}
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

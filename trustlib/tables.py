@@ -21,6 +21,7 @@ COLUMNS = {
     "tpr": ("TPR", 0),
     "tnr": ("TNR", 0),
     "aurc": ("AURC ↓", -1),
+    "eaurc": ("E-AURC ↓", -1),
     "augrc": ("AUGRC ↓", -1),
 }
 OF_THE_CLASSIFIER = {"accuracy", "wrong"}  # one number for all oracles of a pair: no deviation
@@ -62,22 +63,65 @@ def paper_form(
     return plain(text.style.apply(lambda _: _bold(bold), axis=None))
 
 
-def across_pairs(frame: pd.DataFrame, metric: str, scale: float = 100) -> Styler:
-    """One metric, a row an arm and a column a pair; bold marks the best mean of a column.
+def across_pairs(compared: pd.DataFrame, metric: str, scale: float = 100) -> Styler:
+    """One metric with its intervals, a row a score and a column a pair; bold marks the best of a column.
 
     Parameters
     ----------
-    frame : as for `paper_form`.
+    compared : what `experiments.compare` returns, for one or more pairs, labelled.
     metric : a key of `COLUMNS` whose direction is not 0.
     """
-    mean, deviation = (
-        part[metric].mul(scale).unstack("pair") for part in mean_and_deviation(frame, [metric], ["arm", "pair"])
+    chosen = compared[compared["metric"] == metric]
+    order = [chosen["arm"].drop_duplicates(), chosen["pair"].drop_duplicates()]
+    text = chosen.assign(text=_with_interval(chosen, ("estimate", "low", "high"), scale))
+    text = text.pivot(index="arm", columns="pair", values="text").reindex(index=order[0], columns=order[1])
+    value = chosen.pivot(index="arm", columns="pair", values="estimate").reindex(index=order[0], columns=order[1])
+    value *= COLUMNS[metric][1]
+    return plain(text.fillna(MISSING).style.apply(lambda _: _bold(value.eq(value.max())), axis=None))
+
+
+def against_mcp(compared: pd.DataFrame, scale: float = 100) -> Styler:
+    """The scores of one pair against MCP: in AUC, with what DeLong's test says, and in AURC, with their intervals.
+
+    Differences whose interval leaves out 0 are in bold.
+
+    Parameters
+    ----------
+    compared : what `experiments.compare` returns for one pair, labelled.
+    """
+    columns, bold = {}, {}
+    order = compared["arm"].drop_duplicates()
+    for metric in ("auroc", "aurc"):
+        part = compared[compared["metric"] == metric].set_index("arm").reindex(order)
+        heading = COLUMNS[metric][0]
+        if metric == "aurc":  # the AUC itself stands in `across_pairs`
+            columns[heading] = _with_interval(part, ("estimate", "low", "high"), scale)
+        less = f"{heading.split()[0]} minus MCP's"
+        columns[less] = _with_interval(part, ("difference", "difference_low", "difference_high"), scale, sign="+")
+        bold[less] = (part["difference_low"] > 0) | (part["difference_high"] < 0)
+        if metric == "auroc":
+            columns["p"] = [MISSING if np.isnan(p) else f"{p:.2g}" for p in part["p_holm"]]
+    text = pd.DataFrame(columns, index=order)
+    marked = pd.DataFrame({name: bold.get(name, False) for name in text}, index=order)
+    return plain(text.style.apply(lambda _: _bold(marked), axis=None))
+
+
+def operating_form(points: pd.DataFrame, risk: float) -> Styler:
+    """What `experiments.operating_points` returns, its index labelled, in per cent (NLL in nats)."""
+    percent = points.mul(100)
+    text = pd.DataFrame(
+        {
+            "TPR": _with_interval(percent, ("tpr", "tpr_low", "tpr_high"), 1),
+            "TNR": _with_interval(percent, ("tnr", "tnr_low", "tnr_high"), 1),
+            "TNR at TPR 95 %": percent["tnr95"].map("{:.2f}".format),
+            f"coverage at risk {risk:.0%}": percent["coverage"].map("{:.2f}".format),
+            "guaranteed": percent["guaranteed"].map("{:.2f}".format),
+            "ECE": percent["ece"].map("{:.2f}".format),
+            "Brier": percent["brier"].map("{:.2f}".format),
+            "NLL": points["nll"].map("{:.3f}".format),
+        }
     )
-    order = [frame["arm"].drop_duplicates(), frame["pair"].drop_duplicates()]
-    mean, deviation = (part.reindex(index=order[0], columns=order[1]) for part in (mean, deviation))
-    text = mean.combine(deviation, lambda m, s: pd.Series(map(_cell, m, s), m.index))
-    bold = mean.mul(COLUMNS[metric][1])
-    return plain(text.style.apply(lambda _: _bold(bold.eq(bold.max())), axis=None))
+    return plain(text.replace("nan", MISSING))
 
 
 def published_form(published: pd.DataFrame) -> Styler:
@@ -100,23 +144,32 @@ def published_form(published: pd.DataFrame) -> Styler:
     return plain(wide)
 
 
-def findings(frame: pd.DataFrame, study: Study) -> list[str]:
-    """What the tables say about MCP, the steep slope loss and every arm, one sentence each, in per cent.
+def findings(compared: pd.DataFrame, study: Study) -> list[str]:
+    """What the tables say about MCP, the other scores, the steep slope loss and every arm, one sentence each, per cent.
 
     Parameters
     ----------
-    frame : what `experiments.evaluate` returns.
+    compared : what `experiments.compare` returns, for all pairs.
     """
-    percent = frame.groupby(["arm", "pair"], sort=False)[["auroc", "tpr", "tnr"]].mean().mul(100)
-    auc = percent["auroc"].unstack("arm").dropna(subset="mcp") if len(percent) else pd.DataFrame()
-    oracles = auc.drop(columns="mcp", errors="ignore").dropna(how="all")
-    if oracles.empty:
+    percent = compared.set_index(["arm", "pair", "metric"])["estimate"].unstack("metric").mul(100)
+    if not len(percent) or percent["auroc"].isna().all() or not set(study.arms) & set(compared["arm"]):
         return ["There is no pair with an oracle and an AUC."]
+    auc = percent["auroc"].unstack("arm")
+    oracles = auc[[arm for arm in study.arms if arm in auc]]
     lead = (auc["mcp"] - oracles.max(axis=1)).dropna()
     sentences = [
-        f"MCP, which needs no oracle, has the highest AUC in {(lead > 0).sum()} of {len(lead)} pairs; "
+        f"MCP, which needs no oracle, has a higher AUC than every oracle in {(lead > 0).sum()} of {len(lead)} pairs; "
         f"the best oracle's AUC minus MCP's lies between {-lead.max():+.1f} and {-lead.min():+.1f} points."
     ]
+    others = [name for name in auc if name not in oracles]
+    for what, names in (("oracles", list(oracles)), ("the classifier's other scores", others)):
+        rows = compared[compared["metric"].eq("auroc") & compared["arm"].isin(names)].dropna(subset="difference")
+        if len(rows):
+            below, above = (rows["difference_high"] < 0).sum(), (rows["difference_low"] > 0).sum()
+            sentences.append(
+                f"Of {len(rows)} comparisons of {what} with MCP, the 95 % interval of the AUC's difference lies "
+                f"below 0 in {below} and above 0 in {above}."
+            )
     arm = {(a.loss, a.form): name for name, a in study.arms.items() if name in oracles}
     if {("ss", "corrected"), ("ce", "corrected")} <= arm.keys():
         gain = oracles[arm["ss", "corrected"]] - oracles[arm["ce", "corrected"]]
@@ -155,6 +208,15 @@ def plain(style: Styler | pd.DataFrame) -> Styler:
 
 def _bold(chosen: pd.DataFrame) -> pd.DataFrame:
     return chosen.astype(object).where(~chosen, "font-weight: bold").where(chosen, "")
+
+
+def _with_interval(frame: pd.DataFrame, columns: tuple[str, str, str], scale: float, sign: str = "") -> pd.Series:
+    """Cells "estimate [low, high]"."""
+    cells = []
+    for value, low, high in frame[list(columns)].mul(scale).itertuples(index=False):
+        text = MISSING if np.isnan(value) else f"{value:{sign}.2f}"
+        cells.append(text if np.isnan(low) else f"{text} [{low:{sign}.2f}, {high:{sign}.2f}]")
+    return pd.Series(cells, frame.index, dtype=object)
 
 
 def _cell(mean: float, deviation: float, digits: int = 2) -> str:

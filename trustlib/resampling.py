@@ -1,0 +1,190 @@
+"""Intervals by the paired bootstrap, over test images and over training seeds.
+
+Every resample of the images is one set of integer weights, shared by all scores and applied to each score's sorted
+order: nothing is sorted twice, and differences of two scores are taken on the same images. The metrics are those of
+`metrics.of_ranking`, on the resampled counts.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import t
+
+from . import metrics
+
+CHUNK = 1 << 17  # counts handled at once: small enough for a processor's cache
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """What `bootstrap` found; a score of S training seeds has S columns.
+
+    estimate : score -> float64 (S, len(METRICS)), on the sample itself
+    samples : score -> float64 (resamples, S, len(METRICS))
+    """
+
+    estimate: dict[str, NDArray]
+    samples: dict[str, NDArray]
+
+
+def bootstrap(
+    scores: Mapping[str, ArrayLike],
+    correct: ArrayLike,
+    *,
+    threshold: float | Mapping[str, float] = 0.0,
+    tnr_threshold: Mapping[str, float] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+    stratify: bool = False,
+) -> Bootstrap:
+    """Resample the images, all scores and metrics at once.
+
+    Parameters
+    ----------
+    scores : name -> float (N,), or (S, N) for one method trained from S seeds.
+    correct : bool (N,).
+    threshold, tnr_threshold : as in `metrics.evaluate`, for all scores or by name; a name left out has 0, and the
+        same for both.
+    resamples, seed : how many, and of the generator that draws them.
+    stratify : draw right and wrong predictions each among themselves, so that the accuracy stays as it is.
+
+    Raises
+    ------
+    ValueError : as `metrics.rank`, naming the score; without scores; for resamples < 1.
+    """
+    if not scores or resamples < 1:
+        raise ValueError(f"bootstrap: needs scores and resamples, found {len(scores)} and {resamples}")
+    correct = np.asarray(correct)
+    columns, estimate = {}, {}
+    for name, values in scores.items():
+        at = threshold.get(name, 0.0) if isinstance(threshold, Mapping) else threshold
+        tnr_at = (tnr_threshold or {}).get(name)
+        try:
+            columns[name] = [_Column(row, correct, at, tnr_at) for row in np.atleast_2d(np.asarray(values))]
+        except ValueError as error:
+            raise ValueError(f"score {name!r}: {error}") from None
+        estimate[name] = np.array([column.metrics(np.ones((1, len(correct)), int))[0] for column in columns[name]])
+    correct = correct.astype(bool)
+    rng, step = np.random.default_rng(seed), max(1, CHUNK // len(correct))
+    samples = {name: np.empty((resamples, len(rows), len(metrics.METRICS))) for name, rows in columns.items()}
+    for first in range(0, resamples, step):
+        weights = np.stack([_draw(rng, correct, stratify) for _ in range(min(step, resamples - first))])  # (R, N)
+        for name, rows in columns.items():
+            for index, column in enumerate(rows):
+                samples[name][first : first + step, index] = column.metrics(weights)
+    return Bootstrap(estimate, samples)
+
+
+def intervals(boot: Bootstrap, level: float = 0.95) -> pd.DataFrame:
+    """Mean over seeds of every metric of every score, with its interval.
+
+    Of one seed, or of a score that is not trained, it is the percentile interval of the image bootstrap and holds for
+    that one training. Of S > 1 seeds, training seeds and test images are crossed: every seed is judged on the same
+    images, so that the images' part of the error does not shrink with S and is not seen between seeds. With m the
+    mean, [q0, q1] the bootstrap percentiles of the mean over seeds and s the standard deviation between seeds,
+
+        low = m - sqrt((m - q0)^2 + (t s)^2 / S),   high = m + sqrt((q1 - m)^2 + (t s)^2 / S)
+
+    with Student's t of S - 1 degrees of freedom: two independent errors combined as the sum of their squares, each
+    with its own quantile (the percentiles of 3 to 5 seeds would cover 74 to 83 %). The noise that an image adds to one
+    seed alone is in both parts, which errs to the wide side.
+
+    Cut at 0 and 1, where every metric ends.
+
+    Returns
+    -------
+    A row a score and metric (index), columns estimate, low, high, seeds. NaN where a metric does not exist; resamples
+    without one class are left out.
+    """
+    rows = {
+        (name, metric): _crossed(boot.estimate[name][:, k], boot.samples[name][:, :, k], level)
+        for name in boot.estimate
+        for k, metric in enumerate(metrics.METRICS)
+    }
+    return _frame(rows, ["score", "metric"], lowest=0)
+
+
+def difference(boot: Bootstrap, a: str, b: str, level: float = 0.95) -> pd.DataFrame:
+    """Score `a` minus score `b` in every metric, on the same images, with its interval; formulas as in `intervals`.
+
+    Where both have the same number of seeds they are paired by seed; else one of them must have one seed only.
+
+    Returns
+    -------
+    A row a metric, columns as those of `intervals`.
+    """
+    for name in (a, b):
+        if name not in boot.estimate:
+            raise ValueError(f"difference: no score {name!r}; known: {', '.join(boot.estimate)}")
+    seeds = {boot.estimate[name].shape[0] for name in (a, b)}
+    if len(seeds | {1}) > 2:
+        raise ValueError(f"difference: {a} and {b} have {sorted(seeds)} seeds; expected the same number, or one")
+    estimate, samples = boot.estimate[a] - boot.estimate[b], boot.samples[a] - boot.samples[b]
+    rows = {m: _crossed(estimate[:, k], samples[:, :, k], level) for k, m in enumerate(metrics.METRICS)}
+    return _frame(rows, ["metric"], lowest=-1)
+
+
+def best(boot: Bootstrap, metric: str, *, higher: bool = True) -> pd.Series:
+    """How often each score is the best, by its mean over seeds, among the resamples: shares in [0, 1] that sum to 1.
+
+    Scores that are best together share the point.
+    """
+    k = metrics.METRICS.index(metric)
+    means = np.stack([samples[:, :, k].mean(1) for samples in boot.samples.values()])  # (scores, resamples)
+    means = means[:, ~np.isnan(means).any(0)] * (1 if higher else -1)
+    winners = means == means.max(0)
+    return pd.Series((winners / winners.sum(0)).mean(1), index=pd.Index(boot.samples, name="score"))
+
+
+class _Column:
+    """One score in its sorted order."""
+
+    def __init__(self, confidence: NDArray, correct: NDArray, threshold: float, tnr_threshold: float | None):
+        self.threshold = metrics.rank(confidence, correct).threshold  # and checks the input
+        self.order, self.start = metrics.sorted_blocks(np.asarray(confidence, np.float64))
+        self.correct = np.asarray(correct, bool)[self.order]
+        self.at = (threshold, tnr_threshold)
+
+    def metrics(self, weights: NDArray) -> NDArray:
+        """Metrics (R, len(METRICS)) of samples drawn as often as integer weights (R, N) say."""
+        drawn = weights[:, self.order]
+        right = drawn * self.correct
+        counts = (metrics.collapse(count, self.start) for count in (right, drawn - right))
+        found = metrics.of_ranking(metrics.Ranking(self.threshold, *counts), *self.at)
+        return np.stack([np.broadcast_to(found[name], len(weights)) for name in metrics.METRICS], axis=1)
+
+
+def _draw(rng: np.random.Generator, correct: NDArray[np.bool_], stratify: bool) -> NDArray:
+    """How often each of N samples is drawn in one resample, int64 (N,)."""
+    n = len(correct)
+    if not stratify:
+        return np.bincount(rng.integers(0, n, n), minlength=n)
+    weights = np.zeros(n, int)
+    for group in (np.flatnonzero(correct), np.flatnonzero(~correct)):
+        weights += np.bincount(rng.choice(group, len(group)) if len(group) else group, minlength=n)
+    return weights
+
+
+def _crossed(estimate: NDArray, samples: NDArray, level: float) -> tuple[float, float, float, int]:
+    """(mean, low, high, S) from estimates (S,) and resampled estimates (R, S), as `intervals` says."""
+    mean, seeds = estimate.mean(), len(estimate)
+    resampled = samples.mean(1)
+    resampled = resampled[~np.isnan(resampled)]
+    if np.isnan(mean) or not len(resampled):
+        return mean, np.nan, np.nan, seeds
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    if seeds > 1:
+        between = (t.isf((1 - level) / 2, seeds - 1) * estimate.std(ddof=1)) ** 2 / seeds
+        low = mean - np.sqrt(max(mean - low, 0) ** 2 + between)
+        high = mean + np.sqrt(max(high - mean, 0) ** 2 + between)
+    return mean, low, high, seeds
+
+
+def _frame(rows: dict, names: list[str], lowest: float) -> pd.DataFrame:
+    frame = pd.DataFrame.from_dict(rows, orient="index", columns=["estimate", "low", "high", "seeds"])
+    frame[["low", "high"]] = frame[["low", "high"]].clip(lowest, 1)
+    frame.index = pd.MultiIndex.from_tuples(rows, names=names) if len(names) > 1 else pd.Index(rows, name=names[0])
+    return frame
