@@ -41,20 +41,23 @@ def test_a_failed_training_is_shown_and_only_it_is_made_again(write_study, tmp_p
     study = load_study(broken)
     page = runs.run_folder(study) / "report.html"
     assert status != 0
-    assert "[2/3] oracles-rsn-rsn: FAILED" in printed
+    assert "[3/4] oracles-rsn-rsn: FAILED" in printed
     assert "rsn-rsn/ss/seed0: TrainingError: the loss is nan" in printed
-    assert "[1/3] classifier-rsn: done in" in printed
+    assert "[1/4] classifier-rsn: done in" in printed
+    assert "[2/4] confidence-rsn: done in" in printed
     check_page(page.read_text())
     assert "failed" in page.read_text()
     assert "TrainingError" in page.read_text()
     kept = {path: path.stat().st_mtime_ns for path in runs.run_folder(study).rglob("*.safetensors")}
-    assert len(kept) == 2  # the classifier and cross entropy
+    kept = {path: time for path, time in kept.items() if path.parent.name != "comparisons"}
+    assert len(kept) == 3  # the classifier, its confidences and cross entropy
 
     mended = write_study(seeds=[0])
     status, printed = make_report(mended, results)
     assert status == 0, printed
     assert "classifier-rsn" not in printed
-    assert "[3/3] report: done in" in printed
+    assert "confidence-rsn" not in printed
+    assert "[4/4] report: done in" in printed
     assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
     assert {row["status"] for row in experiments.trainings(load_study(mended))} == {"done"}
     check_page(page.read_text())

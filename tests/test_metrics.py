@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
+from scipy.special import digamma, expit
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
@@ -85,8 +86,150 @@ def test_ranking_metrics_ignore_order_of_samples_and_increasing_maps(rows):
     shuffle = np.random.default_rng(0).permutation(len(rows))
     first = metrics.evaluate(confidence, correct)
     second = metrics.evaluate(np.arctan(confidence[shuffle] / 3), correct[shuffle])
-    for name in ("accuracy", "fpr95", "aupr_error", "aupr_success", "auroc", "tpr", "tnr", "aurc", "augrc"):
+    for name in (*metrics.METRICS, "tied"):
         assert first[name] == pytest.approx(second[name], abs=1e-12, nan_ok=True)
+
+
+@given(two_classes)
+def test_flipping_labels_and_sign_swaps_the_roles(rows):
+    confidence, correct = arrays(rows)
+    first, second = metrics.evaluate(confidence, correct), metrics.evaluate(-confidence, ~correct)
+    assert second["auroc"] == pytest.approx(first["auroc"], abs=1e-12)
+    assert second["aupr_success"] == pytest.approx(first["aupr_error"], abs=1e-12)
+    assert second["aupr_error"] == pytest.approx(first["aupr_success"], abs=1e-12)
+
+
+@given(samples)
+def test_eaurc_is_the_excess_over_the_best_order(rows):
+    confidence, correct = arrays(rows)
+    found = metrics.evaluate(confidence, correct)
+    perfect = metrics.evaluate(np.where(correct, 1.0, 0.0) - np.arange(len(rows)) * 1e-3, correct)
+    best = (np.arange(1, len(rows) + 1) - correct.sum()).clip(0) / np.arange(1, len(rows) + 1)
+    assert found["aurc"] - found["eaurc"] == pytest.approx(best.mean(), abs=1e-12)
+    assert perfect["eaurc"] == pytest.approx(0, abs=1e-12)
+    assert found["eaurc"] >= -1e-12
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.booleans(), st.integers(0, 5)), min_size=1, max_size=20))
+def test_a_frequency_is_that_many_copies(rows):
+    confidence, correct, frequency = map(np.array, zip(*rows, strict=True))
+    if not frequency.any():
+        with pytest.raises(ValueError, match="not all 0"):
+            metrics.evaluate(confidence, correct, frequency=frequency)
+        return
+    weighted = metrics.evaluate(confidence, correct, frequency=frequency)
+    copied = metrics.evaluate(np.repeat(confidence, frequency), np.repeat(correct, frequency))
+    for name, value in copied.items():
+        assert weighted[name] == pytest.approx(value, abs=1e-12, nan_ok=True), name
+
+
+def test_counts_beyond_32_bits_are_exact():
+    # every count times 10^10: ratios of counts stay what they are, and no product overflows
+    confidence, correct = [3, 2, 2, 1], [True, False, True, False]
+    small = metrics.evaluate(confidence, correct)
+    large = metrics.evaluate(confidence, correct, frequency=np.full(4, 10**10))
+    for name in ("accuracy", "fpr95", "aupr_error", "aupr_success", "auroc", "tpr", "tnr", "augrc"):
+        assert large[name] == pytest.approx(small[name], rel=1e-14), name
+
+
+def test_harmonic_numbers_agree_where_table_and_series_meet():
+    k = np.array([metrics.TABLE - 1, metrics.TABLE, 10**7])
+    gap = metrics._harmonic(k)[1] - metrics._harmonic(k[:1])[0]
+    assert gap == pytest.approx(1 / metrics.TABLE, rel=1e-9)
+    assert metrics._harmonic(k)[2] == pytest.approx(digamma(10**7 + 1) + np.euler_gamma, rel=1e-14)
+
+
+def test_the_share_of_ties_shows_saturation():
+    assert metrics.evaluate([3.0, 2, 2, 1], [True, True, False, False])["tied"] == 0.5
+    z = np.linspace(10, 40, 100)
+    assert metrics.evaluate(z, z > 20)["tied"] == 0
+    assert metrics.evaluate(expit(z.astype(np.float32)), z > 20)["tied"] > 0.5
+
+
+@given(two_classes)
+def test_matched_rates_and_selective_risks_against_every_threshold(rows):
+    confidence, correct = arrays(rows)
+    ranking = metrics.rank(confidence, correct)
+    kept = [confidence >= t for t in np.unique(confidence)]
+    tnr = max((~k[~correct]).mean() for k in kept if k[correct].sum() * 10 >= 8 * correct.sum())
+    assert metrics.tnr_at_tpr(ranking, 0.8) == pytest.approx(tnr, abs=1e-12)
+    enough = min((k for k in kept if 10 * k.sum() >= 3 * len(k)), key=np.sum)
+    assert metrics.risk_at_coverage(ranking, 0.3) == pytest.approx((~correct[enough]).mean(), abs=1e-12)
+    safe = [k.mean() for k in kept if 4 * (~correct[k]).sum() <= k.sum()]
+    assert metrics.coverage_at_risk(ranking, 0.25) == pytest.approx(max(safe, default=0.0), abs=1e-12)
+
+
+@given(two_classes)
+def test_curves_agree_with_their_areas(rows):
+    confidence, correct = arrays(rows)
+    found = metrics.evaluate(confidence, correct)
+    fpr, tpr, _ = metrics.roc_curve(confidence, correct)
+    assert np.trapezoid(tpr, fpr) == pytest.approx(found["auroc"], abs=1e-12)
+    for errors, name in ((False, "aupr_success"), (True, "aupr_error")):
+        recall, precision = metrics.pr_curve(confidence, correct, errors=errors)
+        assert np.diff(recall, prepend=0) @ precision == pytest.approx(found[name], abs=1e-12)
+    coverage, risk = metrics.generalised_risk_coverage(confidence, correct)
+    assert np.trapezoid(risk, coverage) == pytest.approx(found["augrc"], abs=1e-12)
+    sk_fpr, sk_tpr, sk_thresholds = roc_curve(correct, confidence, drop_intermediate=False)
+    np.testing.assert_allclose(fpr, sk_fpr, atol=1e-12)
+    np.testing.assert_allclose(tpr, sk_tpr, atol=1e-12)
+    np.testing.assert_allclose(metrics.roc_curve(confidence, correct)[2], sk_thresholds)
+
+
+def test_conventions_of_others_on_the_same_scores():
+    # fd-shifts: trapezoid over distinct thresholds, times 1000; FixSelectiveClassification: from (0, 0); mean over
+    # ranks of the generalised risk is larger than AUGRC by (1 - accuracy) / 2n
+    rng = np.random.default_rng(4)
+    correct, confidence = rng.random(400) < 0.8, rng.normal(size=400)
+    found = metrics.evaluate(confidence, correct)
+    coverage, risk = metrics.risk_coverage(confidence, correct)
+    trapezoid = np.trapezoid(risk, coverage)
+    assert found["aurc"] == pytest.approx(trapezoid + (risk[0] + risk[-1]) / 2 / 400, abs=1e-12)
+    _, generalised = metrics.generalised_risk_coverage(confidence, correct)
+    assert generalised[1:].mean() == pytest.approx(found["augrc"] + (1 - found["accuracy"]) / 800, abs=1e-12)
+
+
+def test_groups_are_evaluated_each_by_itself():
+    rng = np.random.default_rng(5)
+    confidence, correct, site = rng.normal(size=60), rng.random(60) < 0.7, rng.choice(["b", "a"], 60)
+    frame = metrics.evaluate_groups(confidence, correct, site, threshold=0.5)
+    assert list(frame.index) == ["a", "b"]
+    for name in ("a", "b"):
+        own = metrics.evaluate(confidence[site == name], correct[site == name], threshold=0.5)
+        assert frame.loc[name, "n"] == (site == name).sum()
+        assert frame.loc[name].drop("n").to_dict() == pytest.approx(own)
+    with pytest.raises(ValueError, match="groups of length 60"):
+        metrics.evaluate_groups(confidence, correct, site[:5])
+
+
+@pytest.mark.parametrize(("function", "value"), [(metrics.risk_at_coverage, 0.0), (metrics.coverage_at_risk, 1.5)])
+def test_a_share_out_of_range_is_refused(function, value):
+    with pytest.raises(ValueError, match="must lie in"):
+        function(metrics.rank([1.0, 2.0], [True, False]), value)
+
+
+def test_the_released_scan_is_near_the_exact_rate_and_has_none_for_a_saturated_score():
+    rng = np.random.default_rng(6)
+    correct = rng.random(20_000) < 0.8
+    probability = expit(rng.normal(size=20_000) + correct)
+    assert released.fpr95_scan(probability, correct) == pytest.approx(
+        metrics.evaluate(probability, correct)["fpr95"], abs=0.01
+    )
+    assert np.isnan(released.fpr95_scan(np.where(rng.random(20_000) < 0.5, 1.0, 0.0), correct))
+    with pytest.raises(ValueError, match="finite"):
+        released.fpr95_scan([np.inf, 0.0], [True, False])
+
+
+def test_the_released_scan_agrees_with_its_loop():
+    rng = np.random.default_rng(7)
+    correct = rng.random(5000) < 0.7
+    p = expit(rng.normal(size=5000) + correct)
+    low, high = p.min(), p.max()
+    for threshold in np.arange(low, high, (high - low) / 10_000):
+        tpr = (p[correct] >= threshold).mean()
+        if 0.9495 <= tpr <= 0.9505:
+            break
+    assert released.fpr95_scan(p, correct) == (p[~correct] >= threshold).mean()
 
 
 def test_tpr_and_tnr_at_their_thresholds():
@@ -135,6 +278,7 @@ def test_both_classes_leave_nothing_undefined():
         ([], [], "N >= 1"),
         ([[1.0]], [[True]], "one length"),
         ([1.0, 2.0], [0.3, 1], "boolean"),
+        (1.0, True, "one length"),
     ],
 )
 def test_bad_input_is_refused(confidence, correct, message):

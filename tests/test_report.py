@@ -72,7 +72,7 @@ def test_a_written_page_stands_alone(tmp_path, monkeypatch):
 
 def scores():
     """Two seeds of one arm, and MCP."""
-    base = {"accuracy": 0.9, "aupr_error": 0.5, "aupr_success": 0.95, "aurc": 0.02, "augrc": 0.015}
+    base = {"accuracy": 0.9, "aupr_error": 0.5, "aupr_success": 0.95, "aurc": 0.02, "eaurc": 0.01, "augrc": 0.015}
     rows = [("mcp", 0, 0.80, 0.40, 0.99, 0.10), ("ss", 0, 0.90, 0.50, 0.9, 0.3), ("ss", 1, 0.92, 0.54, 0.8, 0.5)]
     keys = ("arm", "seed", "auroc", "fpr95", "tpr", "tnr")
     return pd.DataFrame([{"pair": "rsn-rsn", **dict(zip(keys, row, strict=True)), **base} for row in rows])
@@ -97,17 +97,67 @@ def test_the_papers_table_has_mean_and_deviation_and_the_best_in_bold(study):
     assert ("MCP", "AUC ↑") not in bold
 
 
-def test_one_metric_across_pairs_keeps_the_order_of_arms(study):
-    style = tables.across_pairs(tables.labelled(scores(), study), "auroc")
-    assert style.data["⟨RSN, RSN⟩"].to_dict() == {"MCP": "80.00", "SS": "91.00 ± 1.41"}
-    assert list(style.data.index) == ["MCP", "SS"]
+def compared():
+    """What `experiments.compare` gives of the same: differences from MCP, one beyond its interval."""
+    rows = []
+    for arm, auroc, half, difference in (
+        ("mcp", 0.80, 0.02, np.nan),
+        ("energy", 0.79, 0.02, -0.01),
+        ("ss", 0.91, 0.03, 0.11),
+    ):
+        for metric, value in (("auroc", auroc), ("aurc", 0.02), ("tpr", 0.85), ("tnr", 0.4)):
+            gap = difference if metric == "auroc" else 0.0 if arm != "mcp" else np.nan
+            row = {"pair": "rsn-rsn", "arm": arm, "metric": metric, "estimate": value, "low": value - half}
+            row |= {
+                "high": value + half,
+                "difference": gap,
+                "difference_low": gap - half,
+                "difference_high": gap + half,
+            }
+            rows.append(row | {"p_holm": 0.004 if arm == "ss" else np.nan})
+    return pd.DataFrame(rows)
 
 
-def test_findings_are_computed_from_the_scores(study):
-    sentences = tables.findings(scores(), study)
-    assert "highest AUC in 0 of 1 pairs; the best oracle's AUC minus MCP's lies between +11.0 and +11.0" in sentences[0]
+def test_one_metric_across_pairs_has_intervals_and_keeps_the_order_of_scores(study):
+    style = tables.across_pairs(tables.labelled(compared(), study), "auroc")
+    cells = {"MCP": "80.00 [78.00, 82.00]", "Energy": "79.00 [77.00, 81.00]", "SS": "91.00 [88.00, 94.00]"}
+    assert style.data["⟨RSN, RSN⟩"].to_dict() == cells
+    assert list(style.data.index) == list(cells)
+    style._compute()
+    assert {style.index[row] for (row, _), css in style.ctx.items() if css} == {"SS"}
+
+
+def test_a_difference_from_mcp_is_bold_where_its_interval_leaves_out_0(study):
+    style = tables.against_mcp(tables.labelled(compared(), study))
+    assert style.data.loc["SS", "AUC minus MCP's"] == "+11.00 [+8.00, +14.00]"
+    assert style.data.loc["SS", "p"] == "0.004"
+    assert style.data.loc["MCP", "AUC minus MCP's"] == tables.MISSING
+    style._compute()
+    bold = {(style.index[row], style.columns[column]) for (row, column), css in style.ctx.items() if css}
+    assert bold == {("SS", "AUC minus MCP's")}
+
+
+def test_operating_points_are_per_cent_with_intervals():
+    point = {"tpr": 0.9, "tpr_low": 0.8, "tpr_high": 0.95, "tnr": 0.5, "tnr_low": 0.4, "tnr_high": 0.6}
+    point |= {"tnr95": 0.3, "coverage": 0.7, "guaranteed": 0.0, "ece": 0.01, "brier": 0.1, "nll": 0.25}
+    style = tables.operating_form(pd.DataFrame({"MCP": point}).T, 0.05)
+    assert style.data.loc["MCP"].to_dict() == {
+        "TPR": "90.00 [80.00, 95.00]", "TNR": "50.00 [40.00, 60.00]", "TNR at TPR 95 %": "30.00",
+        "coverage at risk 5%": "70.00", "guaranteed": "0.00", "ECE": "1.00", "Brier": "10.00", "NLL": "0.250",
+    }  # fmt: skip
+
+
+def test_findings_are_computed_from_the_comparisons(study):
+    sentences = tables.findings(compared(), study)
+    assert (
+        "higher AUC than every oracle in 0 of 1 pairs; the best oracle's AUC minus MCP's lies between +11.0 and +11.0"
+        in sentences[0]
+    )
+    assert "Of 1 comparisons of oracles with MCP" in sentences[1]
+    assert sentences[1].endswith("below 0 in 0 and above 0 in 1.")
+    assert sentences[2].endswith("below 0 in 0 and above 0 in 0.")
     assert sentences[-1] == "SS: AUC 91.0 to 91.0, TPR 85.0 to 85.0, TNR 40.0 to 40.0."
-    assert tables.findings(scores().query("arm == 'mcp'"), study) == ["There is no pair with an oracle and an AUC."]
+    assert tables.findings(compared().query("arm == 'mcp'"), study) == ["There is no pair with an oracle and an AUC."]
 
 
 def test_two_tables_of_one_page_do_not_share_ids():

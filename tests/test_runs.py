@@ -191,6 +191,7 @@ def test_evaluate_has_mcp_first_and_one_row_a_training(tiny):
     assert list(zip(frame["arm"], frame["seed"], strict=True)) == [("mcp", 0), ("ce", 1), ("ss", 1)]
     assert frame["accuracy"].nunique() == 1
     assert {row["status"] for row in experiments.trainings(tiny)} == {"done", "not run"}
+    assert frame["tied"].between(0, 1).all()
 
 
 def test_an_oracle_that_fails_is_in_the_table_of_runs(write_study, tiny):
@@ -209,7 +210,60 @@ def test_publish_refuses_what_is_not_finished(tiny):
         runs.publish(tiny, experiments.trainings(tiny))
 
 
+def test_the_scores_of_a_classifier_are_made_once_and_are_rows_before_the_oracles(tiny, monkeypatch):
+    manifest = experiments.score_classifier(tiny, "rsn", quiet)
+    assert "no members" in manifest["missing"]["ensemble"]  # one classifier seed
+    assert "no passes" in manifest["missing"]["mc_dropout_probs"]
+    monkeypatch.setattr(experiments, "_observed", None)  # computing again would now fail
+    assert experiments.score_classifier(tiny, "rsn", quiet) == manifest
+    correct, scores = experiments.confidences(tiny, "rsn-rsn")
+    assert next(iter(scores)) == ("mcp", 0)
+    assert ("energy", 0) in scores
+    odds = runs.read_tensors(runs.confidence_path(tiny, "rsn"), "test.")["mcp"].numpy()
+    p = scores["mcp", 0]
+    np.testing.assert_allclose(odds, np.log(p / (1 - p)), rtol=1e-5)
+    frame = experiments.evaluate(tiny).set_index("arm")
+    assert np.isnan(frame.loc["energy", "tnr"])  # it has no threshold of its own
+    assert frame.loc["temperature", "tpr"] >= 0
+    assert len(correct) == 1000
+
+
+def test_dropout_passes_and_members_are_seen(write_study, tiny):
+    network = tiny.networks["rsn"].model_dump()
+    network["args"] = network["args"] | {"drop_rate": 0.3}
+    study = load_study(write_study(networks={"rsn": network}, classifier_seeds=[0, 1], dropout_passes=3))
+    manifest = experiments.score_classifier(study, "rsn", quiet)
+    assert manifest["missing"] == {}
+    seen = experiments._observed(study, "rsn", experiments._on_device("digits", "cpu"), "test")
+    assert seen.passes.shape == (3, 1000, 10)
+    assert np.abs(seen.passes[0] - seen.passes[1]).max() > 0
+    assert seen.members.shape == (2, 1000, 10)
+    np.testing.assert_array_equal(seen.members[0], seen.logits)
+
+
+def test_a_comparison_is_made_once_and_follows_its_scores(tiny, monkeypatch):
+    for arm in tiny.arms:
+        for seed in tiny.seeds:
+            experiments.train_oracle(tiny, "rsn-rsn", arm, seed, quiet)
+    monkeypatch.setattr(experiments, "RESAMPLES", 50)
+    frame = experiments.compare(tiny, "rsn-rsn")
+    auroc = frame[frame["metric"] == "auroc"].set_index("arm")
+    scores = experiments.evaluate(tiny)
+    for arm, mean in scores.groupby("arm")["auroc"].mean().items():
+        assert auroc.loc[arm, "estimate"] == pytest.approx(mean)
+    assert auroc.loc["ss", "difference"] == pytest.approx(auroc.loc["ss", "estimate"] - auroc.loc["mcp", "estimate"])
+    assert np.isnan(auroc.loc["mcp", ["difference", "p", "p_holm"]].astype(float)).all()
+    assert auroc.loc["ss", "p_holm"] >= auroc.loc["ss", "p"]
+    monkeypatch.setattr(experiments.resampling, "bootstrap", None)  # computing again would now fail
+    pd.testing.assert_frame_equal(experiments.compare(tiny, "rsn-rsn"), frame)
+    points = experiments.operating_points(tiny, "rsn-rsn", max_risk=0.5)
+    assert list(points.index) == ["mcp", "ce", "ss"]
+    assert (points["tnr_low"] <= points["tnr"]).all()
+    assert (points["guaranteed"] <= points["coverage"]).all()
+
+
 def test_publish_copies_report_tables_and_scores_but_no_weights(tiny, monkeypatch):
+    experiments.score_classifier(tiny, "rsn", quiet)
     for arm in tiny.arms:
         for seed in tiny.seeds:
             experiments.train_oracle(tiny, "rsn-rsn", arm, seed, quiet)
@@ -235,10 +289,11 @@ def test_publish_copies_report_tables_and_scores_but_no_weights(tiny, monkeypatc
         str(path.relative_to(runs.results() / "tiny")) for path in runs.publish(tiny, experiments.trainings(tiny))
     }
     assert written == {"report.html", "tables/scores.csv", "scores.npz", "manifest.json"}
+    assert "rsn/confidences.energy" in np.load(runs.results() / "tiny/scores.npz")
     scores = np.load(runs.results() / "tiny/scores.npz", allow_pickle=False)
     z = runs.read_tensors(runs.oracle_path(tiny, "rsn-rsn", "ce", 1))["test.z"]
     np.testing.assert_array_equal(scores["rsn-rsn/ce/seed1.z"], z)
-    assert len(json.loads((runs.results() / "tiny/manifest.json").read_text())) == 1 + 4
+    assert len(json.loads((runs.results() / "tiny/manifest.json").read_text())) == 1 + 1 + 4
 
 
 def test_what_was_made_with_other_settings_counts_as_not_run(write_study, tiny):

@@ -51,7 +51,7 @@ def changed(path, value):
         ("arms.ce.hyper", {"gama": 2.0}, "hyper: loss 'ce' has no 'gama'"),
         ("arms.focal", FOCAL | {"hyper": {"gama": 2.0}}, "has no 'gama'; did you mean 'gamma'"),
         ("arms.focal", FOCAL | {"hyper": {"gamma": -1.0}}, "arms.focal: focal: gamma must be >= 0, found -1"),
-        ("arms.mcp", FOCAL, "'mcp' is the classifier's own confidence"),
+        ("arms.mcp", FOCAL, "'mcp' is a score of the classifier itself"),
         ("seeds", [1, 1], "seeds: holds something twice"),
         ("seeds", [], "seeds: list should have at least 1 item"),
     ],

@@ -1,0 +1,153 @@
+"""The bootstrap: against metrics of copied samples, against SciPy's, and by how often its intervals are right."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from trustlib import metrics, resampling
+
+
+def sample(n=300, seed=0, gap=1.0):
+    rng = np.random.default_rng(seed)
+    correct = rng.random(n) < 0.8
+    return rng.normal(size=n) + gap * correct, correct
+
+
+@pytest.mark.parametrize("digits", [8, 0])  # without ties and with many
+def test_a_resample_has_the_metrics_of_its_copied_samples(digits):
+    z, correct = sample()
+    z = z.round(digits)
+    weights = np.stack([np.bincount(np.random.default_rng(k).integers(0, 300, 300), minlength=300) for k in range(5)])
+    found = resampling._Column(z, correct, 0.2, -0.5).metrics(weights)
+    for row, weight in zip(found, weights, strict=True):
+        copied = metrics.evaluate(np.repeat(z, weight), np.repeat(correct, weight), threshold=0.2, tnr_threshold=-0.5)
+        np.testing.assert_allclose(row, [copied[name] for name in metrics.METRICS], atol=1e-12)
+
+
+def test_a_resample_without_one_class_has_no_auroc_but_an_accuracy():
+    z, correct = np.array([1.0, 2, 3]), np.array([True, True, False])
+    (row,) = resampling._Column(z, correct, 0.0, None).metrics(np.array([[2, 1, 0]]))
+    found = dict(zip(metrics.METRICS, row, strict=True))
+    assert np.isnan(found["auroc"])
+    assert (found["accuracy"], found["aurc"]) == (1, 0)
+
+
+def test_all_scores_see_the_same_images():
+    z, correct = sample()
+    boot = resampling.bootstrap({"a": z, "b": 2 * z + 1, "c": -z}, correct, resamples=50)
+    ranks = [metrics.METRICS.index(name) for name in ("auroc", "aurc", "fpr95")]
+    np.testing.assert_array_equal(boot.samples["a"][:, :, ranks], boot.samples["b"][:, :, ranks])
+    assert resampling.difference(boot, "a", "b").loc["auroc", ["low", "high"]].tolist() == [0, 0]
+    k = metrics.METRICS.index("auroc")
+    np.testing.assert_allclose(boot.samples["a"][:, 0, k] + boot.samples["c"][:, 0, k], 1)
+    again = resampling.bootstrap({"c": -z}, correct, resamples=50)
+    np.testing.assert_array_equal(again.samples["c"], boot.samples["c"])  # seeded, whatever else is resampled
+
+
+def test_chunks_do_not_change_the_answer(monkeypatch):
+    z, correct = sample()
+    whole = resampling.bootstrap({"a": z}, correct, resamples=20).samples["a"]
+    monkeypatch.setattr(resampling, "CHUNK", 700)
+    np.testing.assert_array_equal(resampling.bootstrap({"a": z}, correct, resamples=20).samples["a"], whole)
+
+
+def test_a_stratified_resample_keeps_the_accuracy():
+    z, correct = sample()
+    k = metrics.METRICS.index("accuracy")
+    assert np.ptp(resampling.bootstrap({"a": z}, correct, resamples=30, stratify=True).samples["a"][..., k]) == 0
+    assert np.ptp(resampling.bootstrap({"a": z}, correct, resamples=30).samples["a"][..., k]) > 0
+
+
+def test_intervals_agree_with_those_of_scipy():
+    z, correct = sample(120)
+    found = resampling.intervals(resampling.bootstrap({"a": z}, correct, resamples=4000, seed=1)).loc["a", "auroc"]
+    theirs = stats.bootstrap(
+        (z, correct), lambda a, b: roc_auc_score(b, a), paired=True, vectorized=False, n_resamples=2000,
+        method="percentile", rng=np.random.default_rng(2),
+    ).confidence_interval  # fmt: skip
+    assert found["low"] == pytest.approx(theirs.low, abs=0.012)
+    assert found["high"] == pytest.approx(theirs.high, abs=0.006)
+    assert found["low"] < roc_auc_score(correct, z) < found["high"]
+
+
+def test_an_interval_covers_the_truth_about_as_often_as_it_says():
+    truth = stats.norm.cdf(1 / np.sqrt(2))  # AUROC of two normals one deviation apart
+    covered = 0
+    for seed in range(200):
+        z, correct = sample(200, seed)
+        low, high = resampling.intervals(resampling.bootstrap({"a": z}, correct, resamples=200)).loc[
+            ("a", "auroc"), ["low", "high"]
+        ]
+        covered += low <= truth <= high
+    assert 0.90 <= covered / 200 <= 0.99
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_seeds_and_images_are_crossed(seeds):
+    # A seed moves the whole score's quality, an image moves it for all seeds: both must be in the interval.
+    rng = np.random.default_rng(seeds)
+    covered, naive, trials = 0, 0, 200
+    for _ in range(trials):
+        images, trainings = 0.02 * rng.normal(), 0.03 * rng.normal(size=seeds)
+        estimate = 0.8 + images + trainings
+        samples = estimate + 0.02 * rng.normal(size=(400, 1))
+        _, low, high, count = resampling._crossed(estimate, samples, 0.95)
+        assert count == seeds
+        covered += low <= 0.8 <= high
+        naive += estimate.min() <= 0.8 <= estimate.max()
+    assert 0.92 <= covered / trials <= 1.0
+    assert naive / trials < 0.92
+
+
+def test_the_interval_over_seeds_is_the_formula():
+    estimate = np.array([0.7, 0.8, 0.9])
+    samples = estimate + np.linspace(-0.1, 0.1, 2001)[:, None]
+    mean, low, high, _ = resampling._crossed(estimate, samples, 0.95)
+    half = np.sqrt(0.095**2 + (stats.t.ppf(0.975, 2) * 0.1) ** 2 / 3)
+    assert (mean, low, high) == pytest.approx((0.8, 0.8 - half, 0.8 + half))
+    one = resampling._crossed(estimate[:1], samples[:, :1], 0.95)
+    assert one == pytest.approx((0.7, 0.605, 0.795, 1))
+
+
+def test_intervals_end_where_the_metrics_do():
+    z, correct = sample(100)
+    noisy = np.stack([z, np.random.default_rng(3).normal(size=100)])
+    boot = resampling.bootstrap({"a": noisy}, correct, resamples=50)
+    assert resampling.intervals(boot)[["low", "high"]].stack().between(0, 1).all()
+
+
+def test_differences_pair_seeds_and_refuse_what_cannot_be_paired():
+    z, correct = sample()
+    rng = np.random.default_rng(4)
+    three = z + rng.normal(size=(3, 300))
+    boot = resampling.bootstrap({"a": three, "b": 2 * three, "one": z, "two": three[:2]}, correct, resamples=40)
+    assert resampling.difference(boot, "a", "b").loc["auroc", ["estimate", "low", "high"]].tolist() == [0, 0, 0]
+    assert resampling.difference(boot, "a", "one").loc["auroc", "seeds"] == 3
+    with pytest.raises(ValueError, match=r"\[2, 3\] seeds"):
+        resampling.difference(boot, "a", "two")
+    with pytest.raises(ValueError, match="no score 'x'"):
+        resampling.difference(boot, "a", "x")
+
+
+def test_the_best_score_is_best_more_often():
+    z, correct = sample(gap=1.5)
+    worse = z + np.random.default_rng(5).normal(size=300)
+    boot = resampling.bootstrap({"good": z, "worse": worse, "same": z}, correct, resamples=100)
+    share = resampling.best(boot, "auroc")
+    assert share.sum() == pytest.approx(1)
+    assert share["good"] == share["same"] > 0.4
+    assert resampling.best(boot, "aurc", higher=False)["worse"] < 0.1
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ({}, "needs scores"),
+        ({"a": [1.0, np.nan]}, "score 'a': confidence is NaN"),
+        ({"a": [1.0]}, "score 'a': expected"),
+    ],
+)
+def test_bad_input_is_refused(scores, message):
+    with pytest.raises(ValueError, match=message):
+        resampling.bootstrap(scores, [True, False])
