@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export JUPYTER_PREFER_ENV_PATH = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help report publish test lab lock clean
+.PHONY: help report publish test benchmark lab lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1|/' | column -t -s '|'
@@ -33,6 +33,11 @@ publish: .venv/ready  ## copy a finished study's report, tables, figures and sco
 test: .venv/ready  ## lint and tests
 	ruff check . && ruff format --check .
 	python -m pytest
+
+benchmark: .venv/ready  ## time the metrics against other libraries, into results/benchmark (takes some minutes)
+	uv pip install --quiet --python $(BIN)/python --editable '.[benchmark]'
+	OMP_NUM_THREADS=1 papermill notebooks/benchmark.ipynb $(or $(TRUST_RESULTS),results)/runs/benchmark.ipynb -k python3 \
+		--no-progress-bar -y '{sizes: [10000, 100000, 1000000, 10000000], resamples: 2000, out: "$(abspath $(or $(TRUST_RESULTS),results))/benchmark"}'
 
 lab: .venv/ready  ## JupyterLab on the notebooks
 	jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks

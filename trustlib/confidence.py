@@ -218,7 +218,8 @@ class Score:
 
     label : its name in tables
     function : ``(part, fit, reference) -> float64 (N,)``
-    needs : what must be there: "passes" and "members" of the part, "features" of all, "errors" in fit and reference
+    needs : what must be there: "passes" and "members" of the part, "features" of all, right and wrong predictions in
+        the held-out ("heldout_errors") or the training part ("train_errors")
     has_zero : whether 0 is a threshold, a prediction above it being more likely right than wrong
     """
 
@@ -230,10 +231,10 @@ class Score:
     def missing(self, part: Observed, fit: Observed, reference: Observed) -> str:
         """Why it cannot be computed of these, or an empty text."""
         for need in self.needs:
-            if need == "errors":
-                for name, seen in (("held-out", fit), ("training", reference)):
-                    if seen.correct.all() or not seen.correct.any():
-                        return f"all {len(seen.correct)} predictions on the {name} part are of one kind"
+            if need.endswith("_errors"):
+                name, seen = ("held-out", fit) if need == "heldout_errors" else ("training", reference)
+                if seen.correct.all() or not seen.correct.any():
+                    return f"all {len(seen.correct)} predictions on the {name} part are of one kind"
             elif any(
                 getattr(seen, need) is None for seen in ([part, fit, reference] if need == "features" else [part])
             ):
@@ -241,14 +242,16 @@ class Score:
         return ""
 
 
+LEARNED = ("features", "heldout_errors", "train_errors")
+
 SCORES = {
     "mcp": Score("MCP", mcp, has_zero=True),
-    "temperature": Score("Temperature-scaled MCP", temperature, has_zero=True),
+    "temperature": Score("Temperature-scaled MCP", temperature, ("heldout_errors",), has_zero=True),
     "margin": Score("Margin", margin),
     "entropy": Score("Negative entropy", entropy),
     "max_logit": Score("Max logit", max_logit),
     "energy": Score("Energy", energy),
-    "p_norm": Score("MaxLogit-pNorm", p_norm, ("errors",)),
+    "p_norm": Score("MaxLogit-pNorm", p_norm, ("heldout_errors",)),
     "doctor": Score("DOCTOR", doctor),
     "gen": Score("GEN", gen),
     "trust_score": Score("TrustScore", trust_score, ("features",)),
@@ -257,13 +260,11 @@ SCORES = {
     "mc_dropout_logits": Score("MC dropout, mean logits", mc_dropout_logits, ("passes",)),
     "mc_dropout_probs": Score("MC dropout, mean probability", mc_dropout_probs, ("passes",), has_zero=True),
     "ensemble": Score("Ensemble", ensemble, ("members",), has_zero=True),
-    "linear_ce": Score("Linear oracle, CE", partial(linear, loss="ce"), ("features", "errors"), has_zero=True),
-    "linear_focal": Score("Linear oracle, focal", partial(linear, loss="focal"), ("features", "errors"), has_zero=True),
-    "linear_tcp": Score("Linear oracle, TCP", partial(linear, loss="tcp"), ("features", "errors"), has_zero=True),
-    "linear_ss": Score("Linear oracle, SS", partial(linear, loss="ss"), ("features", "errors"), has_zero=True),
-    "linear_cb": Score(
-        "Linear oracle, class-balanced", partial(linear, loss="cb"), ("features", "errors"), has_zero=True
-    ),
+    "linear_ce": Score("Linear oracle, CE", partial(linear, loss="ce"), LEARNED, has_zero=True),
+    "linear_focal": Score("Linear oracle, focal", partial(linear, loss="focal"), LEARNED, has_zero=True),
+    "linear_tcp": Score("Linear oracle, TCP", partial(linear, loss="tcp"), LEARNED, has_zero=True),
+    "linear_ss": Score("Linear oracle, SS", partial(linear, loss="ss"), LEARNED, has_zero=True),
+    "linear_cb": Score("Linear oracle, class-balanced", partial(linear, loss="cb"), LEARNED, has_zero=True),
 }
 
 
@@ -294,7 +295,7 @@ def fitted_temperature(fit: Observed) -> float:
         return -np.take_along_axis(log_p, fit.labels[:, None], 1).mean()
 
     found = minimize_scalar(nll, bounds=LOG_TEMPERATURES, method="bounded", options={"xatol": 1e-6})
-    if not found.success or min(abs(found.x - end) for end in LOG_TEMPERATURES) < 1e-3:
+    if fit.correct.all() or not found.success or min(abs(found.x - end) for end in LOG_TEMPERATURES) < 1e-3:
         raise ValueError(
             f"temperature: no finite temperature minimises the NLL of these {len(fit.labels)} samples "
             f"({fit.correct.mean():.2%} right; log T ran to {found.x:.2f})"

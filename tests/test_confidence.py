@@ -1,0 +1,210 @@
+"""Confidences: formulas by hand, orders that must agree, what saturates, what is missing."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+from scipy.special import log_softmax, softmax
+from scipy.stats import spearmanr
+
+from trustlib import confidence, metrics
+from trustlib.confidence import SCORES, Observed
+
+
+def observed(n=200, classes=5, features=6, seed=0, noise=1.0):
+    """A linear classifier of noisy class means, with dropout passes and a second member."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, n)
+    x = rng.normal(size=(n, features)).astype(np.float32)
+    x[np.arange(n), labels] += 2.0
+    logits = 2 * x[:, :classes] + noise * rng.normal(size=(n, classes)).astype(np.float32)
+    passes = logits + rng.normal(size=(4, n, classes))
+    return Observed(logits, labels, x, passes, np.stack([logits, logits + rng.normal(size=logits.shape)]))
+
+
+PART, FIT, REFERENCE = observed(150, seed=1), observed(200, seed=2), observed(400, seed=3)
+
+
+def score(name, part=PART):
+    return SCORES[name].function(part, FIT, REFERENCE)
+
+
+def test_every_score_is_one_finite_number_a_sample_and_better_than_chance():
+    scores = confidence.all_scores(PART, FIT, REFERENCE)
+    assert list(scores) == list(SCORES)
+    for name, value in scores.items():
+        assert value.shape == (150,)
+        assert value.dtype == np.float64
+        assert np.isfinite(value).all(), name
+        if not name.startswith("linear") and name not in ("knn", "mahalanobis"):
+            assert metrics.evaluate(value, PART.correct)["auroc"] > 0.55, name
+
+
+def test_scores_of_logits_agree_with_their_formulas():
+    p = softmax(PART.logits.astype(float), axis=1)
+    top = np.sort(p, axis=1)
+    g = (p**2).sum(1)
+    expected = {
+        "mcp": np.log(top[:, -1] / (1 - top[:, -1])),
+        "margin": -np.log(1 - (top[:, -1] - top[:, -2])),
+        "entropy": (p * np.log(p)).sum(1),
+        "max_logit": PART.logits.max(1),
+        "energy": np.log(np.exp(PART.logits.astype(float)).sum(1)),
+        "doctor": np.log(g / (1 - g)),
+        "gen": -((p * (1 - p)) ** 0.1).sum(1),
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(score(name), value, rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+def test_two_classes_leave_one_order():
+    part = observed(100, classes=2, seed=4)
+    for name in ("temperature", "margin", "entropy", "doctor", "gen"):
+        fit = observed(300, classes=2, seed=5)
+        value = SCORES[name].function(part, fit, fit)
+        assert spearmanr(value, confidence.mcp(part)).statistic == pytest.approx(1), name
+
+
+def test_what_the_logits_keep_apart_is_not_tied():
+    logits = np.zeros((6, 3))
+    logits[:, 0] = [1, 30, 40, 100, 500, 700]
+    part = replace(PART, logits=logits, labels=np.zeros(6, int), features=None, passes=None, members=None)
+    assert (softmax(logits, axis=1).max(1) == 1).sum() > 1  # the probability itself is
+    for name in ("mcp", "temperature", "margin", "entropy", "doctor"):
+        assert (np.diff(score(name, part)) > 0).all(), name
+
+
+def test_scores_with_a_zero_trust_there_what_is_more_likely_right():
+    p = softmax(PART.logits.astype(float), axis=1).max(1)
+    np.testing.assert_array_equal(score("mcp") > 0, p > 0.5)
+    of_first = softmax(PART.members.astype(float), axis=2)[:, np.arange(150), PART.predicted].mean(0)
+    np.testing.assert_array_equal(score("ensemble") > 0, of_first > 0.5)
+    np.testing.assert_allclose(score("ensemble"), np.log(of_first / (1 - of_first)), rtol=1e-6, atol=1e-9)
+
+
+def test_the_temperature_is_found_and_leaves_the_order_of_two_classes():
+    rng = np.random.default_rng(6)
+    logits = rng.normal(size=(20_000, 4)) * 2
+    labels = (logits + rng.gumbel(size=logits.shape)).argmax(1)  # labels drawn from softmax(logits)
+    assert confidence.fitted_temperature(Observed(3 * logits, labels)) == pytest.approx(3, rel=0.05)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_temperature_that_does_not_exist_is_an_error(right):
+    logits = np.eye(3)
+    part = Observed(logits, np.arange(3) if right else (np.arange(3) + 1) % 3)
+    with pytest.raises(ValueError, match="no finite temperature minimises the NLL of these 3 samples"):
+        confidence.fitted_temperature(part)
+
+
+def test_the_norm_is_the_best_on_the_held_out_part_or_none():
+    value = score("p_norm")
+    aurocs = {p: metrics.evaluate(confidence._normed(FIT, p), FIT.correct)["auroc"] for p in confidence.P_NORMS}
+    best = max(aurocs, key=aurocs.get)
+    if aurocs[best] > metrics.evaluate(confidence.mcp(FIT), FIT.correct)["auroc"]:
+        z = PART.logits - PART.logits.mean(1, keepdims=True)
+        np.testing.assert_allclose(value, z.max(1) / (np.abs(z) ** best).sum(1) ** (1 / best), rtol=1e-5)
+    else:
+        np.testing.assert_array_equal(value, confidence.mcp(PART))
+
+
+def test_distances_agree_with_all_pairs():
+    distance = cdist(PART.features, REFERENCE.features)
+    own = np.where(REFERENCE.labels[None] == PART.predicted[:, None], distance, np.inf).min(1)
+    other = np.where(REFERENCE.labels[None] != PART.predicted[:, None], distance, np.inf).min(1)
+    np.testing.assert_allclose(score("trust_score"), np.log(other / own), rtol=1e-4, atol=1e-4)
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (PART.features, REFERENCE.features)]
+    np.testing.assert_allclose(score("knn"), -np.sort(cdist(*unit), axis=1)[:, confidence.NEIGHBOUR - 1], atol=1e-5)
+
+
+def test_mahalanobis_agrees_with_its_definition():
+    means, whiten = confidence._class_normals(REFERENCE)
+    precision = whiten @ whiten.T
+    gaps = PART.features[:, None].astype(float) - means[None]  # (N, K, d)
+    squared = np.einsum("nkd,de,nke->nk", gaps, precision, gaps)
+    np.testing.assert_allclose(score("mahalanobis"), -squared.min(1), rtol=1e-6)
+    residual = REFERENCE.features - means[REFERENCE.labels]
+    covariance = residual.T @ residual / len(residual)
+    np.testing.assert_allclose(np.linalg.inv(precision), covariance, atol=0.15)  # shrunk a little
+
+
+def test_a_larger_reference_is_drawn_from_with_a_seed(monkeypatch):
+    monkeypatch.setattr(confidence, "REFERENCE", 100)
+    first, again = (SCORES["knn"].function(PART, FIT, observed(400, seed=3)) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    drawn = confidence._subsample(400)
+    assert len(np.unique(drawn)) == 100
+
+
+def test_more_neighbours_than_samples_is_an_error():
+    with pytest.raises(ValueError, match="50-th neighbour is asked for, there are 40"):
+        SCORES["knn"].function(PART, FIT, observed(40))
+
+
+def test_dropout_passes_that_agree_give_the_plain_scores():
+    same = replace(PART, passes=np.stack([PART.logits] * 3), members=np.stack([PART.logits] * 2))
+    np.testing.assert_allclose(score("mc_dropout_logits", same), score("entropy"), rtol=1e-6)
+    for name in ("mc_dropout_probs", "ensemble"):
+        np.testing.assert_allclose(score(name, same), score("mcp"), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("loss", ["ce", "focal", "tcp", "ss", "cb"])
+def test_a_linear_oracle_learns_what_a_feature_tells(loss):
+    rng = np.random.default_rng(7)
+
+    def part(n):
+        x = rng.normal(size=(n, 3))
+        right = x[:, 0] + 0.3 * rng.normal(size=n) > -0.8
+        logits = np.stack([np.where(right, 2.0, -2.0), np.zeros(n)], axis=1) * (1 + np.abs(x[:, :1]) / 10)
+        return Observed(logits, np.zeros(n, int), x)
+
+    reference, fit, test = part(2000), part(500), part(500)
+    z = confidence.linear(test, fit, reference, loss=loss)
+    assert metrics.evaluate(z, test.correct)["auroc"] > 0.95
+    again = confidence.linear(test, replace(fit), replace(reference), loss=loss)
+    np.testing.assert_array_equal(z, again)
+    if loss == "ss":
+        _, _, weight, _ = confidence._fitted_linear(loss, fit, reference)
+        assert np.linalg.norm(weight) == pytest.approx(1)
+
+
+def test_what_is_missing_is_named_and_left_out():
+    bare = [Observed(part.logits, part.labels) for part in (PART, FIT, REFERENCE)]
+    scores = confidence.all_scores(*bare)
+    assert "energy" in scores
+    reasons = {name: line.missing(*bare) for name, line in SCORES.items()}
+    assert {name for name, reason in reasons.items() if reason} == SCORES.keys() - scores.keys()
+    assert reasons["knn"] == "there are no features"
+    assert reasons["mc_dropout_probs"] == "there are no passes"
+    right = replace(REFERENCE, labels=REFERENCE.predicted)
+    assert "all 400 predictions on the training part are of one kind" in SCORES["linear_ce"].missing(PART, FIT, right)
+
+
+def test_a_new_score_needs_one_line(monkeypatch):
+    monkeypatch.setitem(SCORES, "mine", confidence.Score("Mine", lambda part, *_: part.logits.std(1)))
+    np.testing.assert_array_equal(confidence.all_scores(PART, FIT, REFERENCE)["mine"], PART.logits.std(1))
+
+
+def test_probabilities_are_computed_in_float64():
+    half = replace(PART, logits=PART.logits.astype(np.float16))
+    double = replace(PART, logits=half.logits.astype(np.float64))
+    np.testing.assert_array_equal(confidence.entropy(half), confidence.entropy(double))
+    assert np.allclose(log_softmax(double.logits, axis=1), confidence._log_p(half.logits))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"logits": np.zeros(5)}, r"expected logits \(N, K\).*found \(5,\)"),
+        ({"logits": np.zeros((150, 1))}, "K >= 2"),
+        ({"labels": np.zeros(3, int)}, "expected 150 labels"),
+        ({"labels": np.full(150, 7)}, "in 0..4"),
+        ({"features": np.zeros((3, 2))}, r"expected features \(150, d\), found \(3, 2\)"),
+        ({"passes": np.zeros((2, 150, 4))}, r"expected passes \(T, 150, 5\)"),
+        ({"members": np.full((2, 150, 5), np.nan)}, "members: 1500 of 1500 values are not finite"),
+    ],
+)
+def test_bad_input_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(PART, **changes)

@@ -1,0 +1,205 @@
+"""Tests and guarantees: against their definitions, against SciPy, and by how often they are right."""
+
+import itertools
+from math import ceil, log2
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from trustlib import statistics
+
+
+def sample(n=300, seed=0, gap=1.0):
+    rng = np.random.default_rng(seed)
+    correct = rng.random(n) < 0.8
+    return rng.normal(size=n) + gap * correct, correct
+
+
+def components(z, correct):
+    """DeLong's structural components by all pairs."""
+    psi = (z[correct][:, None] > z[~correct]) + 0.5 * (z[correct][:, None] == z[~correct])
+    return psi.mean(1), psi.mean(0)
+
+
+@pytest.mark.parametrize("digits", [8, 0])
+def test_delong_agrees_with_all_pairs(digits):
+    z, correct = sample()
+    z = z.round(digits)
+    area = statistics.delong(z, correct)
+    v10, v01 = components(z, correct)
+    assert area.auroc == pytest.approx(roc_auc_score(correct, z), abs=1e-12)
+    assert area.error == pytest.approx(np.sqrt(v10.var(ddof=1) / len(v10) + v01.var(ddof=1) / len(v01)), abs=1e-12)
+    assert 0 < area.low < area.auroc < area.high < 1
+
+
+def test_a_paired_difference_agrees_with_all_pairs():
+    z, correct = sample()
+    other = z + np.random.default_rng(1).normal(size=300)
+    found = statistics.delong_difference(z, other, correct)
+    a, b = components(z, correct), components(other, correct)
+    error = np.sqrt(sum((x - y).var(ddof=1) / len(x) for x, y in zip(a, b, strict=True)))
+    assert found.difference == pytest.approx(roc_auc_score(correct, z) - roc_auc_score(correct, other), abs=1e-12)
+    assert found.error == pytest.approx(error, abs=1e-12)
+    assert found.p == pytest.approx(2 * stats.norm.sf(abs(found.difference / error)))
+
+
+def test_a_worked_example():
+    # Four right predictions 4, 3, 2, 1 + 1/2 and two wrong ones, 2.5 and 0, by hand: of the 8 pairs 6 are in order.
+    # Right components: 1, 1, 1/2, 1/2; wrong ones: 1/2, 1. Variances 1/12 / 4 and 1/8 / 2.
+    area = statistics.delong([4, 3, 2, 1.5, 2.5, 0], [True] * 4 + [False] * 2)
+    assert area.auroc == pytest.approx(6 / 8)
+    assert area.error == pytest.approx(np.sqrt(1 / 48 + 1 / 16))
+
+
+def test_the_standard_error_is_that_of_resampling():
+    z, correct = sample(400)
+    rng = np.random.default_rng(2)
+    draws = (rng.integers(0, 400, 400) for _ in range(600))
+    resampled = [roc_auc_score(correct[i], z[i]) for i in draws]
+    assert statistics.delong(z, correct).error == pytest.approx(np.std(resampled), rel=0.12)
+
+
+def test_seeds_are_averaged_sample_by_sample():
+    z, correct = sample()
+    seeds = z + np.random.default_rng(3).normal(size=(3, 300))
+    area = statistics.delong(seeds, correct)
+    assert area.auroc == pytest.approx(np.mean([roc_auc_score(correct, s) for s in seeds]))
+    parts = [components(s, correct) for s in seeds]
+    means = [np.mean([p[i] for p in parts], axis=0) for i in (0, 1)]
+    assert area.error == pytest.approx(np.sqrt(sum(m.var(ddof=1) / len(m) for m in means)))
+    assert statistics.delong_difference(seeds, seeds[:1], correct).difference == pytest.approx(
+        area.auroc - roc_auc_score(correct, seeds[0])
+    )
+
+
+def test_p_values_are_uniform_when_two_scores_are_equally_good():
+    p = []
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        correct = rng.random(150) < 0.7
+        quality = rng.normal(size=150) + correct
+        a, b = quality + rng.normal(size=(2, 150))
+        p.append(statistics.delong_difference(a, b, correct).p)
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+    assert 0.02 <= np.mean(np.array(p) < 0.05) <= 0.08
+
+
+def test_an_auroc_at_its_end_has_an_interval_all_the_same():
+    z, correct = np.arange(20.0), np.arange(20) >= 10
+    area = statistics.delong(z, correct)
+    assert (area.auroc, area.error, area.high) == (1, 0, 1)
+    assert area.low == pytest.approx(0.025 ** (1 / 10))
+    assert np.isnan(statistics.delong(z, np.ones(20, bool)).auroc)
+    assert statistics.delong_difference(z, 2 * z, correct).p == 1
+    assert np.isnan(statistics.delong_difference(z, -z, correct).p)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=7))
+def test_holm_is_the_closed_test_of_bonferroni(p):
+    m = len(p)
+    for i, adjusted in enumerate(statistics.holm(p)):
+        subsets = (s for size in range(1, m + 1) for s in itertools.combinations(range(m), size) if i in s)
+        closed = max(min(1.0, len(s) * min(p[j] for j in s)) for s in subsets)
+        assert adjusted == pytest.approx(closed)
+
+
+def test_holm_leaves_out_tests_that_were_not_made():
+    np.testing.assert_allclose(statistics.holm([0.01, np.nan, 0.04]), [0.02, np.nan, 0.04])
+    with pytest.raises(ValueError, match=r"found 1\.5"):
+        statistics.holm([0.1, 1.5])
+
+
+@pytest.mark.parametrize(("count", "n"), [(0, 10), (3, 10), (10, 10), (977, 8974)])
+def test_clopper_pearson_agrees_with_scipy(count, n):
+    theirs = stats.binomtest(count, n).proportion_ci(0.9, method="exact")
+    assert statistics.clopper_pearson(count, n, 0.9) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def test_rates_count_what_is_above_the_threshold():
+    rates = statistics.rate_intervals([-2.0, -1, 0, 1, 2], [False, True, False, True, False], 0.0, tnr_threshold=-1.5)
+    counts = {name: (rate.count, rate.n) for name, rate in rates.items()}
+    assert counts == {"tpr": (1, 2), "tnr": (1, 3), "coverage": (2, 5), "risk": (1, 2)}
+    assert rates["risk"].low < rates["risk"].rate < rates["risk"].high
+    assert np.isnan(statistics.rate_intervals([0.0], [True], 1.0)["risk"].rate)
+
+
+def test_the_bound_is_the_exact_one_at_its_share_of_delta():
+    z, correct = sample(2000, gap=2.0)
+    found = statistics.guaranteed_threshold(z, correct, max_risk=0.1, delta=0.01)
+    assert found.steps == ceil(log2(2000))
+    kept = z > found.threshold
+    assert (found.kept, found.errors) == (kept.sum(), (~correct[kept]).sum())
+    assert (found.coverage, found.risk) == pytest.approx((kept.mean(), (~correct[kept]).mean()))
+    exact = stats.binomtest(found.errors, found.kept, alternative="less").proportion_ci(
+        1 - 0.01 / found.steps, method="exact"
+    )
+    assert found.bound == pytest.approx(exact.high, abs=1e-12)
+    assert found.bound <= 0.1
+    assert "at most" in str(found)
+
+
+def test_the_guarantee_is_broken_no_more_often_than_delta():
+    # The risk above a threshold t is known: right with probability t + (1 - t) / 2 on average, for uniform confidence.
+    rng = np.random.default_rng(5)
+    delta, max_risk, broken, found = 0.1, 0.2, 0, 0
+    for _ in range(2000):
+        z = rng.random(150)
+        guarantee = statistics.guaranteed_threshold(z, rng.random(150) < z, max_risk, delta)
+        found += guarantee.found
+        broken += guarantee.found and (1 - guarantee.threshold) / 2 > max_risk
+    assert found > 400
+    assert broken / 2000 <= delta
+
+
+def test_ties_are_kept_or_left_together():
+    z = np.repeat([3.0, 2.0, 1.0], 200)
+    correct = np.r_[np.ones(400, bool), np.zeros(200, bool)]
+    found = statistics.guaranteed_threshold(z, correct, 0.1, 0.01)
+    assert found.threshold in (1.0, 2.0)
+    assert found.kept in (200, 400)
+
+
+def test_no_threshold_qualifies_is_said_plainly():
+    rng = np.random.default_rng(6)
+    found = statistics.guaranteed_threshold(rng.random(500), rng.random(500) < 0.5, 0.05, 0.01)
+    assert not found.found
+    assert (found.coverage, found.threshold) == (0, np.inf)
+    assert str(found).startswith("No threshold qualifies")
+
+
+def test_too_few_samples_are_refused_with_the_number_needed():
+    with pytest.raises(ValueError, match=r"20 samples can not show .* at least") as error:
+        statistics.guaranteed_threshold(np.arange(20), np.ones(20, bool), 0.05, 0.01)
+    needed = int(str(error.value).split("at least ")[1].split()[0])
+    with pytest.raises(ValueError, match="can not show"):
+        statistics.guaranteed_threshold(np.arange(needed - 1), np.ones(needed - 1, bool), 0.05, 0.01)
+    assert statistics.guaranteed_threshold(np.arange(needed), np.ones(needed, bool), 0.05, 0.01).bound <= 0.05
+
+
+def test_an_increasing_map_changes_only_the_threshold():
+    z, correct = sample(1000, gap=2.0)
+    a, b = (statistics.guaranteed_threshold(f(z), correct, 0.1, 0.01) for f in (np.asarray, np.exp))
+    assert (a.kept, a.errors, a.bound) == (b.kept, b.errors, b.bound)
+    assert b.threshold == pytest.approx(np.exp(a.threshold))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda z, o: statistics.delong(z, o, level=1.0), "level must lie"),
+        (lambda z, o: statistics.guaranteed_threshold(z, o, 0.0), "max_risk must lie"),
+        (lambda z, o: statistics.guaranteed_threshold(z, o, 0.1, 1.0), "delta must lie"),
+        (lambda z, o: statistics.guaranteed_threshold(z * np.nan, o, 0.1), "NaN in 300"),
+        (lambda z, o: statistics.delong(z[:5], o), "one length"),
+        (lambda z, o: statistics.clopper_pearson(3, 2), "0 <= count <= n"),
+        (lambda z, o: statistics.rate_intervals(z, o, np.nan), "threshold is NaN"),
+        (lambda z, o: statistics.delong(z[None, None], o), r"\(S, N\)"),
+    ],
+)
+def test_bad_input_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(*sample())
