@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp
 from sklearn.covariance import LedoitWolf
+from sklearn.metrics import pairwise_distances_argmin_min
 from sklearn.neighbors import NearestNeighbors
 
 from . import losses, metrics
@@ -174,8 +175,8 @@ def mahalanobis(part: Observed, _, reference: Observed) -> NDArray:
     The covariance is shrunk by Ledoit and Wolf's rule, so that it can be inverted; at most `REFERENCE` samples.
     """
     means, whiten = _class_normals(reference)
-    x = part.features.astype(np.float64) @ whiten  # (N, d)
-    return -np.stack([((x - mean) ** 2).sum(1) for mean in means @ whiten]).min(0)
+    _, squared = pairwise_distances_argmin_min(part.features @ whiten, means @ whiten, metric="sqeuclidean")
+    return -squared
 
 
 # --- From further passes ---
