@@ -156,6 +156,8 @@ def test_findings_are_computed_from_the_comparisons(study):
     assert "Of 1 comparisons of oracles with MCP" in sentences[1]
     assert sentences[1].endswith("below 0 in 0 and above 0 in 1.")
     assert sentences[2].endswith("below 0 in 0 and above 0 in 0.")
+    twice = pd.concat([compared(), compared().assign(pair="vit-rsn")])  # another oracle, the same classifier
+    assert "Of 1 comparisons of the classifier's other scores" in tables.findings(twice, study)[2]
     assert sentences[-1] == "SS: AUC 91.0 to 91.0, TPR 85.0 to 85.0, TNR 40.0 to 40.0."
     assert tables.findings(compared().query("arm == 'mcp'"), study) == ["There is no pair with an oracle and an AUC."]
 

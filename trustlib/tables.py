@@ -100,7 +100,7 @@ def against_mcp(compared: pd.DataFrame, scale: float = 100) -> Styler:
         columns[less] = _with_interval(part, ("difference", "difference_low", "difference_high"), scale, sign="+")
         bold[less] = (part["difference_low"] > 0) | (part["difference_high"] < 0)
         if metric == "auroc":
-            columns["p"] = [MISSING if np.isnan(p) else f"{p:.2g}" for p in part["p_holm"]]
+            columns["p"] = [_p_value(p) for p in part["p_holm"]]
     text = pd.DataFrame(columns, index=order)
     marked = pd.DataFrame({name: bold.get(name, False) for name in text}, index=order)
     return plain(text.style.apply(lambda _: _bold(marked), axis=None))
@@ -164,6 +164,8 @@ def findings(compared: pd.DataFrame, study: Study) -> list[str]:
     others = [name for name in auc if name not in oracles]
     for what, names in (("oracles", list(oracles)), ("the classifier's other scores", others)):
         rows = compared[compared["metric"].eq("auroc") & compared["arm"].isin(names)].dropna(subset="difference")
+        if names is others:  # pairs with one classifier share them
+            rows = rows.assign(classifier=rows["pair"].str.split("-").str[1]).drop_duplicates(["arm", "classifier"])
         if len(rows):
             below, above = (rows["difference_high"] < 0).sum(), (rows["difference_low"] > 0).sum()
             sentences.append(
@@ -217,6 +219,10 @@ def _with_interval(frame: pd.DataFrame, columns: tuple[str, str, str], scale: fl
         text = MISSING if np.isnan(value) else f"{value:{sign}.2f}"
         cells.append(text if np.isnan(low) else f"{text} [{low:{sign}.2f}, {high:{sign}.2f}]")
     return pd.Series(cells, frame.index, dtype=object)
+
+
+def _p_value(p: float) -> str:
+    return MISSING if np.isnan(p) else f"{p:.2g}" if p >= 1e-4 else "< 0.0001"
 
 
 def _cell(mean: float, deviation: float, digits: int = 2) -> str:
