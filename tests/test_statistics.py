@@ -47,7 +47,31 @@ def test_a_paired_difference_agrees_with_all_pairs():
     assert found.p == pytest.approx(2 * stats.norm.sf(abs(found.difference / error)))
 
 
-def test_a_worked_example():
+# Subarachnoid haemorrhage, 113 patients: poor outcome, WFNS grade, protein S100B in 0.01 ug/l. Turck et al. 2010,
+# the example data of pROC (Robin et al. 2011, BMC Bioinformatics 12:77).
+POOR = (
+    "00001101001011001011101000000000100110110000000001100010001010011101101111000110100000010000000000001111110001000"
+)
+WFNS = (
+    "11113254125255125225211112121134214541425511241125521251222151125214524414121421232421451154221113125225552445111"
+)
+S100B = """13 14 10 4 13 10 47 16 18 10 12 10 44 71 4 8 49 4 7 33 9 9 7 11 7 17 7 11 13 19 5 16 41 14 34 35 48 9 96 25
+50 46 16 7 43 45 11 8 9 86 52 8 6 13 207 10 14 15 7 6 77 5 9 30 3 9 4 23 70 9 27 71 8 26 8 16 9 13 10 8 11 33 11 28 7 10
+32 22 7 5 24 38 10 15 8 14 10 7 4 19 56 14 58 32 82 74 15 47 17 44 15 50 48"""
+
+
+def test_a_published_example():
+    # pROC's roc.test of the two: AUC 0.8236789 and 0.7313686, Z = 2.209, p = 0.02718
+    poor, grade = (np.array(list(text), int) for text in (POOR, WFNS))
+    protein = np.array(S100B.split(), int)
+    assert statistics.delong(grade, poor).auroc == pytest.approx(0.8236789, abs=5e-8)
+    assert statistics.delong(protein, poor).auroc == pytest.approx(0.7313686, abs=5e-8)
+    found = statistics.delong_difference(grade, protein, poor)
+    assert found.z == pytest.approx(2.209, abs=5e-4)
+    assert found.p == pytest.approx(0.02718, abs=5e-6)
+
+
+def test_an_example_by_hand():
     # Four right predictions 4, 3, 2, 1 + 1/2 and two wrong ones, 2.5 and 0, by hand: of the 8 pairs 6 are in order.
     # Right components: 1, 1, 1/2, 1/2; wrong ones: 1/2, 1. Variances 1/12 / 4 and 1/8 / 2.
     area = statistics.delong([4, 3, 2, 1.5, 2.5, 0], [True] * 4 + [False] * 2)
