@@ -187,6 +187,46 @@ def test_ties_are_kept_or_left_together():
     assert found.kept in (200, 400)
 
 
+def test_ties_at_the_top_hide_no_threshold_below_them():
+    everything = statistics.guaranteed_threshold(np.zeros(300), np.ones(300, bool), 0.1)
+    assert (everything.threshold, everything.coverage) == (-np.inf, 1)
+    saturated = np.r_[np.ones(700), np.linspace(0, 0.5, 300)]
+    assert statistics.guaranteed_threshold(saturated, np.ones(1000, bool), 0.1).coverage == 1
+    assert statistics.guaranteed_threshold(saturated, saturated == 1, 0.1).kept >= 700
+
+
+def test_what_is_kept_lies_above_the_threshold_at_minus_infinity_too():
+    z = np.r_[np.linspace(0, 1, 200), np.full(100, -np.inf)]
+    found = statistics.guaranteed_threshold(z, np.ones(300, bool), 0.1)
+    assert (found.kept, found.threshold) == ((z > found.threshold).sum(), -np.inf) == (200, -np.inf)
+
+
+def test_the_guarantee_holds_with_ties():
+    rng = np.random.default_rng(8)
+    broken, found = 0, 0
+    for _ in range(2000):
+        z = rng.integers(10, size=300) / 10
+        guarantee = statistics.guaranteed_threshold(z, rng.random(300) > (1 - z) / 2, 0.2, 0.3)
+        above = np.arange(10)[np.arange(10) / 10 > guarantee.threshold] / 10
+        found += guarantee.found
+        broken += guarantee.found and ((1 - above) / 2).mean() > 0.2 + 1e-12
+    assert broken / 2000 <= 0.3
+    assert found > 1500
+
+
+def test_the_search_computes_no_more_bounds_than_it_shares_delta_among(monkeypatch):
+    rng = np.random.default_rng(6)
+    made = []
+    monkeypatch.setattr(statistics, "_upper", lambda *_: made.append(1) or float(rng.random() < 0.5))
+    for n in (2, 3, 4, 5, 8, 9, 16, 17, 64, 65):
+        counts = []
+        for _ in range(200):
+            made.clear()
+            steps = statistics.guaranteed_threshold(np.arange(n), np.ones(n, bool), 0.9, 0.9).steps
+            counts.append(len(made))
+        assert max(counts) == steps == ceil(log2(n))
+
+
 def test_no_threshold_qualifies_is_said_plainly():
     rng = np.random.default_rng(6)
     found = statistics.guaranteed_threshold(rng.random(500), rng.random(500) < 0.5, 0.05, 0.01)

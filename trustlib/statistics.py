@@ -58,7 +58,7 @@ class Guarantee:
 
     threshold : a prediction is kept when its confidence is above it; -inf keeps all, inf (none found) keeps nothing
     coverage, risk : share of the test samples kept, share of errors among those, both in [0, 1]; risk is NaN for none
-    bound : the true risk is at most this, but for a chance of `delta`; at most `max_risk`, NaN for none
+    bound : exact upper bound of the true risk of this set, at delta / steps; at most `max_risk`, NaN for none
     found : whether a threshold qualifies
     kept, errors, n : the counts behind it
     max_risk, delta : what was asked for
@@ -86,7 +86,7 @@ class Guarantee:
         return (
             f"Keep a prediction when its confidence is above {self.threshold:.6g}: that keeps {self.coverage:.2%} of "
             f"these {self.n:,} predictions with {self.risk:.2%} errors, and on new data like them the share of errors "
-            f"is at most {self.bound:.2%} with probability {1 - self.delta:g}."
+            f"is at most {self.max_risk:.2%} with probability {1 - self.delta:g} (bound {self.bound:.2%})."
         )
 
 
@@ -303,14 +303,16 @@ def guaranteed_threshold(confidence: ArrayLike, correct: ArrayLike, max_risk: fl
 
     - Kept are the predictions *above* the next confidence, not from their own lowest up: given that next one, they
       are independent draws from all predictions above it, which the lowest of their own is not. Predictions that tie
-      with it are left out, together; ties therefore shrink a set and need no other care.
-    - A set so small that it could not pass without a single error is not looked at, nor is a set of one. That leaves
-      at most n - 1 sets, n outcomes of the search, and k = ceil(log2 n) bounds, a number known beforehand.
+      with it are left out, together. Where that leaves a set too small to pass, it is widened and no bound computed.
+    - The search goes over ranks m = 1..n, which tied confidences share, and leaves out m = 1 and every m at which not
+      even a set without an error could pass. That is at most n - 1 ranks, n outcomes, and so k = ceil(log2 n) bounds,
+      full coverage included; k is known beforehand, as a number of distinct confidences is not.
 
     Which sets the search looks at depends on the labels, so that k bounds are not all it could compute. Sharing delta
     among k is enough when the true risk does not fall as more is kept: as long as no set that is too risky has passed,
     the search comes only to too-risky sets that lie on one path of k, and that path does not depend on labels. The
-    paper's Theorem 3.2 passes over this. For a score worse than chance somewhere it is an approximation.
+    paper's Theorem 3.2 passes over this; for a score whose risk does fall, 1 - delta is an approximation. What is shown
+    so is a risk of at most `max_risk`: `bound` is that of the chosen set by itself.
 
     Parameters
     ----------
@@ -350,15 +352,18 @@ def guaranteed_threshold(confidence: ArrayLike, correct: ArrayLike, max_risk: fl
     # the blocks of ties strictly above each rank: rank m, 1-based, keeps the blocks that end at or before m
     kept = np.concatenate(([0], (ranking.right + ranking.wrong).cumsum()))
     errors = np.concatenate(([0], ranking.wrong.cumsum()))
-    passed, failed, block, bound = fewest - 1, n + 1, 0, nan  # ranks; neither end is looked at
-    while failed - passed > 1:
-        rank = (passed + failed) // 2
+    if ranking.threshold[-1] == -inf:  # nothing is below it: no threshold keeps these
+        kept, errors = kept[:-1], errors[:-1]
+    narrow, wide, block, bound = fewest - 1, n + 1, 0, nan  # ranks; neither end is looked at
+    while wide - narrow > 1:
+        rank = (narrow + wide) // 2
         at = np.searchsorted(kept, rank, "right") - 1
-        upper = _upper(int(errors[at]), int(kept[at]), delta / steps)
-        if upper <= max_risk:
-            passed, block, bound = rank, at, upper
+        if kept[at] < fewest:  # ties left too few, whatever their labels
+            narrow = rank
+        elif (upper := _upper(int(errors[at]), int(kept[at]), delta / steps)) <= max_risk:
+            narrow, block, bound = rank, at, upper
         else:
-            failed = rank
+            wide = rank
     k, e = int(kept[block]), int(errors[block])
     threshold = np.concatenate((ranking.threshold, [-inf]))[block] if block else inf
     return Guarantee(
