@@ -110,7 +110,7 @@ def max_logit(part: Observed, *_) -> NDArray:
 
 
 def energy(part: Observed, *_) -> NDArray:
-    """Negative free energy, log sum exp of the logits (Liu et al. 2020, Eq. 4 at temperature 1)."""
+    """Negative free energy, log sum exp of the logits (Liu et al. 2020, at temperature 1)."""
     return logsumexp(part.logits.astype(np.float64), axis=1)
 
 
@@ -124,13 +124,13 @@ def p_norm(part: Observed, fit: Observed, *_) -> NDArray:
 
 
 def doctor(part: Observed, *_) -> NDArray:
-    """log g - log(1 - g), g the sum of squared probabilities: the order of D_alpha (Granese et al. 2021, Eq. 10)."""
+    """log g - log(1 - g), g the sum of squared probabilities: the order of D_alpha (Granese et al. 2021)."""
     log_p = _log_p(part.logits)
     return logsumexp(2 * log_p, axis=1) - logsumexp(log_p + _log_not(log_p), axis=1)
 
 
 def gen(part: Observed, *_) -> NDArray:
-    """Minus the sum of (p (1 - p))^0.1 over at most the 100 most probable classes (Liu, Lochman, Zach 2023, Eq. 3)."""
+    """Minus the sum of (p (1 - p))^0.1 over at most the 100 most probable classes (Liu, Lochman and Zach 2023)."""
     log_p = _log_p(part.logits)
     terms = np.exp(GEN_GAMMA * (log_p + _log_not(log_p)))
     top = np.argsort(-log_p, axis=1)[:, :GEN_CLASSES]
@@ -141,7 +141,7 @@ def gen(part: Observed, *_) -> NDArray:
 
 
 def trust_score(part: Observed, _, reference: Observed) -> NDArray:
-    """log of the distance to the nearest other class over that to the predicted class (Jiang et al. 2018, Alg. 2).
+    """log of the distance to the nearest other class over that to the predicted class (Jiang et al. 2018).
 
     Nearest training samples by label, unfiltered (alpha 0), as ConfidNet runs it; at most `REFERENCE` of them.
     """
@@ -170,7 +170,7 @@ def knn(part: Observed, _, reference: Observed, k: int = NEIGHBOUR) -> NDArray:
 
 
 def mahalanobis(part: Observed, _, reference: Observed) -> NDArray:
-    """Minus the squared Mahalanobis distance to the nearest class mean, one covariance (Lee et al. 2018, Eq. 2).
+    """Minus the squared Mahalanobis distance to the nearest class mean, one covariance (Lee et al. 2018).
 
     The covariance is shrunk by Ledoit and Wolf's rule, so that it can be inverted; at most `REFERENCE` samples.
     """
