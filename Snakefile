@@ -1,5 +1,5 @@
 # The graph of a study: one rule a notebook, run by papermill. `make report` calls it; by hand:
-#   snakemake --workflow-profile profiles/default --cores 2 --config study=digits
+#   snakemake --workflow-profile profiles/default --cores 2 --config study=digits audit="rate labels"
 #
 # A job's output is its manifest, written last. What it trained lies in files of its own, which Snakemake does not
 # know and so does not delete: a job that runs again makes only what is missing or stale (trustlib.runs.cached).
@@ -9,7 +9,7 @@
 import sys
 from types import SimpleNamespace
 
-from trustlib import experiments, runs
+from trustlib import controls, experiments, runs
 from trustlib.provenance import job_digest
 from trustlib.study import load_study, study_path
 
@@ -23,13 +23,18 @@ def job_path(name):
 
 
 JOBS = [f"{kind}-{name}" for kind in ("classifier", "confidence") for name in plan.networks]
-JOBS += [f"oracles-{pair}" for pair in plan.pairs] + ["report"]
+JOBS += [f"oracles-{pair}" for pair in plan.pairs]
 # A job is done when all its trainings are, whatever its manifest says: made with today's settings and source.
-for row in experiments.trainings(plan):
-    if row["status"] != "done":
+for row in experiments.trainings(plan) + controls.trainings(plan):
+    if row["status"] not in ("done", "diverged"):
         job_path(row["job"]).unlink(missing_ok=True)
 
-NUMBER = {name: f"[{i}/{len(JOBS)}] {name}" for i, name in enumerate(JOBS, 1)}
+# The report shows the controls that have been run, and waits for those that are asked for.
+ASKED = [plan.control(name) and name for name in str(config.get("audit") or "").split()]
+CONTROLS = [f"control-{name}" for name in plan.audit.controls if name in ASKED or job_path(f"control-{name}").exists()]
+JOBS += CONTROLS
+
+NUMBER = {name: f"[{i}/{len(JOBS) + 1}] {name}" for i, name in enumerate([*JOBS, "report"], 1)}
 
 PAPERMILL = (
     f"OMP_NUM_THREADS={plan.threads} profiles/job.sh '{{params.name}}' {{log.text}} papermill -k python3 --no-progress-bar"
@@ -42,7 +47,7 @@ REPORT = (
 
 rule report:
     input:
-        [job_path(name) for name in JOBS[:-1]],
+        [job_path(name) for name in JOBS],
         study_path(STUDY),
         "trustlib/report.html.j2",
         "trustlib/trustlib.mplstyle",
@@ -54,7 +59,7 @@ rule report:
         text=RUN / "notebooks/report.log",
     params:
         name=NUMBER["report"],
-        code=job_digest("06_report", ["calibration", "confidence", "experiments", "figures", "metrics", "report", "resampling", "statistics", "tables"]),
+        code=job_digest("06_report", ["calibration", "confidence", "evaluation", "experiments", "figures", "metrics", "report", "resampling", "statistics", "tables"]),
     shell:
         REPORT
 
@@ -103,9 +108,24 @@ rule oracles:
         PAPERMILL + " notebooks/02_train_oracles.ipynb {log.notebook} -p study {STUDY} -p pair {wildcards.pair}"
 
 
+rule control:
+    input:
+        ancient("notebooks/05_controls.ipynb"),
+        [job_path(f"classifier-{name}") for name in plan.networks],
+    output:
+        job_path("control-{control}"),
+    log:
+        notebook=RUN / "notebooks/control-{control}.ipynb",
+        text=RUN / "notebooks/control-{control}.log",
+    params:
+        name=lambda wildcards: NUMBER[f"control-{wildcards.control}"],
+    shell:
+        PAPERMILL + " notebooks/05_controls.ipynb {log.notebook} -p study {STUDY} -p control {wildcards.control}"
+
+
 onerror:
     # A job failed, and so the report's rule did not run: report what there is all the same.
-    if not all(job_path(name).exists() for name in JOBS[:-1]):
+    if not all(job_path(name).exists() for name in JOBS):
         log_files = SimpleNamespace(notebook=RUN / "notebooks/report.ipynb", text=RUN / "notebooks/report.log")
         log_files.text.parent.mkdir(parents=True, exist_ok=True)
         shell(REPORT, log=log_files, output=RUN / "report.html", params=SimpleNamespace(name=NUMBER["report"]))

@@ -98,7 +98,7 @@ def test_the_papers_table_has_mean_and_deviation_and_the_best_in_bold(study):
 
 
 def compared():
-    """What `experiments.compare` gives of the same: differences from MCP, one beyond its interval."""
+    """What `evaluation.compare` gives of the same: differences from MCP, one beyond its interval."""
     rows = []
     for arm, auroc, half, difference in (
         ("mcp", 0.80, 0.02, np.nan),

@@ -92,7 +92,7 @@ def test_seeds_and_images_are_crossed(seeds):
         images, trainings = 0.02 * rng.normal(), 0.03 * rng.normal(size=seeds)
         estimate = 0.8 + images + trainings
         samples = estimate + 0.02 * rng.normal(size=(400, 1))
-        _, low, high, count = resampling._crossed(estimate, samples, 0.95)
+        _, low, high, count = resampling.crossed(estimate, samples, 0.95)
         assert count == seeds
         covered += low <= 0.8 <= high
         naive += estimate.min() <= 0.8 <= estimate.max()
@@ -103,10 +103,10 @@ def test_seeds_and_images_are_crossed(seeds):
 def test_the_interval_over_seeds_is_the_formula():
     estimate = np.array([0.7, 0.8, 0.9])
     samples = estimate + np.linspace(-0.1, 0.1, 2001)[:, None]
-    mean, low, high, _ = resampling._crossed(estimate, samples, 0.95)
+    mean, low, high, _ = resampling.crossed(estimate, samples, 0.95)
     half = np.sqrt(0.095**2 + (stats.t.ppf(0.975, 2) * 0.1) ** 2 / 3)
     assert (mean, low, high) == pytest.approx((0.8, 0.8 - half, 0.8 + half))
-    one = resampling._crossed(estimate[:1], samples[:, :1], 0.95)
+    one = resampling.crossed(estimate[:1], samples[:, :1], 0.95)
     assert one == pytest.approx((0.7, 0.605, 0.795, 1))
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from trustlib import data, experiments, losses, oracle, provenance, runs, training
+from trustlib import data, evaluation, experiments, losses, oracle, provenance, runs, training
 from trustlib.study import load_study
 
 
@@ -187,7 +187,7 @@ def test_the_classifier_is_cached_as_the_oracles_need_it_and_does_not_run_again(
 def test_evaluate_has_mcp_first_and_one_row_a_training(tiny):
     for arm in tiny.arms:
         experiments.train_oracle(tiny, "rsn-rsn", arm, 1, quiet)
-    frame = experiments.evaluate(tiny)
+    frame = evaluation.evaluate(tiny)
     assert list(zip(frame["arm"], frame["seed"], strict=True)) == [("mcp", 0), ("ce", 1), ("ss", 1)]
     assert frame["accuracy"].nunique() == 1
     assert {row["status"] for row in experiments.trainings(tiny)} == {"done", "not run"}
@@ -216,13 +216,13 @@ def test_the_scores_of_a_classifier_are_made_once_and_are_rows_before_the_oracle
     assert "no passes" in manifest["missing"]["mc_dropout_probs"]
     monkeypatch.setattr(experiments, "_observed", None)  # computing again would now fail
     assert experiments.score_classifier(tiny, "rsn", quiet) == manifest
-    correct, scores = experiments.confidences(tiny, "rsn-rsn")
+    correct, scores = evaluation.confidences(tiny, "rsn-rsn")
     assert next(iter(scores)) == ("mcp", 0)
     assert ("energy", 0) in scores
     odds = runs.read_tensors(runs.confidence_path(tiny, "rsn"), "test.")["mcp"].numpy()
     p = scores["mcp", 0]
     np.testing.assert_allclose(odds, np.log(p / (1 - p)), rtol=1e-5)
-    frame = experiments.evaluate(tiny).set_index("arm")
+    frame = evaluation.evaluate(tiny).set_index("arm")
     assert np.isnan(frame.loc["energy", "tnr"])  # it has no threshold of its own
     assert frame.loc["temperature", "tpr"] >= 0
     assert len(correct) == 1000
@@ -245,18 +245,18 @@ def test_a_comparison_is_made_once_and_follows_its_scores(tiny, monkeypatch):
     for arm in tiny.arms:
         for seed in tiny.seeds:
             experiments.train_oracle(tiny, "rsn-rsn", arm, seed, quiet)
-    monkeypatch.setattr(experiments, "RESAMPLES", 50)
-    frame = experiments.compare(tiny, "rsn-rsn")
+    monkeypatch.setattr(evaluation, "RESAMPLES", 50)
+    frame = evaluation.compare(tiny, "rsn-rsn")
     auroc = frame[frame["metric"] == "auroc"].set_index("arm")
-    scores = experiments.evaluate(tiny)
+    scores = evaluation.evaluate(tiny)
     for arm, mean in scores.groupby("arm")["auroc"].mean().items():
         assert auroc.loc[arm, "estimate"] == pytest.approx(mean)
     assert auroc.loc["ss", "difference"] == pytest.approx(auroc.loc["ss", "estimate"] - auroc.loc["mcp", "estimate"])
     assert np.isnan(auroc.loc["mcp", ["difference", "p", "p_holm"]].astype(float)).all()
     assert auroc.loc["ss", "p_holm"] >= auroc.loc["ss", "p"]
-    monkeypatch.setattr(experiments.resampling, "bootstrap", None)  # computing again would now fail
-    pd.testing.assert_frame_equal(experiments.compare(tiny, "rsn-rsn"), frame)
-    points = experiments.operating_points(tiny, "rsn-rsn", max_risk=0.5)
+    monkeypatch.setattr(evaluation.resampling, "_draw", None)  # computing again would now fail
+    pd.testing.assert_frame_equal(evaluation.compare(tiny, "rsn-rsn"), frame)
+    points = evaluation.operating_points(tiny, "rsn-rsn", max_risk=0.5)
     assert list(points.index) == ["mcp", "ce", "ss"]
     assert (points["tnr_low"] <= points["tnr"]).all()
     assert (points["guaranteed"] <= points["coverage"]).all()
@@ -298,9 +298,9 @@ def test_publish_copies_report_tables_and_scores_but_no_weights(tiny, monkeypatc
 
 def test_what_was_made_with_other_settings_counts_as_not_run(write_study, tiny):
     experiments.train_oracle(tiny, "rsn-rsn", "ce", 0, quiet)
-    assert set(experiments.confidences(tiny, "rsn-rsn")[1]) == {("mcp", 0), ("ce", 0)}
+    assert set(evaluation.confidences(tiny, "rsn-rsn")[1]) == {("mcp", 0), ("ce", 0)}
     changed = load_study(write_study(oracle=tiny.oracle.model_dump() | {"rate": 2e-3}))
-    assert set(experiments.confidences(changed, "rsn-rsn")[1]) == {("mcp", 0)}
+    assert set(evaluation.confidences(changed, "rsn-rsn")[1]) == {("mcp", 0)}
     assert [row["status"] for row in experiments.trainings(changed)] == ["done", "not run"] + 4 * ["not run"]
     other_classifier = load_study(write_study(classifier_seeds=[1]))
-    assert experiments.evaluate(other_classifier).empty
+    assert evaluation.evaluate(other_classifier).empty

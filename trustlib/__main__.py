@@ -1,4 +1,4 @@
-"""Commands for the Makefile and the Snakefile: ``python -m trustlib check|render|publish ...``."""
+"""Commands for the Makefile and the Snakefile: ``python -m trustlib check|controls|render|publish ...``."""
 
 import argparse
 import sys
@@ -10,7 +10,8 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="read a study's YAML and its data; say what is wrong")
     publish = commands.add_parser("publish", help="copy a finished study's results to results/STUDY")
-    for command in (check, publish):
+    listing = commands.add_parser("controls", help="the names of a study's controls, in one line")
+    for command in (check, listing, publish):
         command.add_argument("study", help="a name in studies/, or the path of a YAML file")
     render = commands.add_parser("render", help="turn an executed notebook into one HTML file")
     render.add_argument("notebook", type=Path)
@@ -29,7 +30,9 @@ def main() -> int:
 
     try:
         study = load_study(args.study)
-        if args.command == "check":
+        if args.command == "controls":
+            print(*study.audit.controls)
+        elif args.command == "check":
             print(f"study {study.name}: data from {data.load(study.dataset).source}")
         else:
             from . import experiments

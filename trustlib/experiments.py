@@ -1,24 +1,20 @@
 """What a study makes, each once and then read from its file: `train_classifier`, `score_classifier`, `train_oracle`.
 
 A notebook calls them for what it needs; whatever is there already is not made again. After them nothing needs a
-model: `confidences` gives every confidence of a pair as arrays, `evaluate` their metrics, `compare` the intervals.
+model, see `trustlib.evaluation`.
 """
 
-import hashlib
 import time
 from collections.abc import Callable
 from functools import lru_cache, partial
 from itertools import product
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
-from scipy.special import expit, logit
 from torch import Tensor, nn
 
-from . import calibration, confidence, data, losses, metrics, oracle, released, resampling, runs, statistics, training
+from . import confidence, data, losses, oracle, released, runs, training
 from .provenance import digest, processor, source_digest
 from .study import Arm, Study
 
@@ -36,6 +32,7 @@ def train_classifier(study: Study, name: str, log: Log = print, seed: int | None
       float64 (V, N), the maximum class probability (float32 would tie what is close to 1); ``train.logits`` (N, K)
       and penultimate ``train.features`` (N, d) of the image as it is
     - ``heldout.*`` and ``test.*``: the same of the image as it is, (N,), (N, K) and (N, d)
+    - ``views.heldout`` bool (V, N), correct on every view of the held-out part
     """
     images, device = _setup(study)
     network = study.network(name)
@@ -43,13 +40,7 @@ def train_classifier(study: Study, name: str, log: Log = print, seed: int | None
 
     def make() -> tuple[dict[str, Tensor], dict]:
         log(f"classifier {name}, seed {seed}: {network.model}, {len(images.labels['train']):,} images")
-        torch.manual_seed(seed)  # the initial weights
-        net = oracle.build_backbone(network.model, network.args).to(device)
-        history = training.train(
-            net, images, images.labels["train"], _classification_loss,
-            flip=study.flip, seed=seed, log=log, **network.training.model_dump(),
-        )  # fmt: skip
-        net.eval()
+        net, history = _fit_classifier(study, name, images, device, seed, log)
         tensors = {f"weights.{key}": tensor for key, tensor in net.state_dict().items()}
         views = [_observe(net, images, "train", flip) for flip in _flips(study)]
         for key in ("correct", "p_true", "mcp"):
@@ -57,11 +48,33 @@ def train_classifier(study: Study, name: str, log: Log = print, seed: int | None
         tensors |= {f"train.{key}": views[0][key] for key in ("logits", "features")}
         for part in ("heldout", "test"):
             tensors |= {f"{part}.{key}": tensor for key, tensor in _observe(net, images, part, False).items()}
+        seen = [_observe(net, images, "heldout", flip)["correct"] for flip in _flips(study)]
+        tensors["views.heldout"] = torch.stack(seen)  # (V, N): an oracle may learn from them
         accuracy = {part: tensors[f"{part}.correct"].float().mean().item() for part in ("train", "heldout")}
         log(f"classifier {name}: accuracy {accuracy['train']:.2%} train, {accuracy['heldout']:.2%} held out")
         return tensors, {"history": history, "accuracy": accuracy, **_facts(net, device)}
 
     return runs.cached(runs.classifier_path(study, name, seed), classifier_config(study, name, seed), make)
+
+
+def cross_fit(study: Study, name: str, fold: int, log: Log = print) -> dict:
+    """Train the classifier of a study on all folds of the training part but one, and ask it about that one.
+
+    Fold k holds the training images k, k + K, k + 2 K, ... of K = ``study.audit.folds``; seed and recipe are those of
+    the classifier that is judged. In the file: ``correct`` bool (V, images of the fold). Returns its manifest.
+    """
+    images, device = _setup(study)
+    seed, folds = study.classifier_seeds[0], study.audit.folds
+
+    def make() -> tuple[dict[str, Tensor], dict]:
+        of_fold = torch.arange(len(images.labels["train"])) % folds == fold
+        net, history = _fit_classifier(study, name, images, device, seed, lambda _: None, (~of_fold).nonzero()[:, 0])
+        seen = [_observe(net, images, "train", flip)["correct"][of_fold] for flip in _flips(study)]
+        correct = torch.stack(seen)  # (V, images of the fold)
+        log(f"classifier {name} without fold {fold} of {folds}: accuracy {correct[0].float().mean():.2%} on it")
+        return {"correct": correct}, {"history": history, **_facts(net, device)}
+
+    return runs.cached(runs.fold_path(study, name, fold), fold_config(study, name, fold), make)
 
 
 def score_classifier(study: Study, name: str, log: Log = print) -> dict:
@@ -93,34 +106,48 @@ def score_classifier(study: Study, name: str, log: Log = print) -> dict:
     return runs.cached(runs.confidence_path(study, name), confidence_config(study, name), make)
 
 
-def train_oracle(study: Study, pair: str, arm: str, seed: int, log: Log = print) -> dict:
+def train_oracle(study: Study, pair: str, arm: str, seed: int, log: Log = print, *, rate: float | None = None) -> dict:
     """Train one oracle of a pair and store its weights and ``z``; return its manifest.
 
     The backbone starts from the classifier of its own kind; the head is new. The classifier that is judged does not
     run: its correctness and probabilities come from the cache. In the file: ``weights.*``, ``heldout.z`` and
     ``test.z``, float32 (N,).
+
+    Parameters
+    ----------
+    arm : of the study or of its audit. Its ``labels`` say what the oracle learns from: "train", how the classifier
+        did on its own training images; "heldout", on held-out images, but for the last ``study.audit.tuning``;
+        "crossfit", how classifiers that were not trained on them did on the training images (`cross_fit`).
+    rate : the learning rate, the study's or the arm's own by default.
+
+    Raises
+    ------
+    TrainingError : when the loss or an output is not finite.
     """
-    config = oracle_config(study, pair, arm, seed)
+    config = oracle_config(study, pair, arm, seed, rate)
     oracle_name, classifier_name = study.pair(pair)
     for name in dict.fromkeys((oracle_name, classifier_name)):
         train_classifier(study, name, log)
+    if study.arm(arm).labels == "crossfit":
+        for fold in range(study.audit.folds):
+            cross_fit(study, classifier_name, fold, log)
     images, device = _setup(study)
-    network, settings = study.networks[oracle_name], study.arms[arm]
+    network, settings = study.network(oracle_name), study.arm(arm)
 
     def make() -> tuple[dict[str, Tensor], dict]:
-        cache = runs.read_tensors(runs.classifier_path(study, classifier_name), "train.")
         torch.manual_seed(seed)  # the head's initial weights
         backbone = oracle.build_backbone(network.model, network.args)
         net = oracle.Oracle(backbone, settings.head)
         oracle.initialise(net.backbone, runs.read_tensors(runs.classifier_path(study, oracle_name), "weights."))
         net.to(device)
-        target = cache["p_true" if settings.loss == "tcp" else "correct"].to(device)  # (V, N)
-        counts = {"n_correct": int(cache["correct"].sum()), "n_wrong": int((~cache["correct"]).sum())}
-        hyper = config["arm"]["hyper"] | (counts if settings.loss == "cb" else {})
-        loss = partial(_loss_function(settings), **hyper)
+        part, among, target = _lesson(study, classifier_name, settings)
+        hyper = dict(config["arm"]["hyper"])
+        if settings.loss == "cb":
+            hyper |= {"n_correct": int(target.sum()), "n_wrong": int((~target).sum())}
         history = training.train(
-            net, images, target, loss, flip=study.flip, seed=seed, log=lambda _: None, **study.oracle.model_dump()
-        )
+            net, images, target.to(device), partial(_loss_function(settings), **hyper), flip=study.flip, part=part,
+            among=among, seed=seed, log=lambda _: None, **study.recipe(arm, rate).model_dump(),
+        )  # fmt: skip
         net.eval()
         tensors = {f"weights.{key}": tensor for key, tensor in net.state_dict().items()}
         for part in ("heldout", "test"):
@@ -130,10 +157,10 @@ def train_oracle(study: Study, pair: str, arm: str, seed: int, log: Log = print)
                     f"{(~z.isfinite()).sum()} of {len(z)} outputs on the {part} part are not finite"
                 )
             tensors[f"{part}.z"] = z
-        log(f"{pair} {arm} seed {seed}: loss {history[-1]['loss']:.4f}, {sum(h['seconds'] for h in history):.1f} s")
+        log(f"{runs.oracle_name(study, pair, arm, seed, rate)}: loss {history[-1]['loss']:.4f}")
         return tensors, {"history": history, **_facts(net, device)}
 
-    return runs.cached(runs.oracle_path(study, pair, arm, seed), config, make)
+    return runs.cached(runs.oracle_path(study, pair, arm, seed, rate), config, make)
 
 
 def classifier_config(study: Study, name: str, seed: int | None = None) -> dict:
@@ -158,18 +185,34 @@ def confidence_config(study: Study, name: str) -> dict:
     }
 
 
-def oracle_config(study: Study, pair: str, arm: str, seed: int) -> dict:
+def fold_config(study: Study, name: str, fold: int) -> dict:
+    """All that the labels of one fold depend on; its digest is the key of their file."""
+    return classifier_config(study, name) | {
+        "kind": "fold",
+        "fold": [fold, study.audit.folds],
+        "source": source_digest(cross_fit, data.DATASETS[study.dataset]),
+    }
+
+
+def oracle_config(study: Study, pair: str, arm: str, seed: int, rate: float | None = None) -> dict:
     """All that an oracle depends on; its digest is the key of its file."""
-    own, judged = (digest(classifier_config(study, name)) for name in study.pair(pair))
-    (arm,) = study.chosen_arms([arm])
-    settings = study.arms[arm]
-    slopes = study.networks[study.pair(pair)[0]].steep_slope.model_dump() if settings.loss == "ss" else {}
+    oracle_name, classifier_name = study.pair(pair)
+    settings = study.arm(arm)
+    slopes = study.network(oracle_name).steep_slope.model_dump() if settings.loss == "ss" else {}
+    labels = {
+        "train": [],
+        "heldout": [study.audit and study.audit.tuning],
+        "crossfit": [
+            digest(fold_config(study, classifier_name, k)) for k in range(study.audit.folds if study.audit else 0)
+        ],
+    }
     return {
         "kind": "oracle",
-        "own": own,
-        "judged": judged,
-        "training": study.oracle.model_dump(),
-        "arm": settings.model_dump(exclude={"label"}) | {"hyper": slopes | settings.hyper},
+        "own": digest(classifier_config(study, oracle_name)),
+        "judged": digest(classifier_config(study, classifier_name)),
+        "training": study.recipe(arm, rate).model_dump(),
+        "arm": settings.model_dump(exclude={"label", "training"}) | {"hyper": slopes | settings.hyper},
+        "labels": labels[settings.labels],
         "seed": seed,
         **_shared_config(study),
         "source": source_digest(train_oracle, data.DATASETS[study.dataset], _loss_function(settings)),
@@ -177,7 +220,7 @@ def oracle_config(study: Study, pair: str, arm: str, seed: int) -> dict:
 
 
 def trainings(study: Study) -> list[dict]:
-    """All that the study plans to make, classifiers first.
+    """All that the study plans to make but for its audit (`trustlib.controls.trainings`), classifiers first.
 
     Returns
     -------
@@ -200,170 +243,6 @@ def trainings(study: Study) -> list[dict]:
         row = {"kind": "oracle", "run": f"{pair}/{arm}/seed{seed}", "job": f"oracles-{pair}", "path": path}
         rows.append(row | runs.status(path, config))
     return rows
-
-
-def confidences(
-    study: Study, pair: str, part: str = "test"
-) -> tuple[NDArray[np.bool_], dict[tuple[str, int], NDArray]]:
-    """Every confidence of a pair that exists.
-
-    Returns
-    -------
-    correct : bool (N,), of the pair's classifier.
-    scores : (name, seed) -> float (N,); the scores of the classifier itself first, with seed 0, ("mcp", 0) the first of
-        all; then the oracles, an arm and its seed each. What is not made, failed, or was made with other settings is
-        not there.
-    """
-    _, classifier_name = study.pair(pair)
-    cache = runs.read_tensors(runs.classifier_path(study, classifier_name), f"{part}.")
-    scores = {("mcp", 0): cache["mcp"].numpy()}
-    path = runs.confidence_path(study, classifier_name)
-    if runs.current(path, confidence_config(study, classifier_name)):
-        found = runs.read_tensors(path, f"{part}.")
-        scores |= {(key, 0): found[key].numpy() for key in confidence.SCORES if key in found and key != "mcp"}
-    for arm in study.arms:
-        for seed in study.seeds:
-            path = runs.oracle_path(study, pair, arm, seed)
-            if runs.current(path, oracle_config(study, pair, arm, seed)):
-                scores[arm, seed] = runs.read_tensors(path, f"{part}.")["z"].numpy()
-    return cache["correct"].numpy(), scores
-
-
-def first_seed(study: Study, pair: str, part: str = "test") -> tuple[NDArray[np.bool_], dict[str, NDArray]]:
-    """As `confidences`, MCP and the oracles of the first seed only: (correct, arm -> float (N,)). What figures show."""
-    correct, scores = confidences(study, pair, part)
-    shown = {("mcp", 0)} | {(arm, study.seeds[0]) for arm in study.arms}
-    return correct, {arm: score for (arm, seed), score in scores.items() if (arm, seed) in shown}
-
-
-def evaluate(study: Study, pairs: list[str] | None = None, part: str = "test") -> pd.DataFrame:
-    """Every metric of every confidence that exists: one row a pair, arm and seed, fractions.
-
-    TPR and TNR are taken at z = 0, MCP's at 0.5, and are NaN for a score without a threshold of its own; ``tnr_paper``
-    is the paper's TNR, which counts TCP's true negatives at sigmoid(z) <= 1/K. Separability (nats) is that of
-    sigmoid(z), or of MCP itself; NaN for the other scores. ``*_released`` are the released code's conventions, see
-    `trustlib.released`.
-
-    Parameters
-    ----------
-    pairs : all of the study's by default; a pair without its classifier is left out.
-    part : "test" is for the final evaluation only, "heldout" for everything before it.
-    """
-    negative_tcp = logit(1 / len(data.load(study.dataset).classes))
-    rows = []
-    for pair in pairs or study.pairs:
-        _, classifier_name = study.pair(pair)
-        if not runs.current(runs.classifier_path(study, classifier_name), classifier_config(study, classifier_name)):
-            continue
-        correct, scores = confidences(study, pair, part)
-        for (arm, seed), score in scores.items():
-            threshold = threshold_of(study, arm)
-            tcp = arm in study.arms and study.arms[arm].loss == "tcp"
-            row = metrics.evaluate(score, correct, threshold=threshold)
-            row["tnr_paper"] = metrics.evaluate(score, correct, threshold=negative_tcp)["tnr"] if tcp else row["tnr"]
-            row["aupr_error_released"] = released.aupr_error(score, correct)
-            if arm == "mcp" or arm in study.arms:
-                probability = as_probability(arm, score)
-                row |= metrics.separability(probability, correct)
-                row["kl_released"] = released.average_kl(probability, correct)
-                row["fpr95_released"] = released.fpr95_scan(probability, correct)
-            if np.isnan(threshold):
-                row |= dict.fromkeys(("tpr", "tnr", "tnr_paper"), np.nan)
-            rows.append({"pair": pair, "arm": arm, "seed": seed, **row})
-    columns = ["pair", "arm", "seed", *metrics.METRICS, "tied", "tnr_paper", *metrics.SEPARABILITY]
-    return pd.DataFrame(rows, columns=[*columns, "aupr_error_released", "kl_released", "fpr95_released"])
-
-
-RESAMPLES = 2000  # of the images
-COMPARED = ("estimate", "low", "high", "seeds", "difference", "difference_low", "difference_high", "p", "p_holm")
-
-
-def compare(study: Study, pair: str) -> pd.DataFrame:
-    """Every confidence of a pair with intervals over images and seeds, and against MCP; made once for these scores.
-
-    Returns
-    -------
-    A row a score and metric: pair, arm, metric; the mean over seeds with its 95 % interval (`resampling.intervals`);
-    the difference from MCP with its interval (`resampling.difference`); for "auroc", the p-value of that difference by
-    DeLong's test, for these trained seeds, and that after Holm's correction over the pair's scores. Fractions. TPR and
-    TNR of a score without a threshold are NaN.
-    """
-    correct, by_seed = confidences(study, pair)
-    scores: dict[str, list] = {}
-    for (name, _), score in by_seed.items():
-        scores.setdefault(name, []).append(score.astype(np.float64))
-    scores = {name: np.stack(rows) for name, rows in scores.items()}  # (S, N)
-    content = hashlib.sha256(b"".join(part.tobytes() for part in (correct, *scores.values()))).hexdigest()
-    config = {
-        "kind": "comparison",
-        "scores": {name: len(rows) for name, rows in scores.items()},
-        "content": content,
-        "source": source_digest(compare),
-    }
-
-    def make() -> tuple[dict[str, Tensor], dict]:
-        thresholds = {name: threshold_of(study, name) for name in scores}
-        boot = resampling.bootstrap(scores, correct, threshold=thresholds, resamples=RESAMPLES)
-        found = resampling.intervals(boot).unstack("metric").swaplevel(axis=1)
-        tests = [statistics.delong_difference(rows, scores["mcp"], correct).p for rows in scores.values()]
-        tests = np.where(np.array(list(scores)) == "mcp", np.nan, tests)
-        values = np.full((len(scores), len(metrics.METRICS), len(COMPARED)), np.nan)
-        for i, name in enumerate(scores):
-            against = resampling.difference(boot, name, "mcp").loc[list(metrics.METRICS)]
-            values[i, :, :4] = [found.loc[name, metric][list(COMPARED[:4])] for metric in metrics.METRICS]
-            if name != "mcp":
-                values[i, :, 4:7] = against[["estimate", "low", "high"]]
-            if np.isnan(thresholds[name]):
-                values[i, [metrics.METRICS.index(m) for m in ("tpr", "tnr")]] = np.nan
-        values[:, metrics.METRICS.index("auroc"), 7:] = np.stack([tests, statistics.holm(tests)], axis=1)
-        return {"values": torch.from_numpy(values)}, {}
-
-    path = runs.comparison_path(study, pair)
-    runs.cached(path, config, make)
-    values = runs.read_tensors(path)["values"].numpy().reshape(-1, len(COMPARED))
-    index = pd.DataFrame(product([pair], scores, metrics.METRICS), columns=["pair", "arm", "metric"])
-    return pd.concat([index, pd.DataFrame(values, columns=COMPARED)], axis=1)
-
-
-def operating_points(study: Study, pair: str, *, max_risk: float = 0.05, delta: float = 0.001) -> pd.DataFrame:
-    """What the scores with a threshold of their own do there, and how many predictions they let one keep; first seed.
-
-    Returns
-    -------
-    A row a score (index): tpr, tnr, with exact 95 % intervals (_low, _high); tnr95, TNR where TPR is 95 %;
-    coverage, the largest with a risk of at most `max_risk` on these images; guaranteed, the coverage of the threshold
-    whose risk on new images is at most that, but for a chance of `delta` (0 where there is none); ece, brier and nll
-    of the score read as a probability.
-    """
-    correct, by_seed = confidences(study, pair)
-    rows = {}
-    for (name, seed), score in by_seed.items():
-        threshold = threshold_of(study, name)
-        if np.isnan(threshold) or (name in study.arms and seed != study.seeds[0]):
-            continue
-        rates = statistics.rate_intervals(score, correct, threshold)
-        row = {"tpr": rates["tpr"].rate, "tpr_low": rates["tpr"].low, "tpr_high": rates["tpr"].high}
-        row |= {"tnr": rates["tnr"].rate, "tnr_low": rates["tnr"].low, "tnr_high": rates["tnr"].high}
-        ranking = metrics.rank(score, correct)
-        row |= {"tnr95": metrics.tnr_at_tpr(ranking), "coverage": metrics.coverage_at_risk(ranking, max_risk)}
-        row["guaranteed"] = statistics.guaranteed_threshold(score, correct, max_risk, delta).coverage
-        rows[name] = row | calibration.calibration(as_probability(name, score), correct)
-    return pd.DataFrame(rows).T
-
-
-def threshold_of(study: Study, arm: str) -> float:
-    """Above it a prediction is trusted: 0 for `z` and log-odds, 0.5 for MCP; NaN for a score that has none."""
-    if arm == "mcp":
-        return 0.5
-    return 0.0 if arm in study.arms or confidence.SCORES[arm].has_zero else np.nan
-
-
-def as_probability(arm: str, score: NDArray) -> NDArray[np.float64]:
-    """The trustworthiness confidence sigmoid(z), (N,) in [0, 1]; MCP is one already. Not for ranking.
-
-    For z, and for a score in log-odds.
-    """
-    return score if arm == "mcp" else expit(score.astype(np.float64))
 
 
 def _setup(study: Study) -> tuple[data.Images, torch.device]:
@@ -398,6 +277,35 @@ def _device_name(device: torch.device) -> str:
 
 def _flips(study: Study) -> tuple[bool, ...]:
     return (False, True) if study.flip else (False,)
+
+
+def _fit_classifier(
+    study: Study, name: str, images: data.Images, device: torch.device, seed: int, log: Log, among: Tensor | None = None
+) -> tuple[nn.Module, list[dict]]:
+    """A classifier in eval mode and the history of its training, on the images `among` (all by default)."""
+    network = study.network(name)
+    torch.manual_seed(seed)  # the initial weights
+    net = oracle.build_backbone(network.model, network.args).to(device)
+    history = training.train(
+        net, images, images.labels["train"], _classification_loss,
+        flip=study.flip, among=among, seed=seed, log=log, **network.training.model_dump(),
+    )  # fmt: skip
+    return net.eval(), history
+
+
+def _lesson(study: Study, classifier_name: str, settings: Arm) -> tuple[str, Tensor | None, Tensor]:
+    """(part, images of it or None for all, target (V, N)) that an oracle learns from."""
+    path = runs.classifier_path(study, classifier_name)
+    if settings.labels == "heldout":
+        correct = runs.read_tensors(path, "views.")["heldout"]
+        return "heldout", torch.arange(correct.shape[1] - study.audit.tuning), correct
+    cache = runs.read_tensors(path, "train.")
+    if settings.labels == "crossfit":
+        correct, folds = torch.empty_like(cache["correct"]), study.audit.folds
+        for fold in range(folds):
+            correct[:, fold::folds] = runs.read_tensors(runs.fold_path(study, classifier_name, fold))["correct"]
+        return "train", None, correct
+    return "train", None, cache["p_true" if settings.loss == "tcp" else "correct"]
 
 
 def _classification_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -142,6 +142,25 @@ def history(ax: Axes, epochs: NDArray, loss: NDArray, *, label: str, color: str 
     return line
 
 
+def rate_search(
+    ax: Axes, tried: dict[float, float], chosen: float | None, *, label: str, loss: str, form: str = "corrected"
+) -> Line2D | None:
+    """AUC, per cent, against the learning rate; the chosen rate is filled.
+
+    Parameters
+    ----------
+    tried : rate -> AUC in [0, 1], NaN where the training diverged; nothing is drawn without any.
+    """
+    if not tried:
+        return None
+    rates, auc = np.array(list(tried)), 100 * np.array(list(tried.values()))
+    style = line_style(loss, form)
+    (line,) = ax.plot(rates, auc, label=label, marker="o", markersize=3.5, markerfacecolor="white", **style)
+    ax.plot(rates[rates == chosen], auc[rates == chosen], "o", markersize=5, color=style["color"])
+    ax.set(xscale="log", xlabel="learning rate", ylabel="AUC, %")
+    return line
+
+
 def outer_labels(axs: NDArray) -> None:
     """Keep the axis labels of the first column and the last row of panels (rows, columns) only."""
     for ax in axs[:, 1:].flat:

@@ -17,17 +17,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def cross_entropy(z: Tensor, target: Tensor) -> Tensor:
+def cross_entropy(z: Tensor, target: Tensor, *, weight_correct: float = 1.0, weight_wrong: float = 1.0) -> Tensor:
     """Binary cross entropy, Eq. (4): ``-o log p - (1 - o) log(1 - p)`` with ``p = sigmoid(z)``.
 
     Parameters
     ----------
     z : float (B,), the oracle's output.
     target : bool or float (B,) in {0, 1}, `correct`.
+    weight_correct, weight_wrong : of right and wrong predictions, > 0. With weights a and b the minimiser is positive
+        exactly where the probability of being right exceeds b / (a + b).
 
     Returns
     -------
-    float (B,), nats, in [0, inf).
+    float (B,), weighted nats, in [0, inf).
+
+    Raises
+    ------
+    ValueError : when a weight is not positive or the shapes differ.
 
     Examples
     --------
@@ -35,7 +41,11 @@ def cross_entropy(z: Tensor, target: Tensor) -> Tensor:
     tensor([0.6931, 0.6931])
     """
     _check(z, target)
-    return F.softplus(_against(z, target))
+    for name, weight in (("weight_correct", weight_correct), ("weight_wrong", weight_wrong)):
+        if not weight > 0:
+            raise ValueError(f"cross_entropy: {name} must be > 0, found {weight}")
+    loss = F.softplus(_against(z, target))
+    return torch.where(target.bool(), weight_correct * loss, weight_wrong * loss)
 
 
 def focal(z: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
@@ -117,6 +127,29 @@ def steep_slope(z: Tensor, target: Tensor, *, alpha_pos: float = 1.0, alpha_neg:
     positive = torch.expm1(-alpha_pos * s) - torch.expm1(s.new_tensor(-alpha_pos))
     negative = torch.expm1(alpha_neg * s) - torch.expm1(s.new_tensor(-alpha_neg))
     return torch.where(target.bool(), positive, negative)
+
+
+def steep_slope_optimum(p: Tensor, *, alpha_pos: float = 1.0, alpha_neg: float = 3.0) -> Tensor:
+    """The s = z / (1 + |z|) that minimises the expected steep slope loss of a prediction that is right with chance p.
+
+    ``s* = (ln(alpha_pos p) - ln(alpha_neg (1 - p))) / (alpha_pos + alpha_neg)``, held within [-1, 1]: where the
+    derivative of ``p exp(-alpha_pos s) + (1 - p) exp(alpha_neg s)`` is 0. It is positive exactly where p exceeds
+    ``alpha_neg / (alpha_pos + alpha_neg)``.
+
+    Parameters
+    ----------
+    p : float (M,) in [0, 1].
+    alpha_pos, alpha_neg : as in `steep_slope`.
+
+    Returns
+    -------
+    float (M,) in [-1, 1].
+
+    >>> steep_slope_optimum(torch.tensor([0.0, 0.75, 1.0]), alpha_pos=1.0, alpha_neg=3.0)
+    tensor([-1.,  0.,  1.])
+    """
+    odds = torch.logit(p) + math.log(alpha_pos / alpha_neg)
+    return (odds / (alpha_pos + alpha_neg)).clamp(-1, 1)
 
 
 def class_balanced(z: Tensor, target: Tensor, *, n_correct: int, n_wrong: int, beta: float = 0.999) -> Tensor:

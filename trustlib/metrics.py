@@ -344,14 +344,18 @@ def separability(confidence: ArrayLike, correct: ArrayLike) -> dict[str, float]:
 
     Both are NaN where a class has fewer than two samples, or no spread.
     """
-    m1, s1, m2, s2 = fit_normals(confidence, correct)
-    if not (s1 > 0 and s2 > 0):
-        return {"kl": np.nan, "bhattacharyya": np.nan}
+    found = normal_distances(*fit_normals(confidence, correct))
+    return {name: float(value) for name, value in found.items()}
+
+
+def normal_distances(m1: ArrayLike, s1: ArrayLike, m2: ArrayLike, s2: ArrayLike) -> dict[str, NDArray]:
+    """`separability` from means and deviations, arrays of one shape."""
+    m1, s1, m2, s2 = (np.asarray(part, float) for part in (m1, s1, m2, s2))
+    s1, s2 = (np.where((s1 > 0) & (s2 > 0), s, np.nan) for s in (s1, s2))
     gap = (m1 - m2) ** 2
-    kl = (s1**2 + gap) / (4 * s2**2) + (s2**2 + gap) / (4 * s1**2) - 0.5  # the logarithms cancel
     return {
-        "kl": float(kl),
-        "bhattacharyya": float(gap / (4 * (s1**2 + s2**2)) + np.log((s1**2 + s2**2) / (2 * s1 * s2)) / 2),
+        "kl": (s1**2 + gap) / (4 * s2**2) + (s2**2 + gap) / (4 * s1**2) - 0.5,  # the logarithms cancel
+        "bhattacharyya": gap / (4 * (s1**2 + s2**2)) + np.log((s1**2 + s2**2) / (2 * s1 * s2)) / 2,
     }
 
 

@@ -49,7 +49,7 @@ def source_digest(*objects: type | FunctionType) -> str:
 
 
 _LEARNING = ("confidence", "data", "experiments", "losses", "oracle", "released", "training")
-_MEASURING = ("metrics", "resampling", "statistics")
+_MEASURING = ("evaluation", "metrics", "resampling", "statistics")
 TRACED = tuple(f"trustlib.{name}" for name in (*_LEARNING, *_MEASURING))
 # Where tracing ends: tables, whose chosen entry is given by itself, and ways to fetch data, which has checksums.
 ENDS = {"LOSSES", "DATASETS", "_fetch_fashion"}

@@ -5,7 +5,7 @@ order: nothing is sorted twice, and differences of two scores are taken on the s
 `metrics.of_ranking`, on the resampled counts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +78,59 @@ def bootstrap(
     return Bootstrap(estimate, samples)
 
 
+def separability(
+    confidences: Mapping[str, ArrayLike], correct: ArrayLike, *, resamples: int = 2000, seed: int = 0
+) -> dict[str, tuple[dict[str, NDArray], dict[str, NDArray]]]:
+    """Resample `metrics.separability` on the very resamples of `bootstrap` (the same images for the same seed).
+
+    Parameters
+    ----------
+    confidences : name -> float (N,) or (S, N), sigmoid(z) as in the paper.
+    correct, resamples, seed : as in `bootstrap`.
+
+    Returns
+    -------
+    name -> (metric -> estimate (S,), metric -> samples (resamples, S)), for the metrics of `metrics.SEPARABILITY`.
+    """
+    correct = np.asarray(correct, bool)
+    rows = {name: np.atleast_2d(np.asarray(values, np.float64)) for name, values in confidences.items()}
+    stacked = np.concatenate(list(rows.values()))  # (all rows, N)
+    centre = stacked.mean(1, keepdims=True)  # squares of small numbers lose fewer digits
+    moments = np.concatenate(
+        [stacked - centre, (stacked - centre) ** 2, np.ones((1, len(correct)))]
+    ).T  # (N, 2 rows + 1)
+
+    def of(weights: NDArray) -> dict[str, NDArray]:
+        fits = []
+        for group in (correct, ~correct):
+            *sums, n = ((weights * group).astype(float) @ moments).T  # each (R,)
+            mean, square = np.split(np.array(sums) / np.maximum(n, 1), 2)  # (rows, R)
+            fits += [mean, np.sqrt(np.maximum(square - mean**2, 0) * n / np.maximum(n - 1, 1))]
+        return {name: value.T for name, value in metrics.normal_distances(*fits).items()}  # (R, rows)
+
+    rng, step = np.random.default_rng(seed), max(1, 16 * CHUNK // len(correct))
+    chunks = []
+    for first in range(0, resamples, step):
+        chunks.append(of(np.stack([_draw(rng, correct, False) for _ in range(min(step, resamples - first))])))
+    estimate, found, start = of(np.ones((1, len(correct)))), {}, 0
+    for name, values in rows.items():
+        own = slice(start, start := start + len(values))
+        found[name] = (
+            {m: estimate[m][0, own] for m in metrics.SEPARABILITY},
+            {m: np.concatenate([chunk[m][:, own] for chunk in chunks]) for m in metrics.SEPARABILITY},
+        )
+    return found
+
+
+def merged(parts: Sequence[Bootstrap]) -> Bootstrap:
+    """Several bootstraps of the same images, drawn with the same seed and number, as one: their scores stay paired."""
+    estimate, samples = {}, {}
+    for part in parts:
+        estimate |= part.estimate
+        samples |= part.samples
+    return Bootstrap(estimate, samples)
+
+
 def intervals(boot: Bootstrap, level: float = 0.95) -> pd.DataFrame:
     """Mean over seeds of every metric of every score, with its interval.
 
@@ -100,7 +153,7 @@ def intervals(boot: Bootstrap, level: float = 0.95) -> pd.DataFrame:
     without one class are left out.
     """
     rows = {
-        (name, metric): _crossed(boot.estimate[name][:, k], boot.samples[name][:, :, k], level)
+        (name, metric): crossed(boot.estimate[name][:, k], boot.samples[name][:, :, k], level)
         for name in boot.estimate
         for k, metric in enumerate(metrics.METRICS)
     }
@@ -123,7 +176,7 @@ def difference(boot: Bootstrap, a: str, b: str, level: float = 0.95) -> pd.DataF
     if len(seeds | {1}) > 2:
         raise ValueError(f"difference: {a} and {b} have {sorted(seeds)} seeds; expected the same number, or one")
     estimate, samples = boot.estimate[a] - boot.estimate[b], boot.samples[a] - boot.samples[b]
-    rows = {m: _crossed(estimate[:, k], samples[:, :, k], level) for k, m in enumerate(metrics.METRICS)}
+    rows = {m: crossed(estimate[:, k], samples[:, :, k], level) for k, m in enumerate(metrics.METRICS)}
     return _frame(rows, ["metric"], lowest=-1)
 
 
@@ -168,8 +221,8 @@ def _draw(rng: np.random.Generator, correct: NDArray[np.bool_], stratify: bool) 
     return weights
 
 
-def _crossed(estimate: NDArray, samples: NDArray, level: float) -> tuple[float, float, float, int]:
-    """(mean, low, high, S) from estimates (S,) and resampled estimates (R, S), as `intervals` says."""
+def crossed(estimate: NDArray, samples: NDArray, level: float) -> tuple[float, float, float, int]:
+    """Any quantity's (mean, low, high, S) from estimates (S,) and resampled estimates (R, S), as `intervals` says."""
     mean, seeds = estimate.mean(), len(estimate)
     resampled = samples.mean(1)
     resampled = resampled[~np.isnan(resampled)]

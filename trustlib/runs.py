@@ -2,9 +2,11 @@
 
     results/runs/<study>/classifiers/<name>/seed<k>.safetensors       a classifier and what the oracles need of it
                          confidences/<name>.safetensors               the scores of a classifier that need no oracle
+                         classifiers/<name>/fold<k>.safetensors       cross-fitted labels of one fold
                          oracles/<pair>/<arm>/seed<k>.safetensors     an oracle, its z, its history
+                         oracles/<pair>/<arm>/rate<r>-seed<k>...      the same at another rate than the study's
                          oracles/<pair>/<arm>/seed<k>.failed.json     a training that failed, with its traceback
-                         comparisons/<pair>.safetensors               intervals and tests of a pair's scores
+                         bootstraps/<pair>/<score>.safetensors        resampled metrics of a score
                          jobs/<job>.json                              what one notebook made: Snakemake's outputs
                          notebooks/<job>.ipynb, .log                  executed notebooks: logs, never results
                          tables/*.csv, figures/*.svg, report.html
@@ -16,6 +18,7 @@ key is a digest of the configuration, the inputs and the source that made the fi
 
 import ast
 import contextlib
+import fcntl
 import itertools
 import json
 import os
@@ -59,12 +62,22 @@ def confidence_path(study: Study, name: str) -> Path:
     return run_folder(study) / "confidences" / f"{name}.safetensors"
 
 
-def comparison_path(study: Study, pair: str) -> Path:
-    return run_folder(study) / "comparisons" / f"{pair}.safetensors"
+def fold_path(study: Study, name: str, fold: int) -> Path:
+    return run_folder(study) / "classifiers" / name / f"fold{fold}.safetensors"
 
 
-def oracle_path(study: Study, pair: str, arm: str, seed: int) -> Path:
-    return run_folder(study) / "oracles" / pair / arm / f"seed{seed}.safetensors"
+def bootstrap_path(study: Study, score: str) -> Path:
+    return run_folder(study) / "bootstraps" / f"{score}.safetensors"
+
+
+def oracle_path(study: Study, pair: str, arm: str, seed: int, rate: float | None = None) -> Path:
+    return run_folder(study) / "oracles" / f"{oracle_name(study, pair, arm, seed, rate)}.safetensors"
+
+
+def oracle_name(study: Study, pair: str, arm: str, seed: int, rate: float | None = None) -> str:
+    """PAIR/ARM/seedK, with the rate where it is not the one the arm has by itself."""
+    own = rate is None or rate == study.recipe(arm).rate
+    return f"{pair}/{arm}/seed{seed}" if own else f"{pair}/{arm}/rate{rate:g}-seed{seed}"
 
 
 def job_path(study: Study, job: str) -> Path:
@@ -126,6 +139,11 @@ def cached(path: Path, config: dict, make: Callable[[], tuple[dict[str, Tensor],
     """
     if manifest := current(path, config):
         return manifest
+    with _alone(path):  # another job may be making it: then it is read
+        return current(path, config) or _make(path, config, make)
+
+
+def _make(path: Path, config: dict, make: Callable[[], tuple[dict[str, Tensor], dict]]) -> dict:
     failed = path.with_suffix(".failed.json")
     start = time.perf_counter()
     manifest = {"key": digest(config), "config": config, "started": datetime.now(UTC).isoformat(timespec="seconds")}
@@ -141,6 +159,15 @@ def cached(path: Path, config: dict, make: Callable[[], tuple[dict[str, Tensor],
         )
     failed.unlink(missing_ok=True)
     return manifest
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process makes the file at `path`; the lock goes with the process that holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(f".{path.stem}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def current(path: Path, config: dict) -> dict | None:

@@ -32,6 +32,7 @@ class Recipe(Strict):
     rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     images: int | None = Field(default=None, ge=1)  # of the training part; all by default
+    optimizer: Literal["adamw", "onecycle"] = "adamw"
 
 
 class Slides(Strict):
@@ -62,6 +63,8 @@ class Arm(Strict):
     head: Literal["linear", "distance"]
     form: Literal["corrected", "released"] = "corrected"
     hyper: dict[str, float] = {}
+    labels: Literal["train", "heldout", "crossfit"] = "train"  # see `experiments.train_oracle`
+    training: dict[str, Any] = {}  # what differs from the study's recipe; a rate given here is not tuned
 
     @model_validator(mode="after")
     def _known(self):
@@ -76,6 +79,35 @@ class Arm(Strict):
                 raise ValueError(f"hyper: loss {self.loss!r} has no {name!r}{nearest(name, known[2:] or ['none'])}")
         counts = dict.fromkeys(COUNTED, 1) if self.loss == "cb" else {}
         function(torch.zeros(1), torch.ones(1), **self.hyper, **counts)  # raises where a value is out of range
+        return self
+
+
+class Control(Strict):
+    """One question of the audit, and the arms whose comparison answers it."""
+
+    question: str
+    pairs: list[str] = Field(min_length=1)
+    arms: list[str] = Field(min_length=1)
+    against: str | None = None  # the arm that the others are compared with
+
+
+class Audit(Strict):
+    """Controls: arms trained at rates of their own, each chosen for its arm on held-out images."""
+
+    rates: list[float] = []  # tried for every arm with the first seed; more where the best lies at an edge
+    seeds: list[int] = []
+    tuning: int = Field(
+        default=0, ge=0
+    )  # the last of the held-out images choose a rate; the others may teach an oracle
+    folds: int = Field(default=5, ge=2)  # of the training part, for cross-fitted labels
+    networks: dict[str, Network] = {}  # beside the study's
+    arms: dict[str, Arm] = {}  # beside the study's
+    controls: dict[str, Control] = {}
+
+    @model_validator(mode="after")
+    def _enough(self):
+        if self.controls and (min(len(self.rates), len(self.seeds)) < 2 or not self.tuning):
+            raise ValueError("controls need rates and seeds, at least two of each, and tuning, a number of images")
         return self
 
 
@@ -94,37 +126,89 @@ class Study(Strict):
     oracle: Recipe
     arms: dict[str, Arm]
     seeds: list[int] = Field(min_length=1)
+    audit: Audit = Audit()
 
     @model_validator(mode="after")
     def _consistent(self):
         if self.dataset not in data.DATASETS:
             raise ValueError(f"dataset: unknown dataset {self.dataset!r}{nearest(self.dataset, data.DATASETS)}")
-        for name in self.networks:
+        for own, other in ((self.networks, self.audit.networks), (self.arms, self.audit.arms)):
+            for name in own.keys() & other.keys():
+                raise ValueError(f"audit: {name!r} is a name of the study's own")
+        for name in self.all_networks:
             if "-" in name:
                 raise ValueError(f"networks: {name!r} may hold no '-', which parts the names of a pair")
-        for name in self.arms.keys() & confidence.SCORES.keys():
+        for name in self.all_arms.keys() & confidence.SCORES.keys():
             raise ValueError(f"arms: {name!r} is a score of the classifier itself and cannot be the name of an arm")
-        for key in ("pairs", "seeds", "classifier_seeds"):
-            values = getattr(self, key)
+        lists = {key: getattr(self, key) for key in ("pairs", "seeds", "classifier_seeds")}
+        for key, values in (lists | {"audit.seeds": self.audit.seeds, "audit.rates": self.audit.rates}).items():
             if len(set(values)) < len(values):
                 raise ValueError(f"{key}: holds something twice: {values}")
-        for pair in self.pairs:
-            for name in pair.split("-"):
-                if pair.count("-") != 1 or name not in self.networks:
-                    raise ValueError(f"pairs: {pair!r} is not ORACLE-CLASSIFIER with names from {list(self.networks)}")
+        named = {f"audit.controls.{name}.pairs": control.pairs for name, control in self.audit.controls.items()}
+        for where, pairs in ({"pairs": self.pairs} | named).items():
+            networks = self.networks if where == "pairs" else self.all_networks
+            for pair in pairs:
+                for name in pair.split("-"):
+                    if pair.count("-") != 1 or name not in networks:
+                        raise ValueError(f"{where}: {pair!r} is not ORACLE-CLASSIFIER with names from {list(networks)}")
+        for control, settings in self.audit.controls.items():
+            for arm in settings.arms + [settings.against] * (settings.against is not None):
+                if arm not in self.all_arms:
+                    raise ValueError(f"audit.controls.{control}: unknown arm {arm!r}{nearest(arm, self.all_arms)}")
+        for name, arm in self.all_arms.items():
+            try:
+                self.recipe(name)
+            except ValidationError as error:
+                raise ValueError(f"arms.{name}.training: {_explain(error.errors()[0])}") from None
+            if arm.labels != "train" and arm.loss == "tcp":
+                raise ValueError(
+                    f"arms.{name}: tcp learns a probability and has no labels but those of the training part"
+                )
         return self
 
+    @property
+    def all_networks(self) -> dict[str, Network]:
+        """The study's networks and those of its audit."""
+        return self.networks | self.audit.networks
+
+    @property
+    def all_arms(self) -> dict[str, Arm]:
+        """The study's arms and those of its audit."""
+        return self.arms | self.audit.arms
+
+    @property
+    def all_pairs(self) -> list[str]:
+        """The study's pairs and those of its audit."""
+        others = [pair for control in self.audit.controls.values() for pair in control.pairs]
+        return list(dict.fromkeys(self.pairs + others))
+
+    def recipe(self, arm: str, rate: float | None = None) -> Recipe:
+        """How an arm is trained: the study's recipe, with what the arm changes of it, at `rate` where one is given."""
+        changed = self.all_arms[arm].training | ({} if rate is None else {"rate": rate})
+        return Recipe.model_validate(self.oracle.model_dump() | changed)
+
     def pair(self, pair: str) -> tuple[str, str]:
-        """(oracle's, classifier's) network of a pair of this study."""
-        if pair not in self.pairs:
-            raise StudyError(f"study {self.name} has no pair {pair!r}{nearest(pair, self.pairs)}")
+        """(oracle's, classifier's) network of a pair of this study or its audit."""
+        if pair not in self.all_pairs:
+            raise StudyError(f"study {self.name} has no pair {pair!r}{nearest(pair, self.all_pairs)}")
         oracle_name, classifier_name = pair.split("-")
         return oracle_name, classifier_name
 
     def network(self, name: str) -> Network:
-        if name not in self.networks:
-            raise StudyError(f"study {self.name} has no network {name!r}{nearest(name, self.networks)}")
-        return self.networks[name]
+        if name not in self.all_networks:
+            raise StudyError(f"study {self.name} has no network {name!r}{nearest(name, self.all_networks)}")
+        return self.all_networks[name]
+
+    def arm(self, name: str) -> Arm:
+        if name not in self.all_arms:
+            raise StudyError(f"study {self.name} has no arm {name!r}{nearest(name, self.all_arms)}")
+        return self.all_arms[name]
+
+    def control(self, name: str) -> Control:
+        controls = self.audit.controls
+        if name not in controls:
+            raise StudyError(f"study {self.name} has no control {name!r}{nearest(name, controls or ['none'])}")
+        return controls[name]
 
     def chosen_arms(self, arms: list[str]) -> list[str]:
         """The arms asked for, all when none is."""
@@ -135,15 +219,16 @@ class Study(Strict):
 
     def pair_label(self, pair: str) -> str:
         """<O, C> in the paper's words."""
-        return "⟨{}, {}⟩".format(*(self.networks[name].label for name in pair.split("-")))
+        return "⟨{}, {}⟩".format(*(self.network(name).label for name in pair.split("-")))
 
     def arm_label(self, arm: str) -> str:
         """The label of an arm, or of a score of the classifier itself, which is no arm but a row of every table."""
-        return self.arms[arm].label if arm in self.arms else confidence.SCORES[arm].label
+        return self.all_arms[arm].label if arm in self.all_arms else confidence.SCORES[arm].label
 
     def line(self, arm: str) -> dict[str, str]:
         """The loss and form of an arm, by which figures choose its colour and dashes."""
-        return {"loss": self.arms[arm].loss, "form": self.arms[arm].form} if arm in self.arms else {"loss": arm}
+        settings = self.all_arms.get(arm)
+        return {"loss": settings.loss, "form": settings.form} if settings else {"loss": arm}
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

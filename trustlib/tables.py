@@ -1,6 +1,6 @@
 """Tables: DataFrames made ready to be read. Nothing is measured here.
 
-`paper_form` takes the tidy frame that `experiments.evaluate` returns, one row a run with fractions, and gives a table
+`paper_form` takes the tidy frame that `evaluation.evaluate` returns, one row a run with fractions, and gives a table
 in the form of the paper's Table 1: per cent, mean ± standard deviation over seeds, best in bold.
 """
 
@@ -68,7 +68,7 @@ def across_pairs(compared: pd.DataFrame, metric: str, scale: float = 100) -> Sty
 
     Parameters
     ----------
-    compared : what `experiments.compare` returns, for one or more pairs, labelled.
+    compared : what `evaluation.compare` returns, for one or more pairs, labelled.
     metric : a key of `COLUMNS` whose direction is not 0.
     """
     chosen = compared[compared["metric"] == metric]
@@ -87,7 +87,7 @@ def against_mcp(compared: pd.DataFrame, scale: float = 100) -> Styler:
 
     Parameters
     ----------
-    compared : what `experiments.compare` returns for one pair, labelled.
+    compared : what `evaluation.compare` returns for one pair, labelled.
     """
     columns, bold = {}, {}
     order = compared["arm"].drop_duplicates()
@@ -107,7 +107,7 @@ def against_mcp(compared: pd.DataFrame, scale: float = 100) -> Styler:
 
 
 def operating_form(points: pd.DataFrame, risk: float) -> Styler:
-    """What `experiments.operating_points` returns, its index labelled, in per cent (NLL in nats)."""
+    """What `evaluation.operating_points` returns, its index labelled, in per cent (NLL in nats)."""
     percent = points.mul(100)
     text = pd.DataFrame(
         {
@@ -149,7 +149,7 @@ def findings(compared: pd.DataFrame, study: Study) -> list[str]:
 
     Parameters
     ----------
-    compared : what `experiments.compare` returns, for all pairs.
+    compared : what `evaluation.compare` returns, for all pairs.
     """
     percent = compared.set_index(["arm", "pair", "metric"])["estimate"].unstack("metric").mul(100)
     if not len(percent) or percent["auroc"].isna().all() or not set(study.arms) & set(compared["arm"]):

@@ -1,0 +1,237 @@
+"""What the finished trainings say: every confidence of a pair as arrays, their metrics, intervals and tests.
+
+Nothing here needs a model, and nothing is trained: what is not made yet is not there.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+from torch import Tensor
+
+from . import calibration, confidence, data, metrics, released, resampling, runs, statistics
+from .experiments import classifier_config, confidence_config, oracle_config
+from .provenance import source_digest
+from .study import Study
+
+
+def correct(study: Study, pair: str, part: str = "test") -> NDArray[np.bool_]:
+    """Whether the pair's classifier was right, bool (N,)."""
+    return runs.read_tensors(runs.classifier_path(study, study.pair(pair)[1]), f"{part}.")["correct"].numpy()
+
+
+def has_classifier(study: Study, pair: str) -> bool:
+    """Is the pair's classifier there, as today's settings ask for it?"""
+    name = study.pair(pair)[1]
+    return runs.current(runs.classifier_path(study, name), classifier_config(study, name)) is not None
+
+
+def outputs(
+    study: Study, pair: str, arm: str, seeds: Iterable[int], part: str = "test", *, rate: float | None = None
+) -> dict[int, NDArray]:
+    """The ``z`` of an arm's oracles that exist, seed -> float32 (N,); what was made with other settings does not."""
+    found = {}
+    for seed in seeds:
+        path = runs.oracle_path(study, pair, arm, seed, rate)
+        if runs.current(path, oracle_config(study, pair, arm, seed, rate)):
+            found[seed] = runs.read_tensors(path, f"{part}.")["z"].numpy()
+    return found
+
+
+def confidences(
+    study: Study, pair: str, part: str = "test"
+) -> tuple[NDArray[np.bool_], dict[tuple[str, int], NDArray]]:
+    """Every confidence of a pair that exists.
+
+    Returns
+    -------
+    correct : bool (N,), of the pair's classifier.
+    scores : (name, seed) -> float (N,); the scores of the classifier itself first, with seed 0, ("mcp", 0) the first of
+        all; then the oracles, an arm and its seed each. What is not made, failed, or was made with other settings is
+        not there.
+    """
+    scores = {(name, 0): score for name, score in own_scores(study, study.pair(pair)[1], part).items()}
+    for arm in study.arms:
+        scores |= {(arm, seed): z for seed, z in outputs(study, pair, arm, study.seeds, part).items()}
+    return correct(study, pair, part), scores
+
+
+def own_scores(study: Study, classifier_name: str, part: str = "test") -> dict[str, NDArray]:
+    """The scores of a classifier itself that exist, name -> float (N,); MCP, a probability, the first of all."""
+    scores = {"mcp": runs.read_tensors(runs.classifier_path(study, classifier_name), f"{part}.")["mcp"].numpy()}
+    path = runs.confidence_path(study, classifier_name)
+    if runs.current(path, confidence_config(study, classifier_name)):
+        found = runs.read_tensors(path, f"{part}.")
+        scores |= {key: found[key].numpy() for key in confidence.SCORES if key in found and key != "mcp"}
+    return scores
+
+
+def first_seed(study: Study, pair: str, part: str = "test") -> tuple[NDArray[np.bool_], dict[str, NDArray]]:
+    """As `confidences`, MCP and the oracles of the first seed only: (correct, arm -> float (N,)). What figures show."""
+    right, scores = confidences(study, pair, part)
+    shown = {("mcp", 0)} | {(arm, study.seeds[0]) for arm in study.arms}
+    return right, {arm: score for (arm, seed), score in scores.items() if (arm, seed) in shown}
+
+
+def evaluate(study: Study, pairs: list[str] | None = None, part: str = "test") -> pd.DataFrame:
+    """Every metric of every confidence that exists: one row a pair, arm and seed, fractions.
+
+    TPR and TNR are taken at z = 0, MCP's at 0.5, and are NaN for a score without a threshold of its own; ``tnr_paper``
+    is the paper's TNR, which counts TCP's true negatives at sigmoid(z) <= 1/K. Separability (nats) is that of
+    sigmoid(z), or of MCP itself; NaN for the other scores. ``*_released`` are the released code's conventions, see
+    `trustlib.released`.
+
+    Parameters
+    ----------
+    pairs : all of the study's by default; a pair without its classifier is left out.
+    part : "test" is for the final evaluation only, "heldout" for everything before it.
+    """
+    negative_tcp = logit(1 / len(data.load(study.dataset).classes))
+    rows = []
+    for pair in pairs or study.pairs:
+        if not has_classifier(study, pair):
+            continue
+        right, scores = confidences(study, pair, part)
+        for (arm, seed), score in scores.items():
+            threshold = threshold_of(study, arm)
+            tcp = arm in study.arms and study.arms[arm].loss == "tcp"
+            row = metrics.evaluate(score, right, threshold=threshold)
+            row["tnr_paper"] = metrics.evaluate(score, right, threshold=negative_tcp)["tnr"] if tcp else row["tnr"]
+            row["aupr_error_released"] = released.aupr_error(score, right)
+            if arm == "mcp" or arm in study.arms:
+                probability = as_probability(arm, score)
+                row |= metrics.separability(probability, right)
+                row["kl_released"] = released.average_kl(probability, right)
+                row["fpr95_released"] = released.fpr95_scan(probability, right)
+            if np.isnan(threshold):
+                row |= dict.fromkeys(("tpr", "tnr", "tnr_paper"), np.nan)
+            rows.append({"pair": pair, "arm": arm, "seed": seed, **row})
+    columns = ["pair", "arm", "seed", *metrics.METRICS, "tied", "tnr_paper", *metrics.SEPARABILITY]
+    return pd.DataFrame(rows, columns=[*columns, "aupr_error_released", "kl_released", "fpr95_released"])
+
+
+RESAMPLES = 2000  # of the images
+COMPARED = ("estimate", "low", "high", "seeds", "difference", "difference_low", "difference_high", "p", "p_holm")
+
+
+def resampled(
+    study: Study, name: str, scores: NDArray, right: NDArray[np.bool_], threshold: float = 0.0
+) -> resampling.Bootstrap:
+    """The resampled metrics of one score, made once for these values; `merged` puts several together.
+
+    All are resampled with one seed, so that scores of the same images stay paired, whichever job asked for them.
+
+    Parameters
+    ----------
+    name : CLASSIFIER/SCORE or PAIR/ARM: its file; the Bootstrap knows the score by the last part.
+    scores : float (S, N), a row a training seed.
+    right : bool (N,).
+    """
+    scores = np.atleast_2d(np.asarray(scores, np.float64))
+    config = {
+        "kind": "bootstrap",
+        "content": hashlib.sha256(scores.tobytes() + right.tobytes()).hexdigest(),
+        "threshold": str(threshold),
+        "resamples": RESAMPLES,
+        "source": source_digest(resampling.bootstrap),
+    }
+    key = name.rsplit("/", 1)[-1]
+
+    def make() -> tuple[dict[str, Tensor], dict]:
+        boot = resampling.bootstrap({key: scores}, right, threshold=threshold, resamples=RESAMPLES)
+        return {"estimate": torch.from_numpy(boot.estimate[key]), "samples": torch.from_numpy(boot.samples[key])}, {}
+
+    path = runs.bootstrap_path(study, name)
+    runs.cached(path, config, make)
+    found = {part: tensor.numpy() for part, tensor in runs.read_tensors(path).items()}
+    return resampling.Bootstrap({key: found["estimate"]}, {key: found["samples"]})
+
+
+def bootstraps(study: Study, pair: str) -> resampling.Bootstrap:
+    """The resampled metrics of every confidence of a pair that exists, on the test part."""
+    classifier_name, right = study.pair(pair)[1], correct(study, pair)
+    parts = [
+        resampled(study, f"{classifier_name}/{name}", score, right, threshold_of(study, name))
+        for name, score in own_scores(study, classifier_name).items()
+    ]
+    for arm in study.arms:
+        if found := outputs(study, pair, arm, study.seeds):
+            parts.append(resampled(study, f"{pair}/{arm}", np.stack(list(found.values())), right))
+    return resampling.merged(parts)
+
+
+def compare(study: Study, pair: str) -> pd.DataFrame:
+    """Every confidence of a pair with intervals over images and seeds, and against MCP.
+
+    Returns
+    -------
+    A row a score and metric: pair, arm, metric; the mean over seeds with its 95 % interval (`resampling.intervals`);
+    the difference from MCP with its interval (`resampling.difference`); for "auroc", the p-value of that difference by
+    DeLong's test, for these trained seeds, and that after Holm's correction over the pair's scores. Fractions. TPR and
+    TNR of a score without a threshold are NaN.
+    """
+    right, by_seed = confidences(study, pair)
+    scores: dict[str, list] = {}
+    for (name, _), score in by_seed.items():
+        scores.setdefault(name, []).append(score)
+    boot = bootstraps(study, pair)
+    found = resampling.intervals(boot).unstack("metric").swaplevel(axis=1)
+    values = np.full((len(scores), len(metrics.METRICS), len(COMPARED)), np.nan)
+    tests = np.full(len(scores), np.nan)
+    for i, (name, rows) in enumerate(scores.items()):
+        values[i, :, :4] = [found.loc[name, metric][list(COMPARED[:4])] for metric in metrics.METRICS]
+        if name != "mcp":
+            against = resampling.difference(boot, name, "mcp").loc[list(metrics.METRICS)]
+            values[i, :, 4:7] = against[["estimate", "low", "high"]]
+            tests[i] = statistics.delong_difference(np.stack(rows), scores["mcp"][0], right).p
+        if np.isnan(threshold_of(study, name)):
+            values[i, [metrics.METRICS.index(m) for m in ("tpr", "tnr")]] = np.nan
+    values[:, metrics.METRICS.index("auroc"), 7:] = np.stack([tests, statistics.holm(tests)], axis=1)
+    index = pd.DataFrame(product([pair], scores, metrics.METRICS), columns=["pair", "arm", "metric"])
+    return pd.concat([index, pd.DataFrame(values.reshape(-1, len(COMPARED)), columns=COMPARED)], axis=1)
+
+
+def operating_points(study: Study, pair: str, *, max_risk: float = 0.05, delta: float = 0.001) -> pd.DataFrame:
+    """What the scores with a threshold of their own do there, and how many predictions they let one keep; first seed.
+
+    Returns
+    -------
+    A row a score (index): tpr, tnr, with exact 95 % intervals (_low, _high); tnr95, TNR where TPR is 95 %;
+    coverage, the largest with a risk of at most `max_risk` on these images; guaranteed, the coverage of the threshold
+    whose risk on new images is at most that, but for a chance of `delta` (0 where there is none); ece, brier and nll
+    of the score read as a probability.
+    """
+    right, by_seed = confidences(study, pair)
+    rows = {}
+    for (name, seed), score in by_seed.items():
+        threshold = threshold_of(study, name)
+        if np.isnan(threshold) or (name in study.arms and seed != study.seeds[0]):
+            continue
+        rates = statistics.rate_intervals(score, right, threshold)
+        row = {"tpr": rates["tpr"].rate, "tpr_low": rates["tpr"].low, "tpr_high": rates["tpr"].high}
+        row |= {"tnr": rates["tnr"].rate, "tnr_low": rates["tnr"].low, "tnr_high": rates["tnr"].high}
+        ranking = metrics.rank(score, right)
+        row |= {"tnr95": metrics.tnr_at_tpr(ranking), "coverage": metrics.coverage_at_risk(ranking, max_risk)}
+        row["guaranteed"] = statistics.guaranteed_threshold(score, right, max_risk, delta).coverage
+        rows[name] = row | calibration.calibration(as_probability(name, score), right)
+    return pd.DataFrame(rows).T
+
+
+def threshold_of(study: Study, arm: str) -> float:
+    """Above it a prediction is trusted: 0 for `z` and log-odds, 0.5 for MCP; NaN for a score that has none."""
+    if arm == "mcp":
+        return 0.5
+    return 0.0 if arm in study.all_arms or confidence.SCORES[arm].has_zero else np.nan
+
+
+def as_probability(arm: str, score: NDArray) -> NDArray[np.float64]:
+    """The trustworthiness confidence sigmoid(z), (N,) in [0, 1]; MCP is one already. Not for ranking.
+
+    For z, and for a score in log-odds.
+    """
+    return score if arm == "mcp" else expit(score.astype(np.float64))
