@@ -22,7 +22,7 @@ help:  ## this list
 	@echo "  STUDY=$(STUDY) names a file in studies/, JOBS=$(JOBS) says how many notebooks run at once"
 
 report: .venv/ready  ## run a study and write results/runs/STUDY/report.html (STUDY=fashion JOBS=cores)
-	@python -m trustlib check $(STUDY)
+	@python -m trustlib check $(STUDY) $(ASKED)
 	@mkdir -p $(RUN)
 	@flock --nonblock --conflict-exit-code 75 $(RUN)/lock snakemake --workflow-profile profiles/default \
 		--cores $(JOBS) --config study=$(STUDY) audit="$(ASKED)" 2> >(grep --line-buffered -vE $(CHATTER) >&2) || { status=$$?; \

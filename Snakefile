@@ -39,29 +39,52 @@ NUMBER = {name: f"[{i}/{len(JOBS) + 1}] {name}" for i, name in enumerate([*JOBS,
 PAPERMILL = (
     f"OMP_NUM_THREADS={plan.threads} profiles/job.sh '{{params.name}}' {{log.text}} papermill -k python3 --no-progress-bar"
 )
-REPORT = (
-    f"{PAPERMILL} notebooks/06_report.ipynb {{log.notebook}} -p study {STUDY} -p make_missing False"
-    " && python -m trustlib render {log.notebook} {output}"
-)
+# The page is made of these notebooks, one after the other; each is run again when its code or what it uses changes.
+SECTIONS = {
+    "06_report": f"notebooks/06_report.ipynb {{output}} -p study {STUDY} -p make_missing False",
+    "07_audit": f"notebooks/07_audit.ipynb {{output}} -p study {STUDY}",
+    "08_published": f"notebooks/08_published.ipynb {{output}} -p study {STUDY}",
+    "09_record": f"notebooks/09_record.ipynb {{output}} -p study {STUDY}",
+}
+USED = ["audit", "calibration", "claims", "confidence", "controls", "data", "evaluation", "experiments", "figures", "metrics"]
+USED += ["released", "report", "resampling", "runs", "statistics", "study", "tables"]
+PUBLISHED = [f"data/published/{name}.csv" for name in ("table1", "table2", "table3", "msp_imagenet")]
+NUMBER |= {section: f"[{len(JOBS) + 1}/{len(JOBS) + 1}] {section}" for section in SECTIONS}
+
+
+def section_path(name):
+    return RUN / "sections" / f"{name}.ipynb"
 
 
 rule report:
     input:
-        [job_path(name) for name in JOBS],
-        study_path(STUDY),
-        "trustlib/report.html.j2",
-        "trustlib/trustlib.mplstyle",
-        "data/published/table1.csv",
+        [section_path(name) for name in SECTIONS],
+        page="trustlib/report.html.j2",
     output:
         RUN / "report.html",
-    log:
-        notebook=RUN / "notebooks/report.ipynb",
-        text=RUN / "notebooks/report.log",
     params:
-        name=NUMBER["report"],
-        code=job_digest("06_report", ["calibration", "confidence", "evaluation", "experiments", "figures", "metrics", "report", "resampling", "statistics", "tables"]),
+        sections=[str(section_path(name)) for name in SECTIONS],
     shell:
-        REPORT
+        "python -m trustlib render {output} {params.sections}"
+
+
+rule section:
+    input:
+        [job_path(name) for name in JOBS],
+        study_path(STUDY),
+        "trustlib/trustlib.mplstyle",
+        "data/claims.yaml",
+        PUBLISHED,
+    output:
+        section_path("{section}"),
+    log:
+        text=RUN / "notebooks/{section}.log",
+    params:
+        name=lambda wildcards: NUMBER[wildcards.section],
+        code=lambda wildcards: job_digest(wildcards.section, USED),
+        call=lambda wildcards, output: SECTIONS[wildcards.section].format(output=output),
+    shell:
+        PAPERMILL + " {params.call}"
 
 
 rule classifier:
@@ -124,11 +147,16 @@ rule control:
 
 
 onerror:
-    # A job failed, and so the report's rule did not run: report what there is all the same.
+    # A job failed, and so the report's rules did not run: report what there is all the same.
     if not all(job_path(name).exists() for name in JOBS):
-        log_files = SimpleNamespace(notebook=RUN / "notebooks/report.ipynb", text=RUN / "notebooks/report.log")
-        log_files.text.parent.mkdir(parents=True, exist_ok=True)
-        shell(REPORT, log=log_files, output=RUN / "report.html", params=SimpleNamespace(name=NUMBER["report"]))
+        for section, call in SECTIONS.items():
+            text = RUN / f"notebooks/{section}.log"
+            for folder in (text.parent, section_path(section).parent):
+                folder.mkdir(parents=True, exist_ok=True)
+            settings = SimpleNamespace(name=NUMBER[section])
+            shell(f"{PAPERMILL} {call}", log=SimpleNamespace(text=text), output=section_path(section), params=settings)
+        sections = [str(section_path(name)) for name in SECTIONS]
+        shell("python -m trustlib render {page} {sections}", page=RUN / "report.html", sections=sections)
         print(f"The report shows what failed: {RUN / 'report.html'}", file=sys.stderr)
 
 

@@ -31,6 +31,27 @@ TINY = {
 }  # fmt: skip
 
 
+AUDIT = {
+    "rates": [1.0e-3, 3.0e-3],
+    "seeds": [0, 1],
+    "tuning": 400,
+    "folds": 2,
+    "controls": {
+        "labels": {
+            "question": "Which labels?",
+            "pairs": ["rsn-rsn"],
+            "arms": ["ce", "ce-crossfit", "ce-heldout", "ss"],
+            "against": "ce",
+        }
+    },
+    "arms": {
+        "ce-crossfit": {"label": "CE, cross-fitted", "loss": "ce", "head": "linear", "labels": "crossfit"},
+        "ce-heldout": {"label": "CE, held out", "loss": "ce", "head": "linear", "labels": "heldout"},
+        "ce-fixed": {"label": "CE, fixed", "loss": "ce", "head": "linear", "training": {"rate": 2.0e-3}},
+    },
+}
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     training.set_threads(1)

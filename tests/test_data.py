@@ -72,7 +72,7 @@ def no_download(folder):
 
 def test_fashion_is_read_from_the_data_root_first(small_fashion):
     images = data.load("fashion")
-    assert str(small_fashion) in images.source
+    assert images.source == "the data root"  # no path: a report is read elsewhere
     assert {part: len(images.labels[part]) for part in data.PARTS} == {"train": 50_000, "heldout": 10_000, "test": 10}
 
 

@@ -57,7 +57,7 @@ def test_a_failed_training_is_shown_and_only_it_is_made_again(write_study, tmp_p
     assert status == 0, printed
     assert "classifier-rsn" not in printed
     assert "confidence-rsn" not in printed
-    assert "[4/4] report: done in" in printed
+    assert "[4/4] 06_report: done in" in printed
     assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
     assert {row["status"] for row in experiments.trainings(load_study(mended))} == {"done"}
     check_page(page.read_text())
@@ -88,6 +88,12 @@ def test_a_bad_study_is_one_line(study, message, tmp_path):
     (line,) = (line for line in printed.splitlines() if line.startswith("error:"))
     assert message in line
     assert "Traceback" not in printed
+
+
+def test_an_unknown_control_is_one_line():
+    done = run([sys.executable, "-m", "trustlib", "check", "digits", "lables"])
+    assert done.returncode == 1
+    assert done.stdout == "error: study digits has no control 'lables'; did you mean 'labels'?\n"
 
 
 def test_an_undeclared_parameter_stops_a_notebook(tmp_path):

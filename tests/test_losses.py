@@ -139,3 +139,24 @@ def test_released_cross_entropy_teaches_the_batch_accuracy_and_no_own_label():
     torch.testing.assert_close(slope, (torch.sigmoid(z.detach()) - 0.6) / 5, atol=1e-6, rtol=1e-5)
     (slope,) = torch.autograd.grad(losses.cross_entropy(z, target).mean(), z)
     torch.testing.assert_close(slope, (torch.sigmoid(z.detach()) - target) / 5)
+
+
+def test_class_weights_move_the_minimum_of_cross_entropy():
+    # right with chance 5/7: with weights 2 and 5 the expected loss is least at z = 0
+    z = torch.linspace(-3, 3, 601, dtype=torch.float64)
+    weights = {"weight_correct": 2.0, "weight_wrong": 5.0}
+    right, wrong = (losses.cross_entropy(z, torch.full_like(z, o), **weights) for o in (1.0, 0.0))
+    assert abs(z[(5 / 7 * right + 2 / 7 * wrong).argmin()]) < 0.011
+    with pytest.raises(ValueError, match="weight_wrong must be > 0"):
+        losses.cross_entropy(z, torch.ones_like(z), weight_wrong=0.0)
+
+
+@pytest.mark.parametrize("slopes", [(1.0, 3.0), (2.0, 5.0), (10.0, 6.0)])
+def test_the_optimum_of_the_steep_slope_loss_is_where_its_expected_value_is_least(slopes):
+    hyper = dict(zip(("alpha_pos", "alpha_neg"), slopes, strict=True))
+    s = torch.linspace(-0.999, 0.999, 19_981, dtype=torch.float64)
+    z = s / (1 - s.abs())
+    for p in (0.02, 0.3, 0.5, slopes[1] / sum(slopes), 0.9, 0.999):
+        right, wrong = (losses.steep_slope(z, torch.full_like(z, o), **hyper) for o in (1.0, 0.0))
+        best = losses.steep_slope_optimum(torch.tensor(p, dtype=torch.float64), **hyper)
+        assert s[(p * right + (1 - p) * wrong).argmin()] == pytest.approx(best.item(), abs=2e-3)

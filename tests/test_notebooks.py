@@ -50,7 +50,8 @@ def test_checks_its_parameters_and_reads_as_prose(notebook):
 
 
 def test_the_graph_passes_only_declared_parameters():
-    calls = re.findall(r"notebooks/(\w+)\.ipynb \{+log\.notebook\}+ ([^\"]+)\"", (ROOT / "Snakefile").read_text())
+    call = r"notebooks/(\w+)\.ipynb \{+(?:log\.notebook|output)\}+ ([^\"]+)\""
+    calls = re.findall(call, (ROOT / "Snakefile").read_text())
     assert {name for name, _ in calls} == {path.stem for path in NOTEBOOKS if path.stem[0].isdigit()}
     for name, arguments in calls:
         declared = papermill.inspect_notebook(ROOT / "notebooks" / f"{name}.ipynb")

@@ -60,7 +60,7 @@ def test_a_written_page_stands_alone(tmp_path, monkeypatch):
     text = ["# Title", "## First part\n\nThe loss is $e^{-z}$, and\n\n$$\\frac{a}{b}$$", "## Second part"]
     nb = nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_markdown_cell, text), code])
     nbformat.write(nb, tmp_path / "nb.ipynb")
-    report.write(tmp_path / "nb.ipynb", tmp_path / "page.html")
+    report.write(tmp_path / "page.html", [tmp_path / "nb.ipynb"])
     written = (tmp_path / "page.html").read_text()
     check_page(written)
     assert written.count("<math") == 2
@@ -223,3 +223,46 @@ def test_each_loss_has_a_colour_of_its_own_and_a_released_form_is_dashed():
     assert len(set(figures.COLOURS.values())) == len(figures.COLOURS)
     assert figures.line_style("ce")["color"] == figures.line_style("ce", "released")["color"]
     assert figures.line_style("ce", "released")["linestyle"] == "--"
+
+
+def test_the_claims_table_escapes_its_words_and_leads_to_the_section():
+    row = {"id": "x", "claim": "a < b", "where": "Section 5", "quantity": "AUC", "found": "1 [0, 2]"}
+    rows = [row | {"verdict": verdict, "section": "The-losses"} for verdict in ("holds", "does not hold here")]
+    page = tables.claims_form(pd.DataFrame(rows)).to_html()
+    assert "a &lt; b" in page
+    assert '<a href="#The-losses">does not hold here</a>' in page
+    assert tables.VERDICT_COLOURS["holds"] in page
+    assert tables.VERDICT_COLOURS["does not hold"] in page
+
+
+def test_a_control_is_shown_with_its_rates_and_what_differs_in_bold(study):
+    frame = compared().assign(rate=0.003)
+    frame = pd.concat(
+        [frame, frame[frame["metric"] == "auroc"].assign(metric="fpr95", estimate=0.6, low=0.5, high=0.7)]
+    )
+    style = tables.control_form(frame, study, "mcp")
+    assert style.data.loc["SS", "AUC minus MCP's"] == "+11.00 [+8.00, +14.00]"
+    assert style.data.loc["SS", "TNR at TPR 95 % ↑"] == "40.00 [30.00, 50.00]"
+    assert style.data.loc["SS", "rate"] == "0.003"
+    style._compute()
+    assert {(style.index[r], style.columns[c]) for (r, c), css in style.ctx.items() if css} == {
+        ("SS", "AUC minus MCP's")
+    }
+
+
+def test_several_notebooks_make_one_page(tmp_path):
+    for name, cells in {"a": ["# One", "## First"], "b": ["# Two", "## Second"]}.items():
+        nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text) for text in cells])
+        nbformat.write(nb, tmp_path / f"{name}.ipynb")
+    report.write(tmp_path / "page.html", [tmp_path / "a.ipynb", tmp_path / "b.ipynb"])
+    written = (tmp_path / "page.html").read_text()
+    check_page(written)
+    assert "<title>One</title>" in written
+    assert re.findall(r'<li><a href="#[^"]+">(.*?)</a>', written) == ["First", "Second"]
+
+
+def test_a_folded_table_opens_at_a_click(monkeypatch):
+    shown = []
+    monkeypatch.setattr(report, "display", shown.append)
+    report.table(tables.plain(pd.DataFrame({"a": [1]})), "All & more", folded=True)
+    assert shown[0].data.startswith("<details><summary>All &amp; more</summary>")

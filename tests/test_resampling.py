@@ -151,3 +151,24 @@ def test_the_best_score_is_best_more_often():
 def test_bad_input_is_refused(scores, message):
     with pytest.raises(ValueError, match=message):
         resampling.bootstrap(scores, [True, False])
+
+
+def test_resampled_separability_is_that_of_the_copied_samples_and_of_the_same_images():
+    z, correct = sample()
+    confidence = 1 / (1 + np.exp(-z))
+    found = resampling.separability({"a": np.stack([confidence, confidence**2]), "b": z}, correct, resamples=30)
+    rng = np.random.default_rng(0)
+    for r in range(30):
+        weight = resampling._draw(rng, correct, False)  # as `bootstrap` draws it
+        for name, row, values in (("a", 0, confidence), ("a", 1, confidence**2), ("b", 0, z)):
+            copied = metrics.separability(np.repeat(values, weight), np.repeat(correct, weight))
+            for metric, value in copied.items():
+                assert found[name][1][metric][r, row] == pytest.approx(value)
+    whole = metrics.separability(z, correct)
+    assert {metric: value[0] for metric, value in found["b"][0].items()} == pytest.approx(whole)
+
+
+def test_bootstraps_made_apart_are_paired_when_merged():
+    z, correct = sample()
+    apart = resampling.merged([resampling.bootstrap({name: z}, correct, resamples=40) for name in "ab"])
+    assert resampling.difference(apart, "a", "b").loc["auroc", ["low", "high"]].tolist() == [0, 0]

@@ -293,7 +293,11 @@ def test_publish_copies_report_tables_and_scores_but_no_weights(tiny, monkeypatc
     scores = np.load(runs.results() / "tiny/scores.npz", allow_pickle=False)
     z = runs.read_tensors(runs.oracle_path(tiny, "rsn-rsn", "ce", 1))["test.z"]
     np.testing.assert_array_equal(scores["rsn-rsn/ce/seed1.z"], z)
-    assert len(json.loads((runs.results() / "tiny/manifest.json").read_text())) == 1 + 1 + 4
+    manifest = json.loads((runs.results() / "tiny/manifest.json").read_text())
+    assert len(manifest["runs"]) == 1 + 1 + 4
+    of_ce = manifest["runs"]["rsn-rsn/ce/seed1"]
+    own = clean(runs.oracle_path(tiny, "rsn-rsn", "ce", 1))["provenance"]
+    assert manifest["provenance"][of_ce["provenance"]] == own | {"dirty": False}
 
 
 def test_what_was_made_with_other_settings_counts_as_not_run(write_study, tiny):

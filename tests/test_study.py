@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-from conftest import TINY
+from conftest import AUDIT, TINY
 
 from trustlib.study import StudyError, load_study
 
@@ -86,3 +86,42 @@ def test_unknown_pairs_networks_and_arms_suggest_the_nearest(tiny):
     with pytest.raises(StudyError, match="no arm 'sss'; did you mean 'ss'"):
         tiny.chosen_arms(["ce", "sss"])
     assert tiny.chosen_arms([]) == ["ce", "ss"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("controls.labels.arms", ["ce", "cee"], "audit.controls.labels: unknown arm 'cee'; did you mean 'ce'"),
+        ("controls.labels.against", "sss", "audit.controls.labels: unknown arm 'sss'"),
+        ("controls.labels.pairs", ["rsn"], "audit.controls.labels.pairs: 'rsn' is not ORACLE-CLASSIFIER"),
+        ("controls.labels.armz", [], "unknown key 'audit.controls.labels.armz'"),
+        ("rates", [1e-3], "controls need rates and seeds, at least two of each"),
+        ("seeds", [1, 1], "audit.seeds: holds something twice"),
+        ("arms.ce", AUDIT["arms"]["ce-fixed"], "audit: 'ce' is a name of the study's own"),
+        ("arms.ce-fixed.training", {"ratee": 1.0}, "arms.ce-fixed.training: unknown key 'ratee'"),
+        ("arms.ce-fixed.training", {"optimizer": "adam"}, "arms.ce-fixed.training: optimizer: input should be"),
+        ("arms.ce-heldout.loss", "tcp", "arms.ce-heldout: tcp learns a probability"),
+    ],
+)
+def test_a_mistake_in_an_audit_names_the_key(write_study, path, value, message):
+    settings = copy.deepcopy(AUDIT)
+    *way, last = path.split(".")
+    place = settings
+    for key in way:
+        place = place[key]
+    place[last] = value
+    with pytest.raises(StudyError) as error:
+        load_study(write_study(audit=settings))
+    assert message in str(error.value)
+
+
+def test_what_an_audit_adds_is_known_by_name(write_study):
+    study = load_study(write_study(audit=AUDIT))
+    assert study.recipe("ce-fixed").rate == 2e-3
+    assert study.recipe("ce", 5e-3).rate == 5e-3
+    assert study.arm_label("ce-heldout") == "CE, held out"
+    assert list(study.arms) == ["ce", "ss"]
+    with pytest.raises(StudyError, match="no control 'label'; did you mean 'labels'"):
+        study.control("label")
+    with pytest.raises(StudyError, match="no arm 'ce-fix'; did you mean 'ce-fixed'"):
+        study.arm("ce-fix")

@@ -109,3 +109,50 @@ def test_a_loss_that_is_not_finite_stops_the_training():
 def test_a_batch_larger_than_the_data_is_an_error():
     with pytest.raises(ValueError, match="a batch of 700 is larger than the 600"):
         train(small_net(1), torch.ones(3000), losses.cross_entropy, batch=700)
+
+
+def test_only_the_images_asked_for_are_learnt_from():
+    seen = []
+
+    class Recorder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(()))
+
+        def forward(self, x):
+            seen.extend(bytes(image.numpy()) for image in x)
+            return self.bias.expand(len(x))
+
+    images, among = data.digits(), torch.arange(0, 1000, 4)
+    target = torch.ones(1000, dtype=torch.bool)
+    train(Recorder(), target, losses.cross_entropy, part="heldout", among=among, images=None, flip=False, epochs=1)
+    allowed = {bytes(image.numpy()) for image in images.view("heldout", among)}
+    assert len(seen) == 250
+    assert set(seen) <= allowed
+
+
+def test_the_released_recipe_is_sgd_under_onecyclelr():
+    # By hand, on the same batches: SGD whose rate and momentum PyTorch's OneCycleLR cycles, all else at its defaults.
+    images, target, batches = data.digits(), torch.arange(3000) % 3 > 0, []
+
+    def loss(z, o):
+        batches.append(o)
+        return losses.cross_entropy(z, o)
+
+    net, twin = (squeeze(nn.Sequential(nn.Flatten(), small_net(1)[1], nn.ReLU(), small_net(1)[4])) for _ in range(2))
+    twin.load_state_dict(net.state_dict())
+    settings = {"optimizer": "onecycle", "rate": 0.01, "epochs": 1, "images": 1000, "batch": 50, "flip": False}
+    train(net, target, loss, **settings)
+    draw = torch.Generator().manual_seed(0)
+    subset = torch.randperm(3000, generator=draw)[:1000]
+    order = subset[torch.randperm(1000, generator=draw)]
+    optimizer = torch.optim.SGD(twin.parameters(), lr=0.01, momentum=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.01, total_steps=20, pct_start=0.1)
+    for index, seen in zip(order.split(50), batches, strict=True):
+        assert torch.equal(target[index], seen)
+        optimizer.zero_grad()
+        losses.cross_entropy(twin(images.view("train", index)), target[index]).mean().backward()
+        optimizer.step()
+        schedule.step()
+    for mine, theirs in zip(net.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)

@@ -13,16 +13,17 @@ def main() -> int:
     listing = commands.add_parser("controls", help="the names of a study's controls, in one line")
     for command in (check, listing, publish):
         command.add_argument("study", help="a name in studies/, or the path of a YAML file")
-    render = commands.add_parser("render", help="turn an executed notebook into one HTML file")
-    render.add_argument("notebook", type=Path)
+    check.add_argument("controls", nargs="*", help="controls of its audit that are asked for")
+    render = commands.add_parser("render", help="turn executed notebooks into one HTML file")
     render.add_argument("page", type=Path)
+    render.add_argument("notebooks", type=Path, nargs="+")
     args = parser.parse_args()
 
     # Imported where they are needed: torch alone takes seconds.
     if args.command == "render":
         from . import report
 
-        report.write(args.notebook, args.page)
+        report.write(args.page, args.notebooks)
         return 0
 
     from . import data, runs
@@ -33,11 +34,14 @@ def main() -> int:
         if args.command == "controls":
             print(*study.audit.controls)
         elif args.command == "check":
+            for name in args.controls:
+                study.control(name)
             print(f"study {study.name}: data from {data.load(study.dataset).source}")
         else:
-            from . import experiments
+            from . import controls, experiments
 
-            print(*runs.publish(study, experiments.trainings(study)), sep="\n")
+            audit = [row for row in controls.trainings(study) if row["status"] == "done"]
+            print(*runs.publish(study, experiments.trainings(study), audit), sep="\n")
     except (StudyError, runs.JobError, data.DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

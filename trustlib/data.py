@@ -136,7 +136,7 @@ def fashion() -> Images:
 
 
 def _fetch_fashion() -> tuple[str, dict[str, bytes]]:
-    """(where they came from, file -> uncompressed content), from the first source that has all four files."""
+    """(where they came from, without paths, file -> uncompressed content): the first source that has all four files."""
     folder = root() / "FashionMNIST" / "raw"
     sources: list[tuple[str, Callable[[], Path]]] = [
         (f"the data root, {folder}", lambda: folder),
@@ -148,7 +148,9 @@ def _fetch_fashion() -> tuple[str, dict[str, bytes]]:
     for name, get in sources:
         try:
             where = get()
-            return name, {file: _read_checked(where, file, sha) for file, sha in FASHION_FILES.items()}
+            return name.partition(",")[0], {
+                file: _read_checked(where, file, sha) for file, sha in FASHION_FILES.items()
+            }
         except OSError as error:  # not there, or a folder that cannot be read or written
             tried.append(f"  - {name}: {error}")
     raise DataError(

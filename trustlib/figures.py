@@ -143,21 +143,56 @@ def history(ax: Axes, epochs: NDArray, loss: NDArray, *, label: str, color: str 
 
 
 def rate_search(
-    ax: Axes, tried: dict[float, float], chosen: float | None, *, label: str, loss: str, form: str = "corrected"
-) -> Line2D | None:
-    """AUC, per cent, against the learning rate; the chosen rate is filled.
+    ax: Axes, rates: NDArray, values: NDArray, chosen: float | None, *, label: str, loss: str, form: str = "corrected"
+) -> Line2D:
+    """A metric, per cent, against the learning rate; the chosen rate is filled.
 
     Parameters
     ----------
-    tried : rate -> AUC in [0, 1], NaN where the training diverged; nothing is drawn without any.
+    rates, values : float (M,), ascending by rate; values are fractions.
     """
-    if not tried:
-        return None
-    rates, auc = np.array(list(tried)), 100 * np.array(list(tried.values()))
     style = line_style(loss, form)
-    (line,) = ax.plot(rates, auc, label=label, marker="o", markersize=3.5, markerfacecolor="white", **style)
-    ax.plot(rates[rates == chosen], auc[rates == chosen], "o", markersize=5, color=style["color"])
-    ax.set(xscale="log", xlabel="learning rate", ylabel="AUC, %")
+    (line,) = ax.plot(rates, 100 * values, label=label, marker="o", markersize=3.5, markerfacecolor="white", **style)
+    ax.plot(rates[rates == chosen], 100 * values[rates == chosen], "o", markersize=5, color=style["color"])
+    ax.set(xscale="log", xlabel="learning rate")
+    return line
+
+
+def forest(
+    ax: Axes, labels: list[str], estimate: NDArray, low: NDArray, high: NDArray, colours: list[str], **settings
+) -> None:
+    """Estimates with their intervals, one below the other, the first on top.
+
+    Parameters
+    ----------
+    estimate, low, high : float (M,).
+    colours : of each, M.
+    settings : of the axes, such as title and xlabel.
+    """
+    y = np.arange(len(labels))[::-1]
+    ax.hlines(y, low, high, color=colours, linewidth=1.6)
+    ax.scatter(estimate, y, color=colours, s=18, zorder=3)
+    ax.set(yticks=y, yticklabels=labels, ylim=(-0.7, len(labels) - 0.3), **settings)
+    ax.grid(axis="x", color="0.9")
+
+
+def with_errors(ax: Axes, x: NDArray, y: NDArray, low: NDArray, high: NDArray, *, color: str) -> None:
+    """Points (x, y) with the intervals [low, high] of y, float (M,) each."""
+    ax.errorbar(x, y, yerr=[y - low, high - y], fmt="o", markersize=4, linewidth=1.2, color=color)
+
+
+def roc(ax: Axes, fpr: NDArray, tpr: NDArray, *, label: str, **style) -> Line2D:
+    """A ROC curve, at most `CURVE_POINTS` of its points.
+
+    Parameters
+    ----------
+    fpr, tpr : float (M,), as `metrics.roc_curve` gives them.
+    style : of the line, see `line_style`.
+    """
+    keep = np.unique(np.linspace(0, len(fpr) - 1, CURVE_POINTS).astype(int))
+    (line,) = ax.plot(fpr[keep], tpr[keep], label=label, **style)
+    ax.set(xlabel="wrong predictions trusted, 1 − TNR", ylabel="right predictions trusted, TPR")
+    ax.set(xlim=(0, 1), ylim=(0, 1.01))
     return line
 
 

@@ -103,10 +103,10 @@ def _code(tree: ast.AST) -> str:
 
 
 def job_digest(notebook: str, modules: Iterable[str]) -> str:
-    """A digest of a notebook's code cells and of modules of trustlib; outputs do not change it."""
+    """A digest of a notebook's cells, prose too, and of modules of trustlib; outputs do not change it."""
     cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]
-    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    return digest([code, [_code(ast.parse(_SOURCE[f"trustlib.{name}"])) for name in modules]])
+    sources = ["".join(cell["source"]) for cell in cells]
+    return digest([sources, [_code(ast.parse(_SOURCE[f"trustlib.{name}"])) for name in modules]])
 
 
 # Read when this module is: a file edited while a process runs is not what that process runs.

@@ -7,6 +7,7 @@ import base64
 import html
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
@@ -48,21 +49,23 @@ def figure(fig: Figure, caption: str, *, alt: str, save: Path | None = None) -> 
     )
 
 
-def table(style: Styler, caption: str) -> None:
-    """Show a table with its caption, in a box that scrolls where the page is narrow."""
-    display(
-        HTML(
-            f'<figure class="table"><figcaption>{html.escape(caption)}</figcaption>'
-            f'<div class="scroll">{style.to_html()}</div></figure>'
-        )
-    )
+def table(style: Styler, caption: str, *, folded: bool = False) -> None:
+    """Show a table with its caption, in a box that scrolls where the page is narrow; a folded one opens at a click."""
+    caption, box = html.escape(caption), f'<div class="scroll">{style.to_html()}</div>'
+    if folded:
+        display(HTML(f'<details><summary>{caption}</summary><figure class="table">{box}</figure></details>'))
+    else:
+        display(HTML(f'<figure class="table"><figcaption>{caption}</figcaption>{box}</figure>'))
 
 
-def write(notebook: Path, page: Path) -> None:
-    """Turn an executed notebook into one self-contained HTML file; code cells are left out, their outputs stay."""
-    nb = nbformat.read(notebook, as_version=4)
+def write(page: Path, notebooks: Sequence[Path]) -> None:
+    """Turn executed notebooks into one self-contained HTML file; code cells are left out, their outputs stay.
+
+    The first one's title is the page's; headings of the second level are its contents.
+    """
     exporter = _Exporter(template_name="basic", exclude_input=True, exclude_output_prompt=True)
-    body, _ = exporter.from_notebook_node(nb)
+    bodies = [exporter.from_notebook_node(nbformat.read(path, as_version=4))[0] for path in notebooks]
+    body = "\n".join(bodies)
     contents = re.findall(r'<h2 id="([^"]+)"[^>]*>(.*?)<a class="anchor-link"', body, re.DOTALL)
     title = re.search(r"<h1[^>]*>(.*?)<a class", body, re.DOTALL)
     template = jinja2.Environment(autoescape=False).from_string(TEMPLATE.read_text())

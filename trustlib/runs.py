@@ -26,7 +26,7 @@ import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -263,12 +263,13 @@ def finish_job(study: Study, job: str, done: dict[str, dict], failed: dict[str, 
     return path
 
 
-def publish(study: Study, trainings: list[dict]) -> list[Path]:
+def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> list[Path]:
     """Copy a finished run's report, tables, figures, manifests and test scores, without weights, to results/<study>.
 
     Parameters
     ----------
     trainings : what `experiments.trainings` returns.
+    audit : what there is of `controls.trainings`: published as tables and manifests, without its many scores.
 
     Returns
     -------
@@ -281,10 +282,14 @@ def publish(study: Study, trainings: list[dict]) -> list[Path]:
     source, target = run_folder(study), results() / study.name
     unfinished = [row["run"] for row in trainings if row["status"] != "done"]
     page = source / "report.html"
-    if unfinished or not page.exists() or page.stat().st_mtime < max(row["path"].stat().st_mtime for row in trainings):
+    if (
+        unfinished
+        or not page.exists()
+        or page.stat().st_mtime < max(row["path"].stat().st_mtime for row in (*trainings, *audit))
+    ):
         lacking = ", ".join(unfinished[:3]) or "a report of these trainings"
         raise JobError(f"study {study.name} is not finished (lacking {lacking}); run: make report STUDY={study.name}")
-    manifests = {row["run"]: read_manifest(row["path"]) for row in trainings}
+    manifests = {row["run"]: read_manifest(row["path"]) for row in (*trainings, *audit)}
     if any(manifest["provenance"]["dirty"] for manifest in manifests.values()):
         raise JobError(
             f"study {study.name} was run from uncommitted changes: commit, remove {source}, and run it again"
@@ -302,10 +307,20 @@ def publish(study: Study, trainings: list[dict]) -> list[Path]:
         for name in ("tables", "figures"):
             shutil.copytree(source / name, new / name)
         np.savez_compressed(new / "scores.npz", **scores)
-        write_json(new / "manifest.json", manifests)
+        write_json(new / "manifest.json", _without_repetition(manifests))
         shutil.rmtree(target, ignore_errors=True)
         new.rename(target)
     return sorted(path for path in target.rglob("*") if path.is_file())
+
+
+def _without_repetition(manifests: dict[str, dict]) -> dict:
+    """Manifests with what many of them share, their provenance, given once: provenance (by number) and runs."""
+    shared, rows = [], {}
+    for name, manifest in manifests.items():
+        if manifest["provenance"] not in shared:
+            shared.append(manifest["provenance"])
+        rows[name] = manifest | {"provenance": shared.index(manifest["provenance"])}
+    return {"provenance": shared, "runs": rows}
 
 
 def _first_line(error: BaseException) -> str:

@@ -207,7 +207,9 @@ class Study(Strict):
     def control(self, name: str) -> Control:
         controls = self.audit.controls
         if name not in controls:
-            raise StudyError(f"study {self.name} has no control {name!r}{nearest(name, controls or ['none'])}")
+            raise StudyError(
+                f"study {self.name} has no control {name!r}{nearest(name, controls) if controls else ', nor any'}"
+            )
         return controls[name]
 
     def chosen_arms(self, arms: list[str]) -> list[str]:

@@ -4,6 +4,8 @@
 in the form of the paper's Table 1: per cent, mean ± standard deviation over seeds, best in bold.
 """
 
+import html
+
 import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
@@ -73,7 +75,7 @@ def across_pairs(compared: pd.DataFrame, metric: str, scale: float = 100) -> Sty
     """
     chosen = compared[compared["metric"] == metric]
     order = [chosen["arm"].drop_duplicates(), chosen["pair"].drop_duplicates()]
-    text = chosen.assign(text=_with_interval(chosen, ("estimate", "low", "high"), scale))
+    text = chosen.assign(text=with_interval(chosen, ("estimate", "low", "high"), scale))
     text = text.pivot(index="arm", columns="pair", values="text").reindex(index=order[0], columns=order[1])
     value = chosen.pivot(index="arm", columns="pair", values="estimate").reindex(index=order[0], columns=order[1])
     value *= COLUMNS[metric][1]
@@ -95,9 +97,9 @@ def against_mcp(compared: pd.DataFrame, scale: float = 100) -> Styler:
         part = compared[compared["metric"] == metric].set_index("arm").reindex(order)
         heading = COLUMNS[metric][0]
         if metric == "aurc":  # the AUC itself stands in `across_pairs`
-            columns[heading] = _with_interval(part, ("estimate", "low", "high"), scale)
+            columns[heading] = with_interval(part, ("estimate", "low", "high"), scale)
         less = f"{heading.split()[0]} minus MCP's"
-        columns[less] = _with_interval(part, ("difference", "difference_low", "difference_high"), scale, sign="+")
+        columns[less] = with_interval(part, ("difference", "difference_low", "difference_high"), scale, sign="+")
         bold[less] = (part["difference_low"] > 0) | (part["difference_high"] < 0)
         if metric == "auroc":
             columns["p"] = [_p_value(p) for p in part["p_holm"]]
@@ -106,13 +108,86 @@ def against_mcp(compared: pd.DataFrame, scale: float = 100) -> Styler:
     return plain(text.style.apply(lambda _: _bold(marked), axis=None))
 
 
+VERDICT_COLOURS = {  # of the background, by the beginning of the verdict; the words say it too
+    "holds only": "#fdf0c4",
+    "holds": "#d9ecd9",
+    "does not hold": "#fde2d5",
+    "cannot": "#eeeeee",
+}
+
+
+def claims_form(claims: pd.DataFrame) -> Styler:
+    """What `claims.judge` returns, a row a claim; the verdict links to the section with its evidence."""
+    escaped = claims.map(html.escape)
+    verdict = [
+        f'<a href="#{section}">{text}</a>' for section, text in zip(escaped["section"], escaped["verdict"], strict=True)
+    ]
+    text = pd.DataFrame(
+        {
+            "Claim": escaped["claim"] + '<br><span class="where">' + escaped["where"] + "</span>",
+            "Measured": escaped["quantity"],
+            "Found": escaped["found"],
+            "Verdict": verdict,
+        }
+    )
+    colours = [next(c for start, c in VERDICT_COLOURS.items() if v.startswith(start)) for v in claims["verdict"]]
+    style = text.style.apply(lambda _: [f"background: {colour}" for colour in colours], subset=["Verdict"])
+    style = style.set_uuid(digest(text.to_csv())).set_table_attributes('class="data claims"')
+    return style.hide(axis="index")
+
+
+def control_form(compared: pd.DataFrame, study: Study, against: str | None) -> Styler:
+    """The arms of one control on one pair: their rates, metrics and difference in AUC from one of them, per cent.
+
+    Differences whose interval leaves out 0 are in bold.
+
+    Parameters
+    ----------
+    compared : rows of what `audit.compare` returns, of one pair.
+    against : the arm that the others are compared with.
+    """
+    order = compared["arm"].drop_duplicates()
+    chosen = ("auroc", "fpr95", "tpr", "tnr")
+    part = {m: compared[compared["metric"] == m].set_index("arm").reindex(order) for m in chosen}
+    columns = {"rate": part["auroc"]["rate"].map("{:g}".format)}
+    columns["AUC ↑"] = with_interval(part["auroc"], ("estimate", "low", "high"), 100)
+    marked = pd.DataFrame(False, index=order, columns=["rate", "AUC ↑"])
+    if against:
+        less = f"AUC minus {study.arm_label(against)}'s"
+        difference = ("difference", "difference_low", "difference_high")
+        columns[less] = with_interval(part["auroc"], difference, 100, sign="+")
+        marked[less] = (part["auroc"]["difference_low"] > 0) | (part["auroc"]["difference_high"] < 0)
+    matched = 1 - part["fpr95"][["estimate", "high", "low"]].set_axis(["estimate", "low", "high"], axis=1)
+    columns["TNR at TPR 95 % ↑"] = with_interval(matched, ("estimate", "low", "high"), 100)
+    columns |= {m.upper(): part[m]["estimate"].mul(100).map("{:.2f}".format) for m in ("tpr", "tnr")}
+    text = pd.DataFrame(columns, index=order)
+    marked = marked.reindex(columns=text.columns, fill_value=False)
+    text.index = marked.index = [study.arm_label(arm) for arm in order]
+    return plain(text.style.apply(lambda _: _bold(marked), axis=None))
+
+
+def ranges(compared: pd.DataFrame, arms: list[str]) -> str:
+    """AUC, TPR and TNR of some arms, from the lowest to the highest mean, per cent: a piece of a sentence.
+
+    Parameters
+    ----------
+    compared : rows with columns arm, metric and estimate, as `audit.compare` returns.
+    """
+    percent = compared[compared["arm"].isin(arms)].groupby("metric")["estimate"].agg(["min", "max"]).mul(100)
+    parts = []
+    for metric, heading in (("auroc", "AUC"), ("tpr", "TPR"), ("tnr", "TNR")):
+        low, high = (f"{value:.1f}" for value in percent.loc[metric])
+        parts.append(f"{heading} {low} to {high}")
+    return ", ".join(parts)
+
+
 def operating_form(points: pd.DataFrame, risk: float) -> Styler:
     """What `evaluation.operating_points` returns, its index labelled, in per cent (NLL in nats)."""
     percent = points.mul(100)
     text = pd.DataFrame(
         {
-            "TPR": _with_interval(percent, ("tpr", "tpr_low", "tpr_high"), 1),
-            "TNR": _with_interval(percent, ("tnr", "tnr_low", "tnr_high"), 1),
+            "TPR": with_interval(percent, ("tpr", "tpr_low", "tpr_high"), 1),
+            "TNR": with_interval(percent, ("tnr", "tnr_low", "tnr_high"), 1),
             "TNR at TPR 95 %": percent["tnr95"].map("{:.2f}".format),
             f"coverage at risk {risk:.0%}": percent["coverage"].map("{:.2f}".format),
             "guaranteed": percent["guaranteed"].map("{:.2f}".format),
@@ -133,7 +208,7 @@ def published_form(published: pd.DataFrame) -> Styler:
     """
     text = published.assign(
         text=[_cell(m, s) for m, s in zip(published["mean"], published["deviation"], strict=True)],
-        pair=published["pair"].map(lambda pair: "⟨{}, {}⟩".format(*(PAPER_NAMES[name] for name in pair.split("-")))),
+        pair=published["pair"].map(paper_pair),
         loss=published["loss"].map(PAPER_NAMES),
     )
     order = list(dict.fromkeys(zip(text["pair"], text["loss"], strict=True)))
@@ -142,6 +217,11 @@ def published_form(published: pd.DataFrame) -> Styler:
         columns={c: h for c, (h, _) in COLUMNS.items()}
     )
     return plain(wide)
+
+
+def paper_pair(pair: str) -> str:
+    """<O, C> of a pair of the paper's, from its name in data/published."""
+    return "⟨{}, {}⟩".format(*(PAPER_NAMES[name] for name in pair.split("-")))
 
 
 def findings(compared: pd.DataFrame, study: Study) -> list[str]:
@@ -179,13 +259,7 @@ def findings(compared: pd.DataFrame, study: Study) -> list[str]:
             "The steep slope loss's AUC minus that of cross entropy as in the paper's text lies between "
             f"{gain.min():+.1f} and {gain.max():+.1f} points."
         )
-    for name in oracles:
-        low, high = percent.loc[name].min(), percent.loc[name].max()
-        ranges = [
-            f"{heading} {low[k]:.1f} to {high[k]:.1f}"
-            for k, heading in (("auroc", "AUC"), ("tpr", "TPR"), ("tnr", "TNR"))
-        ]
-        sentences.append(f"{study.arm_label(name)}: {', '.join(ranges)}.")
+    sentences += [f"{study.arm_label(name)}: {ranges(compared, [name])}." for name in oracles]
     return sentences
 
 
@@ -212,8 +286,15 @@ def _bold(chosen: pd.DataFrame) -> pd.DataFrame:
     return chosen.astype(object).where(~chosen, "font-weight: bold").where(chosen, "")
 
 
-def _with_interval(frame: pd.DataFrame, columns: tuple[str, str, str], scale: float, sign: str = "") -> pd.Series:
-    """Cells "estimate [low, high]"."""
+def with_interval(frame: pd.DataFrame, columns: tuple[str, str, str], scale: float, sign: str = "") -> pd.Series:
+    """Cells "estimate [low, high]"; "–" where there is no estimate.
+
+    Parameters
+    ----------
+    columns : of the estimate and of its interval's ends.
+    scale : what they are multiplied by.
+    sign : "+" to show the sign of positive values.
+    """
     cells = []
     for value, low, high in frame[list(columns)].mul(scale).itertuples(index=False):
         text = MISSING if np.isnan(value) else f"{value:{sign}.2f}"

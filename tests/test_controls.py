@@ -1,0 +1,188 @@
+"""The audit's trainings: every arm gets the same search, labels come from where they should, nothing is hidden."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import AUDIT
+
+from trustlib import audit, controls, evaluation, experiments, metrics, runs, training
+from trustlib.study import load_study
+
+
+def quiet(line):
+    pass
+
+
+@pytest.fixture
+def study(write_study, monkeypatch):
+    monkeypatch.setattr(evaluation, "RESAMPLES", 40)
+    return load_study(write_study(audit=AUDIT, seeds=[0]))
+
+
+@pytest.fixture
+def searched(study, monkeypatch):
+    """A function that says which rate a search ends at, given each rate's AUC; None stands for a training not made."""
+
+    def search(aucs):
+        monkeypatch.setattr(controls, "_tried", lambda *key: aucs.get(key[-1]))
+        return controls.tuning(study, "rsn-rsn", "ce")
+
+    return search
+
+
+def test_a_best_rate_inside_the_grid_ends_the_search(searched):
+    # the grid 1e-3, 3e-3 has edges only: it goes on until the best lies inside
+    assert searched({}).missing == [1e-3, 3e-3]
+    assert searched({1e-3: 0.7, 3e-3: 0.6}).missing == [3e-4]
+    found = searched({3e-4: 0.65, 1e-3: 0.7, 3e-3: 0.6})
+    assert (found.rate, found.missing) == (1e-3, [])
+    assert list(found.tried) == [3e-4, 1e-3, 3e-3]
+    assert searched({1e-3: 0.6, 3e-3: 0.7}).missing == [9e-3]
+
+
+def test_a_rate_that_diverges_is_never_chosen(searched):
+    found = searched({3e-4: 0.65, 1e-3: 0.7, 3e-3: np.nan})
+    assert found.rate == 1e-3
+    nowhere = searched({1e-3: np.nan, 3e-3: np.nan})
+    assert (nowhere.rate, nowhere.missing) == (None, [])
+
+
+def test_an_arm_with_a_rate_of_its_own_is_not_searched(study):
+    assert controls.tuning(study, "rsn-rsn", "ce-fixed") == controls.Tuning(2e-3, {}, [])
+
+
+def test_a_search_that_diverges_everywhere_is_an_error_and_is_not_repeated(study, monkeypatch):
+    calls = []
+
+    def diverge(*args, **settings):
+        calls.append(settings)
+        raise training.TrainingError("the loss is nan")
+
+    monkeypatch.setattr(experiments.training, "train", diverge)
+    monkeypatch.setattr(experiments, "train_classifier", lambda *args: None)
+    path = runs.classifier_path(study, "rsn")
+    runs.cached(path, {}, lambda: ({"train.correct": torch.ones(2, 3000, dtype=torch.bool)}, {}))
+    monkeypatch.setattr(experiments.oracle, "initialise", lambda *args: None)
+    for _ in range(2):
+        with pytest.raises(training.TrainingError, match=r"diverged at every rate from 0\.001 to 0\.003"):
+            controls.train(study, "rsn-rsn", "ce", quiet)
+    assert len(calls) == 2
+    rows = [row for row in controls.trainings(study) if row["run"].startswith("rsn-rsn/ce/")]
+    assert [row["status"] for row in rows] == ["diverged", "diverged"]
+    assert not controls.is_done(study, "labels")
+
+
+def test_cross_fitted_labels_are_those_of_classifiers_that_did_not_see_the_image(study, monkeypatch):
+    seen = {}
+    real = training.train
+
+    def spy(*args, among=None, **settings):
+        seen[len(seen)] = among
+        return real(*args, among=among, **settings)
+
+    experiments.train_classifier(study, "rsn", quiet)
+    monkeypatch.setattr(experiments.training, "train", spy)
+    for fold in range(2):
+        experiments.cross_fit(study, "rsn", fold, quiet)
+        correct = runs.read_tensors(runs.fold_path(study, "rsn", fold))["correct"]
+        assert correct.shape == (2, 1500)  # views, images of the fold
+        assert set(seen[fold].tolist()) == set(range(3000)) - set(range(fold, 3000, 2))
+    part, among, target = experiments._lesson(study, "rsn", study.arm("ce-crossfit"))
+    assert (part, among, target.shape) == ("train", None, (2, 3000))
+    for fold in range(2):
+        kept = runs.read_tensors(runs.fold_path(study, "rsn", fold))["correct"]
+        assert torch.equal(target[:, fold::2], kept)
+
+
+def test_held_out_labels_leave_out_the_images_that_choose_a_rate(study):
+    experiments.train_classifier(study, "rsn", quiet)
+    part, among, target = experiments._lesson(study, "rsn", study.arm("ce-heldout"))
+    cache = runs.read_tensors(runs.classifier_path(study, "rsn"))
+    assert part == "heldout"
+    assert among.tolist() == list(range(600))
+    assert torch.equal(target[0], cache["heldout.correct"])  # view 0 is the image as it is
+    assert not torch.equal(target[0], target[1])
+
+
+def test_a_control_is_trained_once_and_compared(study, monkeypatch):
+    for arm in study.control("labels").arms:
+        controls.train(study, "rsn-rsn", arm, quiet)
+    assert controls.is_done(study, "labels")
+    rows = controls.trainings(study)
+    assert {row["status"] for row in rows} == {"done"}
+    assert {row["kind"] for row in rows} == {"fold", "oracle"}
+    own = {row["run"] for row in rows if row["chosen"] and row["kind"] == "oracle"}
+    assert len(own) == 4 * 2
+    frame = audit.compare(study, "labels")
+    auroc = frame[frame["metric"] == "auroc"].set_index("arm")
+    right = evaluation.correct(study, "rsn-rsn")
+    for arm in study.control("labels").arms:
+        z = controls.outputs(study, "rsn-rsn", arm)
+        mean = np.mean([metrics.evaluate(row, right)["auroc"] for row in z])
+        assert auroc.loc[arm, "estimate"] == pytest.approx(mean)
+        assert auroc.loc[arm, "rate"] == controls.tuning(study, "rsn-rsn", arm).rate
+    assert auroc.loc["ss", "difference"] == pytest.approx(auroc.loc["ss", "estimate"] - auroc.loc["ce", "estimate"])
+    assert np.isnan(auroc.loc["ce", "difference"])
+    monkeypatch.setattr(training, "train", None)  # training again would now fail
+    for arm in study.control("labels").arms:
+        controls.train(study, "rsn-rsn", arm, quiet)
+    pair_of_arms(study)
+    what_is_read_off(study)
+
+
+def pair_of_arms(study):
+    less = audit.difference(study, "rsn-rsn", "ce-crossfit", "ce")
+    boots = [audit.resampled(study, "rsn-rsn", arm) for arm in ("ce-crossfit", "ce")]
+    k = metrics.METRICS.index("auroc")
+    gap = boots[0].estimate["ce-crossfit"][:, k].mean() - boots[1].estimate["ce"][:, k].mean()
+    assert less.loc["auroc", "estimate"] == pytest.approx(gap)
+    assert audit.difference(study, "rsn-rsn", "ce", "ce-fixed") is None
+
+
+def what_is_read_off(study):
+    found = audit.ranking(study, "rsn-rsn")
+    assert found["label"].iloc[0] == "MCP"
+    assert found["label"].iloc[-1] == "that oracle with MCP"
+    assert found["difference"].iloc[1:].notna().all()
+    tails = audit.tails(study, "rsn-rsn", ["ce", "ss"])
+    path = runs.oracle_path(study, "rsn-rsn", "ss", 0, controls.tuning(study, "rsn-rsn", "ss").rate)
+    weight = runs.read_tensors(path, "weights.head.linear.")["weight"]
+    assert tails.query("arm == 'ss' and seed == 0")["norm"].item() == pytest.approx(weight.norm().item())
+    shift = audit.label_shift(study, "rsn")
+    assert list(shift.index) == ["train", "crossfit", "heldout", "test"]
+    assert (shift["low"] <= shift["rate"]).all()
+    assert (shift["rate"] <= shift["high"]).all()
+    points = audit.operating_points(study, "rsn-rsn")
+    assert points.loc["CE, threshold moved", "threshold"] == pytest.approx(np.log(5 / 2))
+    assert points.loc["CE, threshold moved", "tpr"] <= points.loc["CE, z = 0", "tpr"]
+    tpr = points["tpr"]
+    assert tpr["CE, threshold at SS's TPR"] == pytest.approx(tpr["SS, z = 0"], abs=0.03)  # the held-out part's, on test
+    binned = audit.optimum(study, "rsn-rsn", "ss", bins=5)
+    assert binned["s"].is_monotonic_increasing
+    assert ((binned["best_low"] <= binned["best"]) & (binned["best"] <= binned["best_high"])).all()
+    assert list(audit.slopes(study, "rsn-rsn", ["ss"])[["alpha_pos", "alpha_neg"]].iloc[0]) == [2.0, 5.0]
+
+
+def test_an_oracle_at_the_studys_rate_is_the_studys(study):
+    assert runs.oracle_path(study, "rsn-rsn", "ce", 0, 1e-3) == runs.oracle_path(study, "rsn-rsn", "ce", 0)
+    assert runs.oracle_path(study, "rsn-rsn", "ce", 0, 3e-3).name == "rate0.003-seed0.safetensors"
+
+
+def test_an_oracle_without_information_adds_nothing_to_mcp(study, monkeypatch):
+    rng = np.random.default_rng(0)
+    right = rng.random(2000) < 0.8
+    mcp = 1 / (1 + np.exp(-(rng.normal(size=2000) + 1.5 * right)))
+    monkeypatch.setattr(audit.evaluation, "correct", lambda *args: right)
+    monkeypatch.setattr(audit.evaluation, "own_scores", lambda *args: {"mcp": mcp})
+    for signal in (0.0, 1.5):
+        z = np.stack([rng.normal(size=2000) + signal * right for _ in range(2)])
+        monkeypatch.setattr(audit, "outputs", lambda *args, z=z: z)
+        both = audit.with_mcp(study, "rsn-rsn", "ce")
+        gain = np.mean([metrics.evaluate(row, right)["auroc"] for row in both]) - metrics.evaluate(mcp, right)["auroc"]
+        assert abs(gain) < 0.005 if signal == 0 else gain > 0.04
+
+
+def test_nothing_trained_is_nothing_shown(study):
+    assert audit.compare(study, "labels").empty
+    assert audit.resampled(study, "rsn-rsn", "ce") is None
+    assert audit.tails(study, "rsn-rsn", ["ce"]).empty

@@ -1,0 +1,431 @@
+"""The verdict on every claim of data/claims.yaml, by its own rule and from this study's results.
+
+The file says what is measured and where the margins are; its head says how a verdict follows. Nothing is judged by
+hand: what has not been run cannot be judged.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import yaml
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from scipy.special import expit
+from scipy.stats import norm
+
+from . import audit, data, evaluation, metrics, resampling, runs, statistics, tables
+from .study import Strict, Study
+
+HOLDS, FAILS, UNKNOWN = "holds", "does not hold here", "cannot be judged here"
+ONLY_RELEASED, REFUTED = "holds only as released", "does not hold"  # the last: of arithmetic and of published figures
+PATH = data.ROOT / "data" / "claims.yaml"
+LEVEL = 0.95
+
+
+class Test(Strict):
+    """A metric of some arms, or its difference from others, against a margin; see the head of data/claims.yaml."""
+
+    metric: str
+    arms: list[str]
+    minus: list[str] = Field(default=[])
+    pairs: list[str] = Field(default=[])
+    minus_pairs: list[str] = Field(default=[])
+    tuned: bool = False
+    above: float | None = None
+    below: float | None = None
+    within: float | None = None
+
+    @model_validator(mode="after")
+    def _one_margin(self):
+        if sum(margin is not None for margin in (self.above, self.below, self.within)) != 1:
+            raise ValueError(f"a test has one of above, below, within; found {self}")
+        for name in self.metrics:
+            if name not in (*metrics.METRICS, *metrics.SEPARABILITY):
+                raise ValueError(f"unknown metric {name!r}")
+        return self
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics whose sum is tested."""
+        return [name.strip() for name in self.metric.split("+")]
+
+
+class Claim(Strict):
+    """One claim, where it is made, and what decides it: tests, a fact, or the reason why nothing does."""
+
+    id: str
+    claim: str
+    where: str
+    quantity: str
+    section: str  # of the report, the id of its heading
+    added: str = ""  # when and why, if the rule is younger than the runs
+    tests: list[Test] = Field(default=[])
+    fact: str = ""
+    unjudged: str = ""
+
+    @model_validator(mode="after")
+    def _one_way(self):
+        if (bool(self.tests) + bool(self.fact) + bool(self.unjudged)) != 1 or (self.fact and self.fact not in FACTS):
+            raise ValueError(f"claim {self.id}: has one of tests, fact (of {', '.join(FACTS)}) and unjudged")
+        return self
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One comparison: the mean over seeds, its 95 % interval, and the wider one that a refutation needs."""
+
+    name: str
+    estimate: float
+    interval: tuple[float, float]
+    wide: tuple[float, float]
+
+
+def load() -> list[Claim]:
+    """The claims, checked.
+
+    Raises
+    ------
+    pydantic.ValidationError : when an entry has an unknown key, metric or fact, or not one way to decide it.
+    """
+    return [Claim.model_validate(entry) for entry in yaml.safe_load(PATH.read_text())]
+
+
+def judge(study: Study) -> pd.DataFrame:
+    """Every claim with what was found and the verdict.
+
+    Returns
+    -------
+    A row a claim: id, claim, where, quantity, found, verdict, section.
+    """
+    seen = _Seen(study)
+    rows = []
+    for claim in load():
+        if claim.unjudged:
+            verdict, found = UNKNOWN, claim.unjudged
+        elif claim.fact:
+            verdict, found = FACTS[claim.fact](study)
+        else:
+            verdict, found = _verdict(seen, claim.tests)
+        shown = claim.model_dump(include={"id", "claim", "where", "quantity"})
+        if claim.added:
+            shown["where"] += f"; added {claim.added}"
+        rows.append(shown | {"found": found, "verdict": verdict, "section": claim.section})
+    return pd.DataFrame(rows)
+
+
+def _verdict(seen: "_Seen", tests: list[Test]) -> tuple[str, str]:
+    holds, found = _decide(seen, tests)
+    released = [_as_released(seen.study, test) for test in tests]
+    also, found_released = _decide(seen, released) if released != tests and not holds else (None, "")
+    if holds:
+        return HOLDS, found
+    if also:
+        return (ONLY_RELEASED if holds is False else UNKNOWN), f"{found}. As released: {found_released}"
+    return (FAILS if holds is False else UNKNOWN), found
+
+
+def _decide(seen: "_Seen", tests: list[Test]) -> tuple[bool | None, str]:
+    """(True where all intervals lie beyond the margins, False where one excludes its own, else None; what was found)"""
+    cells = [(test, name, seen.difference(test, *way)) for test in tests for name, way in _ways(seen.study, test)]
+    if missing := [name for _, name, values in cells if values is None]:
+        return None, f"not run: {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+    wide = 1 - (1 - LEVEL) / len(cells)
+    verdicts, texts = [], []
+    for test in tests:
+        own = [_cell(test, name, *values, wide) for of, name, values in cells if of is test]
+        outcomes = [_outcome(test, cell) for cell in own]
+        verdicts += outcomes
+        texts.append(_text(test, own, outcomes))
+    decided = False if False in verdicts else True if all(verdicts) else None
+    return decided, "; ".join(texts)
+
+
+def _cell(test: Test, name: str, estimate: NDArray, samples: NDArray, wide: float) -> Cell:
+    ends = (-1.0 if test.minus or test.minus_pairs else 0.0, 1.0)  # of a metric or a difference, but for what follows
+    ends = ends if test.metric in metrics.METRICS else (-np.inf, np.inf)
+    both = [np.clip(resampling.crossed(estimate, samples, level)[1:3], *ends) for level in (LEVEL, wide)]
+    return Cell(name, estimate.mean(), *(tuple(map(float, interval)) for interval in both))
+
+
+def _outcome(test: Test, cell: Cell) -> bool | None:
+    (low, high), (wide_low, wide_high) = cell.interval, cell.wide
+    if test.above is not None:
+        return True if low > test.above else False if wide_high < test.above else None
+    if test.below is not None:
+        return True if high < test.below else False if wide_low > test.below else None
+    if -test.within < low and high < test.within:
+        return True
+    return False if wide_low > test.within or wide_high < -test.within else None
+
+
+def _text(test: Test, cells: list[Cell], outcomes: list[bool | None]) -> str:
+    """The cell that speaks most against the claim, and how the others went."""
+    against = {"above": lambda c: c.estimate, "below": lambda c: -c.estimate, "within": lambda c: -abs(c.estimate)}
+    kind = next(name for name in against if getattr(test, name) is not None)
+    worst = min(cells, key=against[kind])
+    scale = 1 if set(test.metrics) <= set(metrics.SEPARABILITY) else 100
+    sign = "+" if test.minus or test.minus_pairs else ""
+    found = "{:{sign}.2f} [{:{sign}.2f}, {:{sign}.2f}]".format(
+        *(scale * x for x in (worst.estimate, *worst.interval)), sign=sign
+    )
+    text = f"{LABELS.get(test.metric, test.metric)} {found}"
+    if len(cells) == 1:
+        return text
+    held, excluded = outcomes.count(True), outcomes.count(False)
+    return f"{text} at worst ({worst.name}); beyond the margin in {held} of {len(cells)}, excluded in {excluded}"
+
+
+LABELS = {
+    "auroc": "AUC", "fpr95": "FPR-95%-TPR", "aupr_success": "AUPR-Success", "aupr_error": "AUPR-Error", "tpr": "TPR",
+    "tnr": "TNR", "aurc": "AURC", "kl": "KL", "bhattacharyya": "Bhattacharyya", "tpr + tnr": "TPR + TNR",
+}  # fmt: skip
+
+
+def _ways(study: Study, test: Test) -> list[tuple[str, tuple]]:
+    """(name, (pair, arm, the pair and arm it is compared with or None)) of every cell."""
+    ways = []
+    for pair, arm in product(test.pairs or study.pairs, test.arms):
+        others = [(pair, other) for other in test.minus] + [(other, arm) for other in test.minus_pairs]
+        for other in others or [None]:
+            name = f"{_pair_label(study, pair)} {_label(study, arm)}"
+            if other:
+                name += f" − {_label(study, other[1])}" if other[0] == pair else f" − {_pair_label(study, other[0])}"
+            ways.append((name, ((pair, arm), other)))
+    return ways
+
+
+def _pair_label(study: Study, pair: str) -> str:
+    return study.pair_label(pair) if set(pair.split("-")) <= study.all_networks.keys() else pair
+
+
+def _label(study: Study, arm: str) -> str:
+    if arm.endswith("+mcp"):
+        return f"{_label(study, arm.removesuffix('+mcp'))} with MCP"
+    if arm.endswith("-matched"):
+        return f"{_label(study, arm.removesuffix('-matched'))} at SS's TPR"
+    if arm.endswith("-moved"):
+        return f"{_label(study, arm.removesuffix('-moved'))}, threshold moved"
+    return study.arm_label(arm) if arm == "mcp" or arm in study.all_arms else arm
+
+
+def _as_released(study: Study, test: Test) -> Test:
+    """The same test with the released form of every arm that has one."""
+    forms = {(arm.loss, arm.form): name for name, arm in study.arms.items()}
+
+    def released(names: list[str]) -> list[str]:
+        return [forms.get((study.arms[n].loss, "released"), n) if n in study.arms else n for n in names]
+
+    return test.model_copy(update={"arms": released(test.arms), "minus": released(test.minus)})
+
+
+class _Seen:
+    """The metrics of any arm and their resamples, looked up once."""
+
+    def __init__(self, study: Study):
+        self.study, self._boots, self._distances = study, {}, {}
+
+    def difference(self, test: Test, of: tuple, other: tuple | None) -> tuple[NDArray, NDArray] | None:
+        """(estimate (S,), samples (R, S)) of one cell; None where something that it takes has not been run."""
+        own, theirs = (self._values(test, *way) if way else (0.0, 0.0) for way in (of, other))
+        return None if own is None or theirs is None else (own[0] - theirs[0], own[1] - theirs[1])
+
+    def _values(self, test: Test, pair: str, arm: str) -> tuple[NDArray, NDArray] | None:
+        if pair not in self.study.all_pairs or not evaluation.has_classifier(self.study, pair):
+            return None
+        if set(test.metrics) <= set(metrics.SEPARABILITY):
+            found = self._separability(pair).get(arm)
+            return found and (found[0][test.metric], found[1][test.metric])
+        key = (pair, arm, test.tuned)
+        if key not in self._boots:
+            self._boots[key] = self._boot(*key)
+        if (boot := self._boots[key]) is None:
+            return None
+        (estimate,), (samples,) = boot.estimate.values(), boot.samples.values()
+        columns = [metrics.METRICS.index(name) for name in test.metrics]
+        return estimate[:, columns].sum(-1), samples[:, :, columns].sum(-1)
+
+    def _boot(self, pair: str, arm: str, tuned: bool) -> resampling.Bootstrap | None:
+        study, right = self.study, evaluation.correct(self.study, pair)
+        oracle_name, classifier_name = study.pair(pair)
+        if arm == "mcp":
+            score = evaluation.own_scores(study, classifier_name)["mcp"]
+            return evaluation.resampled(study, f"{classifier_name}/mcp", score, right, 0.5)
+        if arm.endswith("-matched"):
+            score = audit.matched(study, pair, arm.removesuffix("-matched"), "ss")
+            return None if score is None else evaluation.resampled(study, f"{pair}/tuned/{arm}", score, right)
+        base = arm.removesuffix("+mcp").removesuffix("-moved")
+        if base not in study.all_arms:
+            return None
+        if arm.endswith("+mcp"):
+            score = audit.with_mcp(study, pair, base)
+            return None if score is None else evaluation.resampled(study, f"{pair}/tuned/{arm}", score, right)
+        if tuned:
+            moved = audit.moved_threshold(study, oracle_name) if arm.endswith("-moved") else 0.0
+            return audit.resampled(study, pair, base, moved)
+        z = list(evaluation.outputs(study, pair, arm, study.seeds).values())
+        return evaluation.resampled(study, f"{pair}/{arm}", np.stack(z), right) if len(z) == len(study.seeds) else None
+
+    def _separability(self, pair: str) -> dict:
+        if pair not in self._distances:
+            found = {arm: evaluation.outputs(self.study, pair, arm, self.study.seeds) for arm in self.study.arms}
+            z = {
+                arm: np.stack(list(rows.values())) for arm, rows in found.items() if len(rows) == len(self.study.seeds)
+            }
+            confidences = {arm: expit(rows.astype(float)) for arm, rows in z.items()}
+            right = evaluation.correct(self.study, pair)
+            self._distances[pair] = (
+                resampling.separability(confidences, right, resamples=evaluation.RESAMPLES) if confidences else {}
+            )
+        return self._distances[pair]
+
+
+# --- Facts: what follows from the published figures, from arithmetic, or from a distance without seeds ---
+
+
+def published(table: str) -> pd.DataFrame:
+    """A table of data/published, one row a row of the paper, metrics as columns, fractions."""
+    frame = pd.read_csv(data.ROOT / "data" / "published" / f"{table}.csv")
+    first = frame.columns[0]
+    order = list(dict.fromkeys(zip(frame[first], frame["loss"], strict=True)))
+    wide = frame.pivot(index=[first, "loss"], columns="metric", values="mean").div(100).reindex(order)
+    return wide.rename_axis(index=["group", "loss"])
+
+
+def binormal_check() -> pd.DataFrame:
+    """Tables 1 and 3 beside what a binormal model of each row's accuracy and AUC predicts for its areas, fractions.
+
+    Returns
+    -------
+    A row a row of the tables (index table, group, loss): accuracy, auroc; aupr_success, success_model, the control;
+    aupr_error, negated_model, not_negated_model; fits: "negated", "not negated", "both" or "neither", by
+    `statistics.binormal_aupr` within `FIT`.
+    """
+    rows = pd.concat({name: published(name) for name in ("table1", "table3")}, names=["table"])
+    model = pd.DataFrame([statistics.binormal_aupr(row.accuracy, row.auroc) for row in rows.itertuples()], rows.index)
+    names = {"aupr_success": "success_model", "aupr_error": "negated_model"}
+    model = model.rename(columns=names | {"aupr_error_released": "not_negated_model"})
+    frame = pd.concat([rows[["accuracy", "auroc", "aupr_success", "aupr_error"]], model], axis=1)
+    near = {
+        sign: (frame["aupr_error"] - frame[f"{sign.replace(' ', '_')}_model"]).abs() <= FIT
+        for sign in ("negated", "not negated")
+    }
+    choices = [near["negated"] & near["not negated"], near["negated"], near["not negated"]]
+    return frame.assign(fits=np.select(choices, ["both", "negated", "not negated"], "neither"))
+
+
+FIT = 0.02  # how near a published area must lie to the model's to fit it; the report shows how well the control does
+
+
+def _published_aupr_error(study: Study) -> tuple[str, str]:
+    frame = binormal_check()
+    negated, other = ((frame["aupr_error"] - frame[f"{sign}_model"]).abs() for sign in ("negated", "not_negated"))
+    fits = frame["fits"].value_counts()
+    counts = ", ".join(f"{fits.get(name, 0)} {name}" for name in ("negated", "not negated", "both", "neither"))
+    return UNKNOWN, (
+        "the published AUPR-Error lies nearer to the model with the confidence not negated in "
+        f"{(other < negated).sum()} of {len(frame)} rows (within {100 * FIT:.0f} points: {counts}); consistent with a "
+        "missing sign, no proof of it"
+    )
+
+
+def _published_collapse(study: Study) -> tuple[str, str]:
+    table = published("table1")
+    baselines = table[table.index.get_level_values("loss") != "ss"]
+    so = (baselines["tpr"] > 0.99) & (baselines["tnr"] < 0.01)
+    return (HOLDS if so.all() else REFUTED), (
+        f"in {so.sum()} of {len(baselines)} rows of the published table; not in "
+        + ", ".join(f"{tables.paper_pair(pair)} {tables.PAPER_NAMES[loss]}" for pair, loss in so.index[~so])
+    )
+
+
+def _normality(study: Study) -> tuple[str, str]:
+    """The distance of a distribution from the normal fitted to it, and its lower bound by the DKW inequality."""
+    worst = (-1.0, 0.0, "")
+    for pair, (arm, settings) in product(study.pairs, study.arms.items()):
+        if settings.loss != "ss" or not evaluation.has_classifier(study, pair):
+            continue
+        right = evaluation.correct(study, pair)
+        for z in evaluation.outputs(study, pair, arm, study.seeds[:1]).values():
+            for group, name in ((right, "right"), (~right, "wrong")):
+                values = np.sort(expit(z[group].astype(float)))
+                ranks = np.arange(len(values) + 1) / len(values)
+                fitted = norm.cdf(values, values.mean(), values.std(ddof=1))
+                distance = max(np.abs(fitted - ranks[1:]).max(), np.abs(fitted - ranks[:-1]).max())
+                error = np.sqrt(np.log(2 / (1 - LEVEL)) / (2 * len(values)))
+                worst = max(worst, (distance - error, distance + error, f"{study.pair_label(pair)}, {name}"))
+    low, high, where = worst
+    if not where:
+        return UNKNOWN, "not run"
+    verdict = HOLDS if high < 0.05 else FAILS if low > 0.05 else UNKNOWN
+    return verdict, f"{50 * (low + high):.1f} [{100 * low:.1f}, {100 * high:.1f}] points at worst ({where} predictions)"
+
+
+def _iid(study: Study) -> tuple[str, str]:
+    gaps = {}
+    for name in study.networks:
+        if evaluation.has_classifier(study, next(p for p in study.pairs if p.endswith(f"-{name}"))):
+            rates = audit.label_shift(study, name)
+            train, test = rates.loc["train"], rates.loc["test"]
+            gaps[study.network(name).label] = (train.rate - test.rate, train.low - test.high, train.high - test.low)
+    if not gaps:
+        return UNKNOWN, "not run"
+    text = "; ".join(
+        f"{label} {100 * gap:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]" for label, (gap, low, high) in gaps.items()
+    )
+    if any(low > 0.01 or high < -0.01 for _, low, high in gaps.values()):
+        return FAILS, text
+    return (HOLDS if all(low > -0.01 and high < 0.01 for _, low, high in gaps.values()) else UNKNOWN), text
+
+
+PAPER_ORACLES = {  # parameters (ViT-B/16 at 384 pixels, ResNet-50 without its classes) and slopes of the paper
+    "ViT": (86_090_000, 1.0, 3.0),
+    "RSN": (23_510_000, 2.0, 5.0),
+}
+PAPER_IMAGES, BITS = 1_281_167, 32
+
+
+def bounds(study: Study, delta: float = 0.05) -> pd.DataFrame:
+    """Theorem 3.1 for the paper's oracles and the study's: index label; parameters, images, largest, bound.
+
+    The paper does not count its finite set F: 32 bits a parameter is a choice of this study.
+    """
+    sizes = {f"{name}, the paper's": (*size, PAPER_IMAGES) for name, size in PAPER_ORACLES.items()}
+    sizes["a head of 769 parameters, the paper's images"] = (769, 1.0, 3.0, PAPER_IMAGES)
+    for name, network in study.networks.items():
+        pair = next(pair for pair in study.pairs if pair.startswith(f"{name}-"))
+        arm = next((arm for arm, settings in study.arms.items() if settings.loss == "ss"), None)
+        manifest = arm and runs.read_manifest(runs.oracle_path(study, pair, arm, study.seeds[0]))
+        if manifest:
+            slopes, images = network.steep_slope, study.oracle.images or len(data.load(study.dataset).labels["train"])
+            sizes[f"{network.label}, this study's"] = (
+                manifest["parameters"], slopes.alpha_pos, slopes.alpha_neg, images,
+            )  # fmt: skip
+    rows = {}
+    for name, (parameters, pos, neg, images) in sizes.items():
+        largest = max(np.exp(a) - np.exp(-a) for a in (pos, neg))
+        bound = statistics.hoeffding_bound(largest, BITS * parameters * np.log(2), images, delta)
+        rows[name] = {"parameters": parameters, "images": images, "largest": largest, "bound": bound}
+    return pd.DataFrame(rows).T
+
+
+def _bound(study: Study) -> tuple[str, str]:
+    row = bounds(study).loc["ViT, the paper's"]
+    verdict = HOLDS if row["bound"] < row["largest"] else REFUTED
+    return verdict, f"the bound is {row['bound']:.0f}, the largest value of the loss {row['largest']:.2f}"
+
+
+def _tcp_capped(study: Study) -> tuple[str, str]:
+    return REFUTED, "at most 1: sigmoid(z) and p lie in [0, 1], so that Hoeffding's inequality applies to it as well"
+
+
+FACTS: dict[str, Callable[[Study], tuple[str, str]]] = {
+    "published_aupr_error": _published_aupr_error,
+    "published_collapse": _published_collapse,
+    "normality": _normality,
+    "iid": _iid,
+    "bound": _bound,
+    "tcp_capped": _tcp_capped,
+}
