@@ -16,13 +16,27 @@ def test_the_example_runs(capsys):
 
 
 def test_the_headline_table_is_that_of_the_committed_result():
-    compared = pd.read_csv(ROOT / "results/fashion/tables/comparisons.csv").query("metric == 'auroc'")
-    measured = {
-        f"{100 * row.estimate:.2f} [{100 * row.low:.2f}, {100 * row.high:.2f}]" for row in compared.itertuples()
-    }
-    quoted = re.findall(r"\d+\.\d\d \[[^\]]+\]", (ROOT / "README.md").read_text())
-    assert len(quoted) == 11 * 4
+    tables = ROOT / "results/fashion/tables"
+    compared = pd.concat(pd.read_csv(tables / name) for name in ("comparisons.csv", "controls.csv"))
+    measured = set()
+    for row in compared.query("metric == 'auroc'").itertuples():
+        measured.add(f"{100 * row.estimate:.2f} [{100 * row.low:.2f}, {100 * row.high:.2f}]")
+        less = (100 * value for value in (row.difference, row.difference_low, row.difference_high))
+        measured.add("{:+.2f} [{:+.2f}, {:+.2f}]".format(*less))
+    quoted = re.findall(r"[+-]?\d+\.\d\d \[[^\]]+\]", (ROOT / "README.md").read_text())
+    assert len(quoted) == 11 * 4 + 7
     assert set(quoted) <= measured
+
+
+def test_the_readme_counts_the_verdicts_as_the_committed_result_does():
+    counts = pd.read_csv(ROOT / "results/fashion/tables/claims.csv")["verdict"].value_counts()
+    (quoted,) = re.findall(
+        r"Of (\d+) claims,.*?(\d+) hold here, (\d+) do not\s+hold here, (\d+) do not hold by.*?(\d+) cannot",
+        (ROOT / "README.md").read_text(),
+        re.DOTALL,
+    )
+    verdicts = ("holds", "does not hold here", "does not hold", "cannot be judged here")
+    assert tuple(map(int, quoted)) == (counts.sum(), *(counts[verdict] for verdict in verdicts))
 
 
 def test_every_module_and_notebook_is_in_the_tree():
