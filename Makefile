@@ -1,5 +1,6 @@
 # make report   the main job: every training of a study, its tables and figures, one HTML file
 # make audit    the controls too: what each departure of the released code, and each choice, matters
+# make domains  the unseen domains at every severity too
 # Each target sets up .venv by itself the first time. make help lists them.
 
 STUDY ?= fashion
@@ -15,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export JUPYTER_PREFER_ENV_PATH = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help report audit publish test benchmark lab lock clean
+.PHONY: help report audit domains publish test benchmark lab lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1|/' | column -t -s '|'
@@ -25,11 +26,14 @@ report: .venv/ready  ## run a study and write results/runs/STUDY/report.html (ST
 	@python -m trustlib check $(STUDY) $(ASKED)
 	@mkdir -p $(RUN)
 	@flock --nonblock --conflict-exit-code 75 $(RUN)/lock snakemake --workflow-profile profiles/default \
-		--cores $(JOBS) --config study=$(STUDY) audit="$(ASKED)" 2> >(grep --line-buffered -vE $(CHATTER) >&2) || { status=$$?; \
+		--cores $(JOBS) --config study=$(STUDY) audit="$(ASKED)" sweep=$(SWEEP) 2> >(grep --line-buffered -vE $(CHATTER) >&2) || { status=$$?; \
 		[ $$status != 75 ] || echo "a run of STUDY=$(STUDY) is already running in this checkout"; exit $$status; }
 
 audit: .venv/ready  ## the same with its controls, all or some (CONTROLS="rate head")
 	@$(MAKE) --no-print-directory report ASKED="$(or $(CONTROLS),$$(python -m trustlib controls $(STUDY)))"
+
+domains: .venv/ready  ## the same with the study's corruptions at every severity, for the curves
+	@$(MAKE) --no-print-directory report SWEEP=1
 
 publish: .venv/ready  ## copy a finished study's report, tables, figures and scores to results/STUDY/
 	@python -m trustlib publish $(STUDY)

@@ -1,5 +1,5 @@
 # The graph of a study: one rule a notebook, run by papermill. `make report` calls it; by hand:
-#   snakemake --workflow-profile profiles/default --cores 2 --config study=digits audit="rate labels"
+#   snakemake --workflow-profile profiles/default --cores 2 --config study=digits audit="rate labels" sweep=1
 #
 # A job's output is its manifest, written last. What it trained lies in files of its own, which Snakemake does not
 # know and so does not delete: a job that runs again makes only what is missing or stale (trustlib.runs.cached).
@@ -24,15 +24,20 @@ def job_path(name):
 
 JOBS = [f"{kind}-{name}" for kind in ("classifier", "confidence") for name in plan.networks]
 JOBS += [f"oracles-{pair}" for pair in plan.pairs]
+TRAINED = list(JOBS)  # what is asked about unseen domains
+JOBS += [f"domain-{name}" for name in plan.domains.judged]
+SWEPT = [part for parts in plan.domains.sweep.values() for part in parts]
 # A job is done when all its trainings are, whatever its manifest says: made with today's settings and source.
-for row in experiments.trainings(plan) + controls.trainings(plan):
+visits = experiments.visits(plan) + experiments.visits(plan, SWEPT)
+for row in experiments.trainings(plan) + controls.trainings(plan) + visits:
     if row["status"] not in ("done", "diverged"):
         job_path(row["job"]).unlink(missing_ok=True)
 
-# The report shows the controls that have been run, and waits for those that are asked for.
+# The report shows the controls and the sweeps that have been run, and waits for those that are asked for.
 ASKED = [plan.control(name) and name for name in str(config.get("audit") or "").split()]
 CONTROLS = [f"control-{name}" for name in plan.audit.controls if name in ASKED or job_path(f"control-{name}").exists()]
 JOBS += CONTROLS
+JOBS += [f"sweep-{name}" for name in plan.domains.swept if config.get("sweep") or job_path(f"sweep-{name}").exists()]
 
 NUMBER = {name: f"[{i}/{len(JOBS) + 1}] {name}" for i, name in enumerate([*JOBS, "report"], 1)}
 
@@ -43,11 +48,12 @@ PAPERMILL = (
 SECTIONS = {
     "06_report": f"notebooks/06_report.ipynb {{output}} -p study {STUDY} -p make_missing False",
     "07_audit": f"notebooks/07_audit.ipynb {{output}} -p study {STUDY}",
-    "08_published": f"notebooks/08_published.ipynb {{output}} -p study {STUDY}",
-    "09_record": f"notebooks/09_record.ipynb {{output}} -p study {STUDY}",
+    "08_unseen": f"notebooks/08_unseen.ipynb {{output}} -p study {STUDY}",
+    "09_published": f"notebooks/09_published.ipynb {{output}} -p study {STUDY}",
+    "10_record": f"notebooks/10_record.ipynb {{output}} -p study {STUDY}",
 }
-USED = ["audit", "calibration", "claims", "confidence", "controls", "data", "evaluation", "experiments", "figures", "metrics"]
-USED += ["released", "report", "resampling", "runs", "statistics", "study", "tables"]
+USED = ["audit", "calibration", "claims", "confidence", "controls", "data", "domains", "evaluation", "experiments", "figures"]
+USED += ["metrics", "released", "report", "resampling", "runs", "statistics", "study", "tables"]
 PUBLISHED = [f"data/published/{name}.csv" for name in ("table1", "table2", "table3", "msp_imagenet")]
 NUMBER |= {section: f"[{len(JOBS) + 1}/{len(JOBS) + 1}] {section}" for section in SECTIONS}
 
@@ -144,6 +150,31 @@ rule control:
         name=lambda wildcards: NUMBER[f"control-{wildcards.control}"],
     shell:
         PAPERMILL + " notebooks/05_controls.ipynb {log.notebook} -p study {STUDY} -p control {wildcards.control}"
+
+
+rule domain:
+    input:
+        ancient("notebooks/04_domains.ipynb"),
+        [job_path(name) for name in TRAINED],
+    output:
+        job_path("domain-{domain}"),
+    log:
+        notebook=RUN / "notebooks/domain-{domain}.ipynb",
+        text=RUN / "notebooks/domain-{domain}.log",
+    params:
+        name=lambda wildcards: NUMBER[f"domain-{wildcards.domain}"],
+    shell:
+        PAPERMILL + " notebooks/04_domains.ipynb {log.notebook} -p study {STUDY} -p domain {wildcards.domain} -p pair all"
+
+
+use rule domain as sweep with:
+    output:
+        job_path("sweep-{domain}"),
+    log:
+        notebook=RUN / "notebooks/sweep-{domain}.ipynb",
+        text=RUN / "notebooks/sweep-{domain}.log",
+    params:
+        name=lambda wildcards: NUMBER[f"sweep-{wildcards.domain}"],
 
 
 onerror:

@@ -2,11 +2,16 @@
 
 import gzip
 import hashlib
+import io
+import pickle
+import shutil
 import struct
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torchvision.datasets import CIFAR10
 
 from trustlib import data
 
@@ -113,6 +118,182 @@ def test_a_truncated_or_altered_file_is_named(small_fashion, damage):
         data.load("fashion")
 
 
+@pytest.fixture
+def small_cifar10(monkeypatch, tmp_path):
+    """An empty data root, every download shut off, and a function that puts a small CIFAR-10 into it.
+
+    It takes the layout, "batches" (torchvision's, of `small_batches`) or "jpeg", and the folder of the batches; it
+    returns (images uint8 (N, 3, 32, 32), labels (N,)) of both parts, exact, in order.
+    """
+    rng = np.random.default_rng(0)
+    # Flat colours: JPEG changes them by a few grey levels at most.
+    shades = {part: rng.integers(0, 256, (n, 3, 1, 1), dtype=np.uint8) for part, n in SMALL_CIFAR10.items()}
+    images = {part: np.broadcast_to(shade, (len(shade), 3, 32, 32)) for part, shade in shades.items()}
+    labels = {part: rng.integers(0, 10, n, dtype=np.uint8) for part, n in SMALL_CIFAR10.items()}
+
+    def write(layout, folder="."):
+        if layout == "jpeg":
+            write_jpeg(tmp_path / data.CIFAR10_JPEG, images, labels)
+            content = (tmp_path / data.CIFAR10_JPEG).read_bytes()
+            monkeypatch.setattr(data, "CIFAR10_JPEG_SHA256", hashlib.sha256(content).hexdigest())
+        else:
+            lists = write_batches(tmp_path / folder / CIFAR10.base_folder, images, labels)
+            for name, value in lists.items():
+                monkeypatch.setattr(CIFAR10, name, value)
+        return images, labels
+
+    def no_download(*_, **__):
+        raise RuntimeError("no network in tests")
+
+    monkeypatch.setenv("TRUST_DATA", str(tmp_path))
+    monkeypatch.setattr(CIFAR10, "download", no_download)
+    monkeypatch.setattr(data, "_split", lambda n, heldout: {"train": torch.arange(2, n), "heldout": torch.arange(2)})
+    data.cifar10.cache_clear()
+    yield write
+    data.cifar10.cache_clear()
+
+
+SMALL_CIFAR10 = {"train": 10, "test": 6}  # images
+
+
+def write_batches(folder, images, labels):
+    """torchvision's layout, five batches and a test batch; returns the lists of files and MD5 sums that fit it."""
+    folder.mkdir(parents=True)
+    batches = {f"data_batch_{k + 1}": ("train", slice(2 * k, 2 * k + 2)) for k in range(5)}
+    batches["test_batch"] = ("test", slice(None))
+    content = {
+        name: {"data": images[part][rows].reshape(-1, 3072), "labels": labels[part][rows].tolist()}
+        for name, (part, rows) in batches.items()
+    }
+    content["batches.meta"] = {"label_names": list(data.CIFAR10_CLASSES)}
+    sums = {}
+    for name, entry in content.items():
+        (folder / name).write_bytes(pickle.dumps(entry))
+        sums[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
+    listed = [[name, sums[name]] for name in batches]
+    meta = {"filename": "batches.meta", "key": "label_names", "md5": sums["batches.meta"]}
+    return {"train_list": listed[:5], "test_list": listed[5:], "meta": meta}
+
+
+def write_jpeg(path, images, labels):
+    """The JPEG copy's layout."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {"classes": np.array(data.CIFAR10_CLASSES)}
+    for part in images:
+        files = [jpeg(image) for image in images[part]]
+        arrays[f"{part}_bytes"] = np.frombuffer(b"".join(files), np.uint8)
+        arrays[f"{part}_offsets"] = np.cumsum([0, *map(len, files)]).astype(np.uint32)
+        arrays[f"{part}_labels"] = labels[part]
+    np.savez(path, **arrays)
+
+
+def jpeg(image):
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(file, "JPEG")
+    return file.getvalue()
+
+
+def official_order(images):
+    """(pixels, labels) of the small CIFAR-10 as loaded, its parts put together again."""
+    whole = {"train": ("heldout", "train"), "test": ("test",)}
+    return tuple(
+        {name: torch.cat([kind[part] for part in parts]).numpy() for name, parts in whole.items()}
+        for kind in (images.images, images.labels)
+    )
+
+
+@pytest.mark.parametrize("folder", [".", "CIFAR10"])
+def test_cifar10_is_read_from_the_official_batches_exactly_and_first(small_cifar10, folder):
+    small_cifar10("jpeg")
+    pixels, labels = small_cifar10("batches", folder)
+    images = data.load("cifar10")
+    assert images.source == "the data root"
+    for part in SMALL_CIFAR10:
+        np.testing.assert_array_equal(official_order(images)[0][part], pixels[part])
+        np.testing.assert_array_equal(official_order(images)[1][part], labels[part])
+    assert images.images["test"].dtype == torch.uint8
+    assert images.labels["test"].dtype == torch.int64
+    assert images.classes == data.CIFAR10_CLASSES
+
+
+def test_the_jpeg_copy_of_cifar10_is_the_second_source_and_says_that_it_is_lossy(small_cifar10):
+    pixels, labels = small_cifar10("jpeg")
+    images = data.load("cifar10")
+    assert "JPEG" in images.source
+    assert "lossy" in images.source
+    for part in SMALL_CIFAR10:
+        found = official_order(images)[0][part]
+        assert found.shape == pixels[part].shape
+        assert np.abs(found.astype(int) - pixels[part]).max() < 8
+        np.testing.assert_array_equal(official_order(images)[1][part], labels[part])
+
+
+def test_checksums_tell_the_exact_cifar10_from_the_lossy_one(small_cifar10):
+    small_cifar10("jpeg")
+    lossy = data.load("cifar10").checksums
+    data.cifar10.cache_clear()
+    small_cifar10("batches")
+    exact = data.load("cifar10").checksums
+    assert {name for name in exact if exact[name] != lossy[name]} == {"train-images", "test-images"}
+    assert {name for name in exact if exact[name] == lossy[name]} == {"train-labels", "test-labels"}
+
+
+def test_an_incomplete_folder_of_batches_does_not_hide_the_jpeg_copy(small_cifar10, tmp_path):
+    small_cifar10("jpeg")
+    small_cifar10("batches")
+    (tmp_path / CIFAR10.base_folder / "data_batch_3").unlink()
+    assert "lossy" in data.load("cifar10").source
+
+
+def test_cifar10_is_downloaded_into_the_data_root_last(small_cifar10, monkeypatch, tmp_path):
+    small_cifar10("batches", "elsewhere")
+    monkeypatch.setattr(
+        CIFAR10, "download", lambda self: shutil.copytree(tmp_path / "elsewhere", self.root, dirs_exist_ok=True)
+    )
+    assert data.load("cifar10").source == "torchvision's download"
+    assert {path.name for path in tmp_path.iterdir()} == {"elsewhere", CIFAR10.base_folder}
+    data.cifar10.cache_clear()
+    assert data.load("cifar10").source == "the data root"
+
+
+def test_missing_cifar10_names_every_place_and_says_what_to_do(small_cifar10, tmp_path):
+    (tmp_path / CIFAR10.base_folder).mkdir()
+    with pytest.raises(data.DataError) as error:
+        data.load("cifar10")
+    for part in (
+        f"the data root, {tmp_path}: no cifar-10-batches-py/data_batch_1",
+        f"the data root, {tmp_path / 'CIFAR10'}: no such folder",
+        f"(lossy, 30.5 dB), {tmp_path / data.CIFAR10_JPEG}: no such file",
+        "torchvision's download: failed (no network in tests)",
+        "TRUST_DATA",
+        "cifar-10-python.tar.gz",
+        "STUDY=digits",
+    ):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize("damage", [lambda raw: raw[:-10], lambda raw: b"", lambda raw: pickle.dumps(print)])
+@pytest.mark.parametrize("file", ["data_batch_2", "test_batch", "batches.meta"])
+def test_a_truncated_or_altered_batch_is_named_and_nothing_is_unpickled(
+    small_cifar10, monkeypatch, tmp_path, file, damage
+):
+    small_cifar10("batches")
+    path = tmp_path / CIFAR10.base_folder / file
+    path.write_bytes(damage(path.read_bytes()))
+    monkeypatch.setattr(pickle, "load", lambda *_, **__: pytest.fail("unpickled"))
+    with pytest.raises(data.DataError, match=f"{file} is truncated or altered.*delete it"):
+        data.load("cifar10")
+
+
+@pytest.mark.parametrize("damage", [lambda raw: raw[:-10], lambda raw: b"", lambda raw: raw + b"more"])
+def test_a_truncated_or_altered_jpeg_copy_is_named(small_cifar10, tmp_path, damage):
+    small_cifar10("jpeg")
+    path = tmp_path / data.CIFAR10_JPEG
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(data.DataError, match=f"{path.name} is truncated or altered.*delete it"):
+        data.load("cifar10")
+
+
 def test_an_unknown_dataset_lists_the_known_ones():
-    with pytest.raises(ValueError, match="known: fashion, digits"):
+    with pytest.raises(ValueError, match="known: fashion, digits, cifar10"):
         data.load("imagenet22k")

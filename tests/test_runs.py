@@ -127,8 +127,12 @@ def test_a_digest_of_source_ignores_comments_docstrings_and_layout():
     ],
 )
 def test_a_digest_of_source_follows_what_is_used(monkeypatch, module, old, new, changes):
-    def digests():
+    def forget():
         provenance._contents.cache_clear()
+        provenance.source_digest.cache_clear()
+
+    def digests():
+        forget()
         return {
             "focal": provenance.source_digest(experiments.train_oracle, data.digits, losses.focal),
             "classifier": provenance.source_digest(experiments.train_classifier, data.digits),
@@ -140,7 +144,7 @@ def test_a_digest_of_source_follows_what_is_used(monkeypatch, module, old, new, 
     monkeypatch.setitem(provenance._SOURCE, f"trustlib.{module}", source.replace(old, new))
     after = digests()
     monkeypatch.undo()
-    provenance._contents.cache_clear()
+    forget()
     assert {name for name in before if before[name] != after[name]} == changes
 
 

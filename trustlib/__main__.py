@@ -26,7 +26,7 @@ def main() -> int:
         report.write(args.page, args.notebooks)
         return 0
 
-    from . import data, runs
+    from . import data, domains, runs
     from .study import StudyError, load_study
 
     try:
@@ -37,11 +37,16 @@ def main() -> int:
             for name in args.controls:
                 study.control(name)
             print(f"study {study.name}: data from {data.load(study.dataset).source}")
+            for name in study.domains.judged:
+                domains.origin(study.dataset, name)  # raises where a file is missing
         else:
             from . import controls, experiments
 
-            audit = [row for row in controls.trainings(study) if row["status"] == "done"]
-            print(*runs.publish(study, experiments.trainings(study), audit), sep="\n")
+            swept = [part for parts in study.domains.sweep.values() for part in parts]
+            extra = controls.trainings(study) + experiments.visits(study, swept)
+            extra = [row for row in extra if row["status"] == "done"]
+            made = experiments.trainings(study) + experiments.visits(study)
+            print(*runs.publish(study, made, extra), sep="\n")
     except (StudyError, runs.JobError, data.DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

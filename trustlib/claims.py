@@ -16,13 +16,14 @@ from pydantic import Field, model_validator
 from scipy.special import expit
 from scipy.stats import norm
 
-from . import audit, data, evaluation, metrics, resampling, runs, statistics, tables
+from . import audit, data, domains, evaluation, metrics, resampling, runs, statistics, tables
 from .study import Strict, Study
 
 HOLDS, FAILS, UNKNOWN = "holds", "does not hold here", "cannot be judged here"
 ONLY_RELEASED, REFUTED = "holds only as released", "does not hold"  # the last: of arithmetic and of published figures
 PATH = data.ROOT / "data" / "claims.yaml"
 LEVEL = 0.95
+GREY = "these images have no colour: the attack can only bend their tone curve; results/colour judges it"
 
 
 class Test(Strict):
@@ -34,6 +35,7 @@ class Test(Strict):
     pairs: list[str] = Field(default=[])
     minus_pairs: list[str] = Field(default=[])
     tuned: bool = False
+    domains: list[str] = Field(default=[])
     above: float | None = None
     below: float | None = None
     within: float | None = None
@@ -45,6 +47,8 @@ class Test(Strict):
         for name in self.metrics:
             if name not in (*metrics.METRICS, *metrics.SEPARABILITY):
                 raise ValueError(f"unknown metric {name!r}")
+        for name in self.domains:
+            domains.parse(name)
         return self
 
     @property
@@ -62,6 +66,7 @@ class Claim(Strict):
     quantity: str
     section: str  # of the report, the id of its heading
     added: str = ""  # when and why, if the rule is younger than the runs
+    colour: bool = False  # whether images of one channel can say nothing of it
     tests: list[Test] = Field(default=[])
     fact: str = ""
     unjudged: str = ""
@@ -93,18 +98,20 @@ def load() -> list[Claim]:
     return [Claim.model_validate(entry) for entry in yaml.safe_load(PATH.read_text())]
 
 
-def judge(study: Study) -> pd.DataFrame:
-    """Every claim with what was found and the verdict.
+def judge(study: Study, entries: list[Claim] | None = None) -> pd.DataFrame:
+    """Every claim, or some of them, with what was found and the verdict.
 
     Returns
     -------
     A row a claim: id, claim, where, quantity, found, verdict, section.
     """
-    seen = _Seen(study)
+    seen, grey = _Seen(study), data.load(study.dataset).images["test"].shape[1] == 1
     rows = []
-    for claim in load():
+    for claim in load() if entries is None else entries:
         if claim.unjudged:
             verdict, found = UNKNOWN, claim.unjudged
+        elif claim.colour and grey:
+            verdict, found = UNKNOWN, GREY
         elif claim.fact:
             verdict, found = FACTS[claim.fact](study)
         else:
@@ -185,15 +192,17 @@ LABELS = {
 
 
 def _ways(study: Study, test: Test) -> list[tuple[str, tuple]]:
-    """(name, (pair, arm, the pair and arm it is compared with or None)) of every cell."""
+    """(name, ((pair, arm, part), what it is compared with, the same three, or None)) of every cell."""
     ways = []
-    for pair, arm in product(test.pairs or study.pairs, test.arms):
-        others = [(pair, other) for other in test.minus] + [(other, arm) for other in test.minus_pairs]
+    parts = {domains.parse(name).label: f"domains/{name}" for name in test.domains} or {"": "test"}
+    for (where, part), pair, arm in product(parts.items(), test.pairs or study.pairs, test.arms):
+        others = [(pair, other, part) for other in test.minus] + [(other, arm, part) for other in test.minus_pairs]
         for other in others or [None]:
-            name = f"{_pair_label(study, pair)} {_label(study, arm)}"
+            name = f"{where}: " if where else ""
+            name += f"{_pair_label(study, pair)} {_label(study, arm)}"
             if other:
                 name += f" − {_label(study, other[1])}" if other[0] == pair else f" − {_pair_label(study, other[0])}"
-            ways.append((name, ((pair, arm), other)))
+            ways.append((name, ((pair, arm, part), other)))
     return ways
 
 
@@ -232,13 +241,14 @@ class _Seen:
         own, theirs = (self._values(test, *way) if way else (0.0, 0.0) for way in (of, other))
         return None if own is None or theirs is None else (own[0] - theirs[0], own[1] - theirs[1])
 
-    def _values(self, test: Test, pair: str, arm: str) -> tuple[NDArray, NDArray] | None:
-        if pair not in self.study.all_pairs or not evaluation.has_classifier(self.study, pair):
+    def _values(self, test: Test, pair: str, arm: str, part: str) -> tuple[NDArray, NDArray] | None:
+        planned = pair in self.study.all_pairs and part in ("test", *self.study.domains.parts.values())
+        if not planned or not evaluation.has_classifier(self.study, pair, part):
             return None
         if set(test.metrics) <= set(metrics.SEPARABILITY):
             found = self._separability(pair).get(arm)
             return found and (found[0][test.metric], found[1][test.metric])
-        key = (pair, arm, test.tuned)
+        key = (pair, arm, part, test.tuned)
         if key not in self._boots:
             self._boots[key] = self._boot(*key)
         if (boot := self._boots[key]) is None:
@@ -247,12 +257,13 @@ class _Seen:
         columns = [metrics.METRICS.index(name) for name in test.metrics]
         return estimate[:, columns].sum(-1), samples[:, :, columns].sum(-1)
 
-    def _boot(self, pair: str, arm: str, tuned: bool) -> resampling.Bootstrap | None:
-        study, right = self.study, evaluation.correct(self.study, pair)
+    def _boot(self, pair: str, arm: str, part: str, tuned: bool) -> resampling.Bootstrap | None:
+        study, right = self.study, evaluation.correct(self.study, pair, part)
         oracle_name, classifier_name = study.pair(pair)
+        folder = "" if part == "test" else f"{part}/"
         if arm == "mcp":
-            score = evaluation.own_scores(study, classifier_name)["mcp"]
-            return evaluation.resampled(study, f"{classifier_name}/mcp", score, right, 0.5)
+            score = evaluation.own_scores(study, classifier_name, part)["mcp"]
+            return evaluation.resampled(study, f"{folder}{classifier_name}/mcp", score, right, 0.5)
         if arm.endswith("-matched"):
             score = audit.matched(study, pair, arm.removesuffix("-matched"), "ss")
             return None if score is None else evaluation.resampled(study, f"{pair}/tuned/{arm}", score, right)
@@ -265,8 +276,10 @@ class _Seen:
         if tuned:
             moved = audit.moved_threshold(study, oracle_name) if arm.endswith("-moved") else 0.0
             return audit.resampled(study, pair, base, moved)
-        z = list(evaluation.outputs(study, pair, arm, study.seeds).values())
-        return evaluation.resampled(study, f"{pair}/{arm}", np.stack(z), right) if len(z) == len(study.seeds) else None
+        z = list(evaluation.outputs(study, pair, arm, study.seeds, part).values())
+        if len(z) < len(study.seeds):
+            return None
+        return evaluation.resampled(study, f"{folder}{pair}/{arm}", np.stack(z), right)
 
     def _separability(self, pair: str) -> dict:
         if pair not in self._distances:
@@ -421,6 +434,30 @@ def _tcp_capped(study: Study) -> tuple[str, str]:
     return REFUTED, "at most 1: sigmoid(z) and p lie in [0, 1], so that Hoeffding's inequality applies to it as well"
 
 
+def _domain_accuracy(study: Study) -> tuple[str, str]:
+    """Whether every classifier is right less often on every domain judged, by exact intervals."""
+    cells = {}
+    for domain, part in study.domains.parts.items():
+        for name in study.networks:
+            pair = next(p for p in study.pairs if p.endswith(f"-{name}"))
+            if not evaluation.has_classifier(study, pair, part):
+                return UNKNOWN, f"not run: {domains.parse(domain).label}"
+            ends = {}
+            for where in ("test", part):
+                right = evaluation.correct(study, pair, where)
+                low, high = map(float, statistics.clopper_pearson(right.sum(), len(right), LEVEL))
+                ends[where] = (low, right.mean(), high)
+            cells[f"{domains.parse(domain).label}, {study.network(name).label}"] = (*ends["test"], *ends[part])
+    if not cells:
+        return UNKNOWN, "no unseen domain is part of this study"
+    held = [domain_high < low for low, _, _, _, _, domain_high in cells.values()]
+    failed = [domain_low > high for _, _, high, domain_low, _, _ in cells.values()]
+    where, (_, clean, _, low, accuracy, high) = max(cells.items(), key=lambda cell: cell[1][4] - cell[1][1])
+    verdict = HOLDS if all(held) else FAILS if any(failed) else UNKNOWN
+    found = f"{100 * accuracy:.2f} [{100 * low:.2f}, {100 * high:.2f}] against {100 * clean:.2f}"
+    return verdict, f"{found} at worst ({where}); lower beyond the intervals in {sum(held)} of {len(cells)}"
+
+
 FACTS: dict[str, Callable[[Study], tuple[str, str]]] = {
     "published_aupr_error": _published_aupr_error,
     "published_collapse": _published_collapse,
@@ -428,4 +465,5 @@ FACTS: dict[str, Callable[[Study], tuple[str, str]]] = {
     "iid": _iid,
     "bound": _bound,
     "tcp_capped": _tcp_capped,
+    "domain_accuracy": _domain_accuracy,
 }

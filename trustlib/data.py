@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -267,7 +268,126 @@ def digits() -> Images:
     )  # fmt: skip
 
 
-DATASETS = {"fashion": fashion, "digits": digits}
+# --- CIFAR-10 (Krizhevsky 2009): 50,000 + 10,000 photographs of animals and vehicles, 32 x 32, in colour ---
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+# One JPEG file an image, all in one npz: `train_bytes` uint8, the files end to end; `train_offsets` uint32 (N + 1,),
+# where each begins; `train_labels` uint8 (N,); the same for `test`. Digested as a file: 30.5 dB is said of this one.
+CIFAR10_JPEG = Path("CIFAR10") / "cifar10_jpeg.npz"
+CIFAR10_JPEG_SHA256 = "274a7a5b98e754f118b3db9c749976ee1ffce2c38faf972ad975ab59a9eb49b1"
+
+
+@lru_cache(maxsize=1)
+def cifar10() -> Images:
+    """CIFAR-10: 40,000 to train on, 10,000 held out, the official 10,000 to test on.
+
+    Exact, or decoded from a JPEG copy, which is lossy: the source says which, and the checksums are those of the
+    pixels and labels in use, so that what was made of one is never taken for what was made of the other.
+    """
+    source, raw = _fetch_cifar10()
+    checksums = {name: hashlib.sha256(tensor.numpy()).hexdigest() for name, tensor in raw.items()}
+    images, labels = raw["train-images"], raw["train-labels"]
+    parts = _split(len(images), heldout=10_000)
+    return Images(
+        {**{part: images[i] for part, i in parts.items()}, "test": raw["test-images"]},
+        {**{part: labels[i].long() for part, i in parts.items()}, "test": raw["test-labels"].long()},
+        CIFAR10_CLASSES, source, checksums,
+    )  # fmt: skip
+
+
+def _fetch_cifar10() -> tuple[str, dict[str, Tensor]]:
+    """(where they came from, without paths, name -> uint8 tensor in official order): the first source that has all.
+
+    "train-images" and "test-images" are (N, 3, 32, 32), 0 to 255; "train-labels" and "test-labels" (N,), 0 to 9.
+    """
+    folder, jpeg = root(), root() / CIFAR10_JPEG
+    sources: list[tuple[str, str, Callable[[], dict[str, Tensor]]]] = [
+        ("the data root", f", {folder}", lambda: _read_cifar10(folder)),
+        ("the data root", f", {jpeg.parent}", lambda: _read_cifar10(jpeg.parent)),
+        ("a JPEG copy of the images (lossy, 30.5 dB)", f", {jpeg}", lambda: _read_cifar10_jpeg(jpeg)),
+        ("torchvision's download", "", lambda: _read_cifar10(_download_cifar10(folder))),
+    ]
+    tried = []
+    for name, where, get in sources:
+        try:
+            return name, get()
+        except OSError as error:  # not there, or a folder that cannot be read or written
+            tried.append(f"  - {name}{where}: {error}")
+    raise DataError(
+        "CIFAR-10 is nowhere to be found. Tried, in this order:\n" + "\n".join(tried) + "\n"
+        f"Unpack cifar-10-python.tar.gz (www.cs.toronto.edu/~kriz/cifar.html) into {folder}, or set TRUST_DATA to a "
+        f"folder that holds cifar-10-batches-py or {CIFAR10_JPEG}; or run the study that needs nothing: "
+        "make report STUDY=digits"
+    )
+
+
+def _read_cifar10(folder: Path) -> dict[str, Tensor]:
+    """The official batches in folder/cifar-10-batches-py; DataError when one is not what it should be."""
+    from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import check_integrity
+
+    batches = folder / CIFAR10.base_folder
+    # They are pickles, which run what is in them: none is opened before all have their MD5 sums.
+    files = [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]
+    for file, md5 in files:
+        if not (batches / file).is_file():
+            raise FileNotFoundError(f"no {CIFAR10.base_folder}/{file}" if batches.is_dir() else "no such folder")
+        if not check_integrity(batches / file, md5):
+            raise DataError(
+                f"{batches / file} is truncated or altered: its MD5 sum is not {md5}; delete it and run again"
+            )
+    raw = {}
+    for part in ("train", "test"):
+        batch = CIFAR10(folder, train=part == "train")
+        images = batch.data  # (N, H, W, C)
+        raw[f"{part}-images"] = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+        raw[f"{part}-labels"] = torch.tensor(batch.targets, dtype=torch.uint8)
+    return raw
+
+
+def _read_cifar10_jpeg(path: Path) -> dict[str, Tensor]:
+    """The JPEG copy, decoded (a few seconds for all); DataError when the file is not what it should be."""
+    from PIL import Image
+
+    if not path.is_file():
+        raise FileNotFoundError("no such file")
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != CIFAR10_JPEG_SHA256:
+        raise DataError(
+            f"{path} is truncated or altered: it has SHA-256 {found[:16]}..., expected {CIFAR10_JPEG_SHA256[:16]}...; "
+            "delete it and run again"
+        )
+    raw = {}
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        for part in ("train", "test"):
+            stream, offsets = arrays[f"{part}_bytes"].tobytes(), arrays[f"{part}_offsets"].tolist()
+            files = (io.BytesIO(stream[start:stop]) for start, stop in pairwise(offsets))
+            images = np.stack([np.asarray(Image.open(file)) for file in files])  # (N, H, W, C)
+            raw[f"{part}-images"] = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+            raw[f"{part}-labels"] = torch.from_numpy(arrays[f"{part}_labels"])
+    return raw
+
+
+def _download_cifar10(folder: Path) -> Path:
+    """torchvision's own download of CIFAR10 into the data root."""
+    from torchvision.datasets import CIFAR10
+
+    # Into a folder of its own first: a broken download must not pass for the data.
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        try:
+            CIFAR10(scratch, download=True)
+        except Exception as error:  # torchvision raises RuntimeError, URLError, timeouts and more
+            raise FileNotFoundError(f"failed ({_first_line(error)})") from None
+        batches = folder / CIFAR10.base_folder
+        batches.mkdir(exist_ok=True)
+        for path in (Path(scratch) / CIFAR10.base_folder).iterdir():
+            path.replace(batches / path.name)
+    return folder
+
+
+DATASETS = {"fashion": fashion, "digits": digits, "cifar10": cifar10}
 
 
 def _split(n: int, **sizes: int) -> dict[str, Tensor]:

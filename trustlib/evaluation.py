@@ -1,10 +1,12 @@
 """What the finished trainings say: every confidence of a pair as arrays, their metrics, intervals and tests.
 
-Nothing here needs a model, and nothing is trained: what is not made yet is not there.
+Nothing here needs a model, and nothing is trained: what is not made yet is not there. A part is "heldout" or "test", or
+an unseen domain's, "domains/NAME" or "sweeps/NAME" (`trustlib.study.Domains`).
 """
 
 import hashlib
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
 import numpy as np
@@ -15,27 +17,42 @@ from scipy.special import expit, logit
 from torch import Tensor
 
 from . import calibration, confidence, data, metrics, released, resampling, runs, statistics
-from .experiments import classifier_config, confidence_config, oracle_config
+from .experiments import asked_config, classifier_config, confidence_config, observed_config, oracle_config
 from .provenance import source_digest
 from .study import Study
 
 
 def correct(study: Study, pair: str, part: str = "test") -> NDArray[np.bool_]:
     """Whether the pair's classifier was right, bool (N,)."""
-    return runs.read_tensors(runs.classifier_path(study, study.pair(pair)[1]), f"{part}.")["correct"].numpy()
-
-
-def has_classifier(study: Study, pair: str) -> bool:
-    """Is the pair's classifier there, as today's settings ask for it?"""
     name = study.pair(pair)[1]
-    return runs.current(runs.classifier_path(study, name), classifier_config(study, name)) is not None
+    if part in data.PARTS:
+        return runs.read_tensors(runs.classifier_path(study, name), f"{part}.")["correct"].numpy()
+    return runs.read_tensors(runs.domain_path(study, part, name))["correct"].numpy()
+
+
+def has_classifier(study: Study, pair: str, part: str = "test") -> bool:
+    """Is the pair's classifier there, and what it said of the part, as today's settings ask for it?"""
+    name = study.pair(pair)[1]
+    there = runs.current(runs.classifier_path(study, name), classifier_config(study, name)) is not None
+    if not there or part in data.PARTS:
+        return there
+    return runs.current(runs.domain_path(study, part, name), observed_config(study, part, name)) is not None
 
 
 def outputs(
     study: Study, pair: str, arm: str, seeds: Iterable[int], part: str = "test", *, rate: float | None = None
 ) -> dict[int, NDArray]:
-    """The ``z`` of an arm's oracles that exist, seed -> float32 (N,); what was made with other settings does not."""
+    """The ``z`` of an arm's oracles that exist, seed -> float32 (N,); what was made with other settings does not.
+
+    rate : the arm's own by default, and always on an unseen domain.
+    """
     found = {}
+    if part not in data.PARTS:
+        path = runs.domain_path(study, part, pair)
+        if runs.current(path, asked_config(study, part, pair)):
+            z = runs.read_tensors(path, f"{arm}/seed")
+            found = {seed: z[str(seed)].numpy() for seed in seeds if str(seed) in z}
+        return found
     for seed in seeds:
         path = runs.oracle_path(study, pair, arm, seed, rate)
         if runs.current(path, oracle_config(study, pair, arm, seed, rate)):
@@ -63,6 +80,9 @@ def confidences(
 
 def own_scores(study: Study, classifier_name: str, part: str = "test") -> dict[str, NDArray]:
     """The scores of a classifier itself that exist, name -> float (N,); MCP, a probability, the first of all."""
+    if part not in data.PARTS:
+        found = runs.read_tensors(runs.domain_path(study, part, classifier_name))
+        return {key: found[key].numpy() for key in confidence.SCORES if key in found}
     scores = {"mcp": runs.read_tensors(runs.classifier_path(study, classifier_name), f"{part}.")["mcp"].numpy()}
     path = runs.confidence_path(study, classifier_name)
     if runs.current(path, confidence_config(study, classifier_name)):
@@ -78,7 +98,9 @@ def first_seed(study: Study, pair: str, part: str = "test") -> tuple[NDArray[np.
     return right, {arm: score for (arm, seed), score in scores.items() if (arm, seed) in shown}
 
 
-def evaluate(study: Study, pairs: list[str] | None = None, part: str = "test") -> pd.DataFrame:
+def evaluate(
+    study: Study, pairs: list[str] | None = None, part: str = "test", *, count: int | None = None
+) -> pd.DataFrame:
     """Every metric of every confidence that exists: one row a pair, arm and seed, fractions.
 
     TPR and TNR are taken at z = 0, MCP's at 0.5, and are NaN for a score without a threshold of its own; ``tnr_paper``
@@ -89,14 +111,16 @@ def evaluate(study: Study, pairs: list[str] | None = None, part: str = "test") -
     Parameters
     ----------
     pairs : all of the study's by default; a pair without its classifier is left out.
-    part : "test" is for the final evaluation only, "heldout" for everything before it.
+    part : "test", or a domain, is for the final evaluation only, "heldout" for everything before it.
+    count : of the part's first images; all by default.
     """
     negative_tcp = logit(1 / len(data.load(study.dataset).classes))
     rows = []
     for pair in pairs or study.pairs:
-        if not has_classifier(study, pair):
+        if not has_classifier(study, pair, part):
             continue
         right, scores = confidences(study, pair, part)
+        right, scores = right[:count], {name: score[:count] for name, score in scores.items()}
         for (arm, seed), score in scores.items():
             threshold = threshold_of(study, arm)
             tcp = arm in study.arms and study.arms[arm].loss == "tcp"
@@ -113,6 +137,39 @@ def evaluate(study: Study, pairs: list[str] | None = None, part: str = "test") -
             rows.append({"pair": pair, "arm": arm, "seed": seed, **row})
     columns = ["pair", "arm", "seed", *metrics.METRICS, "tied", "tnr_paper", *metrics.SEPARABILITY]
     return pd.DataFrame(rows, columns=[*columns, "aupr_error_released", "kl_released", "fpr95_released"])
+
+
+def sweep(study: Study) -> pd.DataFrame:
+    """Every metric of every confidence under the study's swept corruptions, as far as they have been made.
+
+    Returns
+    -------
+    As `evaluate`, with two columns more: corruption, and severity, 0 for the same images without it.
+    """
+    frames = []
+    for name, parts in study.domains.sweep.items():
+        found = [evaluate(study, part=part) for part in parts]
+        frames += [frame.assign(corruption=name, severity=i) for i, frame in enumerate(found, 1) if len(frame)]
+    if frames:
+        clean = evaluate(study, count=study.domains.sweep_images)
+        names = dict.fromkeys(frame["corruption"].iloc[0] for frame in frames)
+        frames += [clean.assign(corruption=name, severity=0) for name in names]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["corruption", "severity"])
+
+
+def judged(study: Study) -> pd.DataFrame:
+    """`compare` for every pair on every unseen domain that has been asked about, with a column domain more."""
+    asked = [
+        (name, pair)
+        for name, part in study.domains.parts.items()
+        for pair in study.pairs
+        if has_classifier(study, pair, part)
+    ]
+    with ThreadPoolExecutor() as pool:  # NumPy lets go of the interpreter
+        frames = pool.map(
+            lambda task: compare(study, task[1], study.domains.parts[task[0]]).assign(domain=task[0]), asked
+        )
+    return pd.concat(frames, ignore_index=True) if asked else pd.DataFrame(columns=["domain", "pair", "arm", "metric"])
 
 
 RESAMPLES = 2000  # of the images
@@ -152,20 +209,21 @@ def resampled(
     return resampling.Bootstrap({key: found["estimate"]}, {key: found["samples"]})
 
 
-def bootstraps(study: Study, pair: str) -> resampling.Bootstrap:
-    """The resampled metrics of every confidence of a pair that exists, on the test part."""
-    classifier_name, right = study.pair(pair)[1], correct(study, pair)
-    parts = [
-        resampled(study, f"{classifier_name}/{name}", score, right, threshold_of(study, name))
-        for name, score in own_scores(study, classifier_name).items()
+def bootstraps(study: Study, pair: str, part: str = "test") -> resampling.Bootstrap:
+    """The resampled metrics of every confidence of a pair that exists."""
+    classifier_name, right = study.pair(pair)[1], correct(study, pair, part)
+    folder = "" if part == "test" else f"{part}/"
+    made = [
+        resampled(study, f"{folder}{classifier_name}/{name}", score, right, threshold_of(study, name))
+        for name, score in own_scores(study, classifier_name, part).items()
     ]
     for arm in study.arms:
-        if found := outputs(study, pair, arm, study.seeds):
-            parts.append(resampled(study, f"{pair}/{arm}", np.stack(list(found.values())), right))
-    return resampling.merged(parts)
+        if found := outputs(study, pair, arm, study.seeds, part):
+            made.append(resampled(study, f"{folder}{pair}/{arm}", np.stack(list(found.values())), right))
+    return resampling.merged(made)
 
 
-def compare(study: Study, pair: str) -> pd.DataFrame:
+def compare(study: Study, pair: str, part: str = "test") -> pd.DataFrame:
     """Every confidence of a pair with intervals over images and seeds, and against MCP.
 
     Returns
@@ -175,11 +233,11 @@ def compare(study: Study, pair: str) -> pd.DataFrame:
     DeLong's test, for these trained seeds, and that after Holm's correction over the pair's scores. Fractions. TPR and
     TNR of a score without a threshold are NaN.
     """
-    right, by_seed = confidences(study, pair)
+    right, by_seed = confidences(study, pair, part)
     scores: dict[str, list] = {}
     for (name, _), score in by_seed.items():
         scores.setdefault(name, []).append(score)
-    boot = bootstraps(study, pair)
+    boot = bootstraps(study, pair, part)
     found = resampling.intervals(boot).unstack("metric").swaplevel(axis=1)
     values = np.full((len(scores), len(metrics.METRICS), len(COMPARED)), np.nan)
     tests = np.full(len(scores), np.nan)

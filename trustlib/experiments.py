@@ -1,20 +1,23 @@
-"""What a study makes, each once and then read from its file: `train_classifier`, `score_classifier`, `train_oracle`.
+"""What a study makes, each once and then read from its file: `train_classifier`, `score_classifier`, `train_oracle`,
+and what these say of unseen domains: `make_domain`, `observe_domain`, `ask_oracles`.
 
 A notebook calls them for what it needs; whatever is there already is not made again. After them nothing needs a
 model, see `trustlib.evaluation`.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import confidence, data, losses, oracle, released, runs, training
+from . import confidence, data, domains, losses, oracle, released, runs, training
 from .provenance import digest, processor, source_digest
 from .study import Arm, Study
 
@@ -163,6 +166,104 @@ def train_oracle(study: Study, pair: str, arm: str, seed: int, log: Log = print,
     return runs.cached(runs.oracle_path(study, pair, arm, seed, rate), config, make)
 
 
+def make_domain(study: Study, part: str, classifier_name: str, log: Log = print) -> dict:
+    """Make the images of an unseen domain; return their file's manifest, which says how (`trustlib.domains.make`).
+
+    Parameters
+    ----------
+    part : "domains/NAME" or "sweeps/NAME"; says how many images too, see `Study.domains`.
+    classifier_name : whose images an attack makes; other domains are the same for all.
+
+    In the file: ``images``, uint8 (N, C, H, W), or float32 on the same scale where they are not rounded.
+    """
+
+    def make() -> tuple[dict[str, Tensor], dict]:
+        images, device = _setup(study)
+        net = _trained_classifier(study, classifier_name, study.classifier_seeds[0], device)
+        made, facts = domains.make(
+            images, study.dataset, _domain(part), study.domains.size(part), classifier=net, log=log
+        )
+        return {"images": made}, {**facts, "device": _device_name(device)}
+
+    return runs.cached(_images_path(study, part, classifier_name), domain_config(study, part, classifier_name), make)
+
+
+def domain_manifest(study: Study, part: str, classifier_name: str) -> dict | None:
+    """The manifest of the images that `make_domain` made; None where they are not made, or with other settings."""
+    path = _images_path(study, part, classifier_name)
+    return runs.current(path, domain_config(study, part, classifier_name))
+
+
+def domain_images(study: Study, part: str, classifier_name: str) -> Tensor:
+    """The images that `make_domain` made."""
+    return runs.read_tensors(_images_path(study, part, classifier_name))["images"]
+
+
+def observe_domain(study: Study, part: str, classifier_name: str, log: Log = print) -> dict:
+    """Every confidence of a classifier on an unseen domain, fitted as on the clean images; return the file's manifest.
+
+    In the file: ``correct`` bool (N,), ``mcp`` float64 (N,), and the scores of `confidence.SCORES`, float32 (N,).
+    """
+    make_domain(study, part, classifier_name, log)
+
+    def make() -> tuple[dict[str, Tensor], dict]:
+        images, device = _setup(study)
+        unseen = _unseen(study, images, part, classifier_name)
+        nets = (_trained_classifier(study, classifier_name, seed, device) for seed in study.classifier_seeds)
+        own, *others = (_observe(net, unseen, "test", False) for net in nets)
+        extra = {}
+        if others:
+            extra["members"] = torch.stack([own["logits"], *(other["logits"] for other in others)]).numpy()
+        if study.dropout_passes:
+            passes = _dropout_passes(study, classifier_name, unseen, "test")
+            extra |= {"passes": passes.numpy()} if passes is not None else {}
+        labels = unseen.labels["test"].cpu().numpy()
+        seen = confidence.Observed(own["logits"].numpy(), labels, own["features"].numpy(), **extra)
+        path = runs.classifier_path(study, classifier_name)
+        key = runs.read_manifest(path)["key"]
+        heldout, train = (_observed_once(path, key, study.dataset, part) for part in ("heldout", "train"))
+        tensors = {name: own[name] for name in ("correct", "mcp")}
+        for name, score in confidence.all_scores(seen, heldout, train).items():
+            if name != "mcp":
+                tensors[name] = torch.from_numpy(score.astype(np.float32))
+        log(f"{classifier_name} on {_domain(part)}: accuracy {own['correct'].float().mean():.2%}")
+        return tensors, {"device": _device_name(device)}
+
+    return runs.cached(
+        runs.domain_path(study, part, classifier_name), observed_config(study, part, classifier_name), make
+    )
+
+
+def ask_oracles(study: Study, part: str, pair: str, log: Log = print) -> dict:
+    """``z`` of every oracle of a pair that is trained, on an unseen domain; return the file's manifest.
+
+    In the file: ``ARM/seedK``, float32 (N,).
+
+    Raises
+    ------
+    ValueError : when no oracle of the pair is trained yet.
+    """
+    oracle_name, classifier_name = study.pair(pair)
+    make_domain(study, part, classifier_name, log)
+    config = asked_config(study, part, pair)
+    if not config["oracles"]:
+        raise ValueError(f"no oracle of {pair} is trained: run notebook 02, or make report STUDY={study.name}, first")
+
+    def make() -> tuple[dict[str, Tensor], dict]:
+        images, device = _setup(study)
+        unseen = _unseen(study, images, part, classifier_name)
+        network, tensors = study.network(oracle_name), {}
+        for run in config["oracles"]:
+            arm, seed = run.split("/seed")
+            net = oracle.Oracle(oracle.build_backbone(network.model, network.args), study.arm(arm).head)
+            net.load_state_dict(runs.read_tensors(runs.oracle_path(study, pair, arm, int(seed)), "weights."))
+            (tensors[run],) = training.predict(net.to(device).eval(), unseen, "test")
+        log(f"{pair} on {_domain(part)}: {len(tensors)} oracles asked")
+        return tensors, {"device": _device_name(device)}
+
+    return runs.cached(runs.domain_path(study, part, pair), config, make)
+
+
 def classifier_config(study: Study, name: str, seed: int | None = None) -> dict:
     """All that a classifier depends on; its digest is the key of its file."""
     return {
@@ -219,6 +320,50 @@ def oracle_config(study: Study, pair: str, arm: str, seed: int, rate: float | No
     }
 
 
+def domain_config(study: Study, part: str, classifier_name: str) -> dict:
+    """All that the images of a domain depend on; its digest is the key of their file."""
+    of_classifier = [digest(classifier_config(study, classifier_name))] if _is_attack(part) else []
+    how, files = domains.origin(study.dataset, _domain(part))
+    return {
+        "kind": "images",
+        "domain": _domain(part),
+        "count": study.domains.size(part),
+        "classifier": of_classifier,
+        "how": how,
+        "files": files,
+        "data": data.load(study.dataset).checksums,
+        "source": source_digest(make_domain, data.DATASETS[study.dataset]),
+    }
+
+
+def observed_config(study: Study, part: str, classifier_name: str) -> dict:
+    """All that the confidences of a classifier on a domain depend on; its digest is the key of their file."""
+    return {
+        "kind": "observed",
+        "domain": digest(domain_config(study, part, classifier_name)),
+        "members": [digest(classifier_config(study, classifier_name, seed)) for seed in study.classifier_seeds],
+        "dropout_passes": study.dropout_passes,
+        "threads": study.threads,
+        "source": source_digest(observe_domain),
+    }
+
+
+def asked_config(study: Study, part: str, pair: str) -> dict:
+    """All that the outputs of a pair's oracles on a domain depend on: their keys, those of today's settings only."""
+    oracles = {}
+    for arm, seed in product(study.arms, study.seeds):
+        config = oracle_config(study, pair, arm, seed)
+        if runs.current(runs.oracle_path(study, pair, arm, seed), config):
+            oracles[f"{arm}/seed{seed}"] = digest(config)
+    return {
+        "kind": "asked",
+        "domain": digest(domain_config(study, part, study.pair(pair)[1])),
+        "oracles": oracles,
+        "threads": study.threads,
+        "source": source_digest(ask_oracles),
+    }
+
+
 def trainings(study: Study) -> list[dict]:
     """All that the study plans to make but for its audit (`trustlib.controls.trainings`), classifiers first.
 
@@ -242,6 +387,28 @@ def trainings(study: Study) -> list[dict]:
         path, config = runs.oracle_path(study, pair, arm, seed), oracle_config(study, pair, arm, seed)
         row = {"kind": "oracle", "run": f"{pair}/{arm}/seed{seed}", "job": f"oracles-{pair}", "path": path}
         rows.append(row | runs.status(path, config))
+    return rows
+
+
+def visits(study: Study, parts: Iterable[str] | None = None) -> list[dict]:
+    """All that the study plans to ask on unseen domains, those it judges or some parts; dicts as `trainings`.
+
+    Kinds: "images"; "observed", a classifier's confidences; "asked", a pair's oracles.
+    """
+    rows = []
+    for part in study.domains.parts.values() if parts is None else parts:
+        folder, _, name = part.partition("/")
+        job = f"domain-{name}" if folder == "domains" else f"sweep-{name.rpartition('-')[0]}"
+        configs = {}
+        for of in study.networks:
+            configs[_images_path(study, part, of)] = domain_config(study, part, of)
+            configs[runs.domain_path(study, part, of)] = observed_config(study, part, of)
+        for pair in study.pairs:
+            configs[runs.domain_path(study, part, pair)] = asked_config(study, part, pair)
+        for path, config in configs.items():
+            run = str(path.relative_to(runs.run_folder(study)).with_suffix(""))
+            row = {"kind": config["kind"], "run": run, "job": job, "path": path}
+            rows.append(row | runs.status(path, config))
     return rows
 
 
@@ -350,3 +517,45 @@ def _dropout_passes(study: Study, name: str, images: data.Images, part: str) -> 
         return None
     torch.manual_seed(study.classifier_seeds[0])
     return torch.stack([training.predict(net, images, part)[0] for _ in range(study.dropout_passes)])
+
+
+# --- Unseen domains ---
+
+
+def _domain(part: str) -> str:
+    return part.partition("/")[2]
+
+
+def _is_attack(part: str) -> bool:
+    return domains.parse(_domain(part)).kind == domains.RECOLOR
+
+
+def _images_path(study: Study, part: str, classifier_name: str) -> Path:
+    return runs.domain_path(study, f"{part}/images", classifier_name if _is_attack(part) else "all")
+
+
+def _trained_classifier(study: Study, name: str, seed: int, device: torch.device) -> nn.Module:
+    """A classifier of the study with its trained weights, in eval mode."""
+    net = oracle.build_backbone(study.network(name).model, study.network(name).args)
+    net.load_state_dict(runs.read_tensors(runs.classifier_path(study, name, seed), "weights."))
+    return net.to(device).eval()
+
+
+def _unseen(study: Study, images: data.Images, part: str, classifier_name: str) -> data.Images:
+    """The study's images with those of a domain for its test part."""
+    # In float64, where they are not uint8: `Images.view` works in place on what is float32 already.
+    made = domain_images(study, part, classifier_name)
+    made = made if made.dtype == torch.uint8 else made.double()
+    labels = images.labels["test"][: len(made)]
+    return replace(
+        images,
+        images=images.images | {"test": made.to(labels.device)},
+        labels=images.labels | {"test": labels},
+    )
+
+
+@lru_cache(maxsize=4)
+def _observed_once(path: Path, key: str, dataset: str, part: str) -> confidence.Observed:
+    """What a classifier's file says of a part: one object, so that what is fitted to it is fitted once a process."""
+    own = runs.read_tensors(path, f"{part}.")
+    return confidence.Observed(own["logits"].numpy(), data.load(dataset).labels[part].numpy(), own["features"].numpy())

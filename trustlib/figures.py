@@ -196,6 +196,42 @@ def roc(ax: Axes, fpr: NDArray, tpr: NDArray, *, label: str, **style) -> Line2D:
     return line
 
 
+def severity(
+    ax: Axes, severities: NDArray, values: NDArray, *, label: str, loss: str, form: str = "corrected"
+) -> Line2D:
+    """A metric, per cent, against a corruption's severity, 0 being the clean images; the seeds' range is shaded.
+
+    Parameters
+    ----------
+    severities : int (M,).
+    values : float (S, M), fractions, a row a seed; the line is their mean. NaN leaves a gap.
+    """
+    style, percent = line_style(loss, form), 100 * values
+    (line,) = ax.plot(severities, percent.mean(0), label=label, marker="o", markersize=2.5, **style)
+    if len(values) > 1:
+        ax.fill_between(severities, percent.min(0), percent.max(0), color=style["color"], alpha=0.15, linewidth=0)
+    ax.set(xlabel="severity", xticks=severities)
+    return line
+
+
+def picture_grid(axs: NDArray, rows: dict[str, NDArray]) -> None:
+    """Pictures, a row a title.
+
+    Parameters
+    ----------
+    axs : axes (rows, columns).
+    rows : title -> (columns, C, H, W), on the scale 0 to 255, C 1 or 3.
+    """
+    for row, (title, pictures) in zip(axs, rows.items(), strict=True):
+        for ax, picture in zip(row, pictures, strict=True):
+            shown = np.clip(picture, 0, 255).astype(np.uint8).transpose(1, 2, 0).squeeze()
+            ax.imshow(shown, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="auto")
+            ax.set(xticks=[], yticks=[])
+            ax.grid(False)
+            ax.spines[:].set_visible(False)
+        row[0].set_ylabel(title, rotation=0, ha="right", va="center")
+
+
 def outer_labels(axs: NDArray) -> None:
     """Keep the axis labels of the first column and the last row of panels (rows, columns) only."""
     for ax in axs[:, 1:].flat:

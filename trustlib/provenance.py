@@ -37,6 +37,7 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
+@lru_cache
 def source_digest(*objects: type | FunctionType) -> str:
     """A digest of what functions and classes of trustlib do, and of all they use of the modules in `TRACED`.
 
@@ -48,11 +49,12 @@ def source_digest(*objects: type | FunctionType) -> str:
     return digest(found)
 
 
+_DOMAINS = ("corruptions", "domains", "photos", "recolor", "stylize")
 _LEARNING = ("confidence", "data", "experiments", "losses", "oracle", "released", "training")
 _MEASURING = ("evaluation", "metrics", "resampling", "statistics")
-TRACED = tuple(f"trustlib.{name}" for name in (*_LEARNING, *_MEASURING))
+TRACED = tuple(f"trustlib.{name}" for name in (*_LEARNING, *_DOMAINS, *_MEASURING))
 # Where tracing ends: tables, whose chosen entry is given by itself, and ways to fetch data, which has checksums.
-ENDS = {"LOSSES", "DATASETS", "_fetch_fashion"}
+ENDS = {"LOSSES", "DATASETS", "_fetch_fashion", "_fetch_cifar10"}
 
 
 def _trace(module: str, name: str, found: dict[str, str]) -> None:

@@ -6,6 +6,9 @@
                          oracles/<pair>/<arm>/seed<k>.safetensors     an oracle, its z, its history
                          oracles/<pair>/<arm>/rate<r>-seed<k>...      the same at another rate than the study's
                          oracles/<pair>/<arm>/seed<k>.failed.json     a training that failed, with its traceback
+                         domains/<domain>/images/<made for>.safetensors  the images of an unseen domain
+                         domains/<domain>/<classifier or pair>.safetensors  what was said of them
+                         sweeps/<domain>/...                          the same, for the curves against severity
                          bootstraps/<pair>/<score>.safetensors        resampled metrics of a score
                          jobs/<job>.json                              what one notebook made: Snakemake's outputs
                          notebooks/<job>.ipynb, .log                  executed notebooks: logs, never results
@@ -68,6 +71,11 @@ def fold_path(study: Study, name: str, fold: int) -> Path:
 
 def bootstrap_path(study: Study, score: str) -> Path:
     return run_folder(study) / "bootstraps" / f"{score}.safetensors"
+
+
+def domain_path(study: Study, part: str, name: str) -> Path:
+    """Of a classifier or a pair on an unseen domain; part: "domains/..." or "sweeps/..."."""
+    return run_folder(study) / part / f"{name}.safetensors"
 
 
 def oracle_path(study: Study, pair: str, arm: str, seed: int, rate: float | None = None) -> Path:
@@ -268,8 +276,9 @@ def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> 
 
     Parameters
     ----------
-    trainings : what `experiments.trainings` returns.
-    audit : what there is of `controls.trainings`: published as tables and manifests, without its many scores.
+    trainings : what `experiments.trainings` and `experiments.visits` return.
+    audit : what there is of `controls.trainings` and of the sweeps: published as tables and manifests, without their
+        many scores.
 
     Returns
     -------
@@ -296,9 +305,9 @@ def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> 
         )
     scores = {}
     for row in trainings:
-        keep = {"classifier": ("correct",), "oracle": ("z",)}.get(row["kind"])  # all of a classifier's confidences
-        found = read_tensors(row["path"], "test.")
-        scores |= {f"{row['run']}.{name}": found[name].numpy() for name in keep or found}
+        keep = {"classifier": ("correct",), "oracle": ("z",), "images": ()}.get(row["kind"])  # else all there is
+        found = read_tensors(row["path"], "" if row["kind"] in ("observed", "asked") else "test.")
+        scores |= {f"{row['run']}.{name}": found[name].numpy() for name in (found if keep is None else keep)}
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:  # whole before it takes the old one's place
         new = Path(scratch) / study.name

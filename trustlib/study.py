@@ -10,7 +10,7 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from . import confidence, data, losses, released
+from . import confidence, corruptions, data, domains, losses, released
 from .data import ROOT
 
 
@@ -111,6 +111,39 @@ class Audit(Strict):
         return self
 
 
+class Domains(Strict):
+    """Unseen domains (`trustlib.domains`), all made of the first images of the test part."""
+
+    judged: list[str] = []  # those the report speaks of
+    images: int = Field(default=2000, ge=1)
+    attacked: int = Field(default=1000, ge=1)  # of them, where an attack takes a hundred steps an image
+    swept: list[str] = []  # corruptions that are made at every severity, for the curves against it
+    sweep_images: int = Field(default=1000, ge=1)
+
+    @model_validator(mode="after")
+    def _known(self):
+        for name in (*self.judged, *(f"{name}-{corruptions.SEVERITIES[0]}" for name in self.swept)):
+            domains.parse(name)
+        return self
+
+    @property
+    def sweep(self) -> dict[str, list[str]]:
+        """corruption -> its part at every severity, mildest first."""
+        return {name: [f"sweeps/{name}-{s}" for s in corruptions.SEVERITIES] for name in self.swept}
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """Domain -> its part, as `evaluation` and the files of `runs` name it."""
+        return {name: f"domains/{name}" for name in self.judged}
+
+    def size(self, part: str) -> int:
+        """How many images a part has."""
+        folder, _, name = part.partition("/")
+        if folder == "sweeps":
+            return self.sweep_images
+        return min(self.attacked, self.images) if domains.parse(name).kind == domains.RECOLOR else self.images
+
+
 class Study(Strict):
     """A dataset with its classifiers, pairs, arms and seeds: one YAML file in studies/."""
 
@@ -126,6 +159,7 @@ class Study(Strict):
     oracle: Recipe
     arms: dict[str, Arm]
     seeds: list[int] = Field(min_length=1)
+    domains: Domains = Domains()
     audit: Audit = Audit()
 
     @model_validator(mode="after")
@@ -141,6 +175,7 @@ class Study(Strict):
         for name in self.all_arms.keys() & confidence.SCORES.keys():
             raise ValueError(f"arms: {name!r} is a score of the classifier itself and cannot be the name of an arm")
         lists = {key: getattr(self, key) for key in ("pairs", "seeds", "classifier_seeds")}
+        lists |= {"domains.judged": self.domains.judged, "domains.swept": self.domains.swept}
         for key, values in (lists | {"audit.seeds": self.audit.seeds, "audit.rates": self.audit.rates}).items():
             if len(set(values)) < len(values):
                 raise ValueError(f"{key}: holds something twice: {values}")
@@ -211,6 +246,14 @@ class Study(Strict):
                 f"study {self.name} has no control {name!r}{nearest(name, controls) if controls else ', nor any'}"
             )
         return controls[name]
+
+    def parts_of(self, domain: str) -> list[str]:
+        """The parts of a domain by its name; of a corruption without a severity, those of its sweep."""
+        known = {name: [part] for name, part in self.domains.parts.items()} | self.domains.sweep
+        if domain not in known:
+            near = nearest(domain, known) if known else ", nor any"
+            raise StudyError(f"study {self.name} has no domain {domain!r}{near}")
+        return known[domain]
 
     def chosen_arms(self, arms: list[str]) -> list[str]:
         """The arms asked for, all when none is."""

@@ -108,6 +108,47 @@ def against_mcp(compared: pd.DataFrame, scale: float = 100) -> Styler:
     return plain(text.style.apply(lambda _: _bold(marked), axis=None))
 
 
+TABLE_3 = ("fpr95", "aupr_error", "aupr_success", "auroc", "tpr", "tnr")
+
+
+def domains_form(compared: pd.DataFrame, scale: float = 100) -> Styler:
+    """The scores of one pair on several domains in the form of the paper's Table 3, with intervals.
+
+    Bold marks the best of a domain where one way is better.
+
+    Parameters
+    ----------
+    compared : what `evaluation.judged` returns, of one pair, labelled, its domains too.
+    """
+    by, order = ["domain", "arm"], compared[["domain", "arm"]].drop_duplicates()
+    metric = {name: rows.set_index(by) for name, rows in compared.groupby("metric")}
+    text, bold = {}, {}
+    for name in TABLE_3:
+        heading, direction = COLUMNS[name]
+        text[heading] = with_interval(metric[name], ("estimate", "low", "high"), scale)
+        signed = metric[name]["estimate"] * (direction or np.nan)
+        bold[heading] = signed.eq(signed.groupby("domain", sort=False).transform("max"))
+    index = pd.MultiIndex.from_frame(order)
+    text, bold = (pd.DataFrame(part).reindex(index) for part in (text, bold))
+    return plain(text.style.apply(lambda _: _bold(bold), axis=None))
+
+
+def severities_form(swept: pd.DataFrame, metric: str, severity: int, scale: float = 100) -> Styler:
+    """One metric under every corruption, a row a corruption and their mean last, a column an arm: Table A1's kind.
+
+    Parameters
+    ----------
+    swept : what `evaluation.sweep` returns, of one pair, labelled; means over seeds are shown, the highest in bold.
+    """
+    chosen = swept[swept["severity"] == severity]
+    value = chosen.groupby(["corruption", "arm"], sort=False)[metric].mean().unstack("arm").mul(scale)
+    value = value[chosen["arm"].drop_duplicates()].reindex(chosen["corruption"].drop_duplicates())
+    value.index = [name.replace("_", " ").capitalize() for name in value.index]
+    value.loc["Mean"] = value.mean()
+    best = value.eq(value.max(axis=1), axis=0)
+    return plain(value.style.format("{:.2f}", na_rep=MISSING).apply(lambda _: _bold(best), axis=None))
+
+
 VERDICT_COLOURS = {  # of the background, by the beginning of the verdict; the words say it too
     "holds only": "#fdf0c4",
     "holds": "#d9ecd9",

@@ -1,0 +1,207 @@
+"""Unseen domains: what a corruption, a style or an attack makes of test images.
+
+A domain has a name, which says how it is made:
+
+- ``CORRUPTION-SEVERITY``, such as ``defocus_blur-5``: `trustlib.corruptions`, or the released files of CIFAR-10-C where
+  the data root has them
+- ``mnist_c-NAME``: the released files of MNIST-C (Mu and Gilmer 2019), for MNIST; they have one severity
+- ``stylized``: the amplitude spectrum of another image (`stylize.swap_amplitude`), which needs no weights and is not
+  Stylized-ImageNet; ``stylized-NET``: a feed-forward style net of the data root, ``style/NET_fp16.npz``
+- ``recolor``: ReColorAdv on the classifier (`trustlib.recolor`); ``recolor-released``: the same, with the networks'
+  inputs normalised by ImageNet's mean and deviation in place of their own, as in the released script
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import corruptions, data, recolor, stylize
+
+CORRUPTED, STYLIZED, RECOLOR, MNIST_C = "corruption", "stylized", "recolor", "mnist_c"
+STYLE_SEED = 0  # of the donors of amplitude spectra
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A domain's name, taken apart.
+
+    kind : one of the four above
+    what : the corruption, the style net, "released", or nothing
+    severity : 1 to 5, of a corruption; else 0
+    """
+
+    name: str
+    kind: str
+    what: str = ""
+    severity: int = 0
+
+    @property
+    def label(self) -> str:
+        """As tables and figures name it."""
+        words = self.what.replace("_", " ")
+        return {
+            CORRUPTED: f"{words.capitalize()}, severity {self.severity}",
+            MNIST_C: f"MNIST-C {words}",
+            STYLIZED: f"Stylised, {words}" if words else "Stylised",
+            RECOLOR: "Recoloured, released normalisation" if words else "Recoloured",
+        }[self.kind]
+
+
+def parse(name: str) -> Domain:
+    """A domain by its name.
+
+    Raises
+    ------
+    ValueError : when no domain is named so.
+    """
+    first, _, rest = name.partition("-")
+    if first in corruptions.CORRUPTIONS + corruptions.EXTRA and rest:
+        severity = int(rest) if rest.isdecimal() else rest
+        corruptions.check(first, severity)
+        return Domain(name, CORRUPTED, first, severity)
+    if name in (RECOLOR, f"{RECOLOR}-released") or name == STYLIZED or (first in (STYLIZED, MNIST_C) and rest):
+        return Domain(name, first, rest)
+    raise ValueError(
+        f"unknown domain {name!r}: expected CORRUPTION-SEVERITY, such as defocus_blur-5, with one of "
+        f"{', '.join(corruptions.CORRUPTIONS + corruptions.EXTRA)}; stylized; stylized-NET; recolor; recolor-released; "
+        "or mnist_c-NAME"
+    )
+
+
+def origin(dataset: str, name: str) -> tuple[str, dict[str, str]]:
+    """How a domain is made of a data set: (a phrase for a report, file -> SHA-256 of what it is made from).
+
+    Raises
+    ------
+    data.DataError : when a file that it needs is not there; the message says where it was looked for.
+    """
+    domain = parse(name)
+    if domain.kind == RECOLOR:
+        return "ReColorAdv on the classifier, our own implementation", {}
+    if domain.kind == STYLIZED and not domain.what:
+        return "the amplitude spectrum of a training image of another class; no paintings, no network", {}
+    path, text = _file(dataset, domain)
+    if path is None:
+        return "the package imagecorruptions-imaug", {}
+    return text, {path.name: _sha256(path, path.stat().st_mtime_ns)}
+
+
+def make(
+    images: data.Images,
+    dataset: str,
+    name: str,
+    count: int,
+    *,
+    classifier: Callable[[Tensor], Tensor] | None = None,
+    log: Callable[[str], None] = print,
+) -> tuple[Tensor, dict]:
+    """The first images of the test part as they are in a domain.
+
+    Parameters
+    ----------
+    images : on the device that is to work.
+    count : how many.
+    classifier : for an attack: images (B, C, H, W), standardised as `data.Images.view` does, to logits (B, K).
+
+    Returns
+    -------
+    images : uint8 (N, C, H, W) on the CPU; float32 on the scale 0 to 255, not rounded, for an attack, and beyond that
+        range under the released normalisation, so that `view` gives what that normalisation would.
+    facts : how they were made, for a manifest.
+
+    Raises
+    ------
+    data.DataError : when a file that it needs is missing or has other contents than expected.
+    ValueError : when the images are of a kind that the domain does not allow.
+    """
+    domain, clean, labels = parse(name), images.images["test"][:count], images.labels["test"][:count]
+    facts = {"how": origin(dataset, name)[0]}
+    if domain.kind == RECOLOR:
+        made, attacked = _recolored(images, domain, clean, labels, classifier, log)
+        return made, facts | attacked
+    path, _ = _file(dataset, domain)
+    if domain.kind == STYLIZED and path:
+        return stylize.stylise(clean, stylize.load_style_net(path), log=log).cpu(), facts
+    if domain.kind == STYLIZED:
+        donors = stylize.draw_donors(labels, images.labels["train"], STYLE_SEED)
+        return stylize.swap_amplitude(clean, images.images["train"][donors]).cpu(), facts
+    if path:
+        return _released(path, domain, clean), facts
+    made = corruptions.corrupt(clean.cpu().numpy(), domain.what, domain.severity, log=log)
+    return torch.from_numpy(made), facts
+
+
+def _file(dataset: str, domain: Domain) -> tuple[Path | None, str]:
+    """(the file of the data root that a domain is read from or made with, a phrase for it); None where it needs none.
+
+    Raises
+    ------
+    data.DataError : when it needs one that is not there.
+    """
+    if domain.kind == CORRUPTED:
+        path = data.root() / "CIFAR-10-C" / f"{domain.what}.npy"
+        found = dataset == "cifar10" and path.exists()
+        return (path, "the released files of CIFAR-10-C") if found else (None, "")
+    if domain.kind == MNIST_C:
+        path, text = data.root() / "mnist_c" / domain.what / "test_images.npy", "the released files of MNIST-C"
+        if dataset != "mnist":
+            raise data.DataError(f"domain {domain.name}: MNIST-C is made of MNIST's test images, not of {dataset}")
+    elif domain.what:
+        path, text = data.root() / "style" / f"{domain.what}_fp16.npz", f"the feed-forward style net {domain.what}"
+    else:
+        return None, ""
+    if not path.exists():
+        raise data.DataError(f"domain {domain.name}: no file {path}; put it there, or set TRUST_DATA to another root")
+    return path, text
+
+
+@lru_cache
+def _sha256(path: Path, _: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _released(path: Path, domain: Domain, clean: Tensor) -> Tensor:
+    """The rows of a released array (N or 5 N, H, W, C) that belong to the first test images."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError) as error:
+        raise data.DataError(f"{path} is damaged or no array ({error}); delete it and download it again") from None
+    count, channels, *size = clean.shape
+    severities = len(corruptions.SEVERITIES) if domain.severity else 1
+    rows = len(array) // severities
+    if array.dtype != np.uint8 or array.shape[1:] != (*size, channels) or len(array) % severities or rows < count:
+        expected = f"uint8 ({severities} x at least {count}, {size[0]}, {size[1]}, {channels})"
+        raise data.DataError(f"{path}: expected {expected}, found {array.dtype} {array.shape}")
+    first = rows * max(domain.severity - 1, 0)
+    return torch.from_numpy(array[first : first + count].transpose(0, 3, 1, 2).copy())
+
+
+def _recolored(
+    images: data.Images,
+    domain: Domain,
+    clean: Tensor,
+    labels: Tensor,
+    classifier: Callable[[Tensor], Tensor],
+    log: Callable[[str], None],
+) -> tuple[Tensor, dict]:
+    own_mean, own_std = images.mean_and_std
+    mean, std = own_mean, own_std
+    if domain.what:
+        if clean.shape[1] != 3:
+            raise ValueError(f"{domain.name}: ImageNet's mean and deviation are of three channels, found one")
+        mean, std = (clean.new_tensor(v, dtype=torch.float32)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    found = recolor.attack(lambda x: classifier((x - mean) / std), clean, labels, log=log)
+    seen = (found.images.to(clean.device) - mean) / std * own_std + own_mean
+    facts = {
+        "loss": [round(value, 4) for value in found.loss.tolist()],
+        "displacement": found.displacement.max().item(),
+        "smoothness": found.smoothness.mean().item(),
+    }
+    return (255 * seen).cpu(), facts
