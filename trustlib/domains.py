@@ -5,7 +5,7 @@ A domain has a name, which says how it is made:
 - ``CORRUPTION-SEVERITY``, such as ``defocus_blur-5``: `trustlib.corruptions`, or the released files of CIFAR-10-C where
   the data root has them
 - ``mnist_c-NAME``: the released files of MNIST-C (Mu and Gilmer 2019), for MNIST; they have one severity
-- ``stylized``: the amplitude spectrum of another image (`stylize.swap_amplitude`), which needs no weights and is not
+- ``stylized``: the fine Fourier amplitudes of another image (`stylize.swap_amplitude`), which needs no weights and is not
   Stylized-ImageNet; ``stylized-NET``: a feed-forward style net of the data root, ``style/NET_fp16.npz``
 - ``recolor``: ReColorAdv on the classifier (`trustlib.recolor`); ``recolor-released``: the same, with the networks'
   inputs normalised by ImageNet's mean and deviation in place of their own, as in the released script
@@ -86,7 +86,7 @@ def origin(dataset: str, name: str) -> tuple[str, dict[str, str]]:
     if domain.kind == RECOLOR:
         return "ReColorAdv on the classifier, our own implementation", {}
     if domain.kind == STYLIZED and not domain.what:
-        return "the amplitude spectrum of a training image of another class; no paintings, no network", {}
+        return "the fine Fourier amplitudes of an image of another class; no paintings, no network", {}
     path, text = _file(dataset, domain)
     if path is None:
         return "the package imagecorruptions-imaug", {}
@@ -128,9 +128,9 @@ def make(
         return made, facts | attacked
     path, _ = _file(dataset, domain)
     if domain.kind == STYLIZED and path:
-        return stylize.stylise(clean, stylize.load_style_net(path), log=log).cpu(), facts
+        return stylize.stylise(clean, stylize.load_style_net(path).to(clean.device), log=log).cpu(), facts
     if domain.kind == STYLIZED:
-        donors = stylize.draw_donors(labels, images.labels["train"], STYLE_SEED)
+        donors = stylize.draw_donors(labels.cpu(), images.labels["train"].cpu(), STYLE_SEED)
         return stylize.swap_amplitude(clean, images.images["train"][donors]).cpu(), facts
     if path:
         return _released(path, domain, clean), facts

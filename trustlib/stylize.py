@@ -19,17 +19,17 @@ from torch import Tensor, nn
 
 from .data import DataError
 
-# --- Stylized-ImageNet (github.com/rgeirhos/Stylized-ImageNet) ---
+# --- Stylized-ImageNet (github.com/rgeirhos/Stylized-ImageNet), ImageNet-C ---
 
 SUFFIXES = (".JPEG", ".jpeg", ".jpg", ".png")
 
 
 def from_folder(folder: Path, names: Sequence[str], classes: Sequence[str], size: tuple[int, int]) -> Tensor:
-    """The stylised versions of ImageNet validation images, from ``folder/val/<class>/<name>``.
+    """Versions that others made of ImageNet validation images, from ``folder/<class>/<name>``.
 
     Parameters
     ----------
-    folder : what Stylized-ImageNet's code writes; it holds ``val``.
+    folder : holds a folder a class: ``val`` of Stylized-ImageNet, or one corruption and severity of ImageNet-C.
     names : N file names of the original images; any of `SUFFIXES` will do on disk.
     classes : N WordNet ids such as "n01440764", image i's class folder.
     size : (H, W) the images are squashed to, bicubically.
@@ -47,24 +47,22 @@ def from_folder(folder: Path, names: Sequence[str], classes: Sequence[str], size
 
     if len(names) != len(classes):
         raise ValueError(f"from_folder: {len(names)} names but {len(classes)} classes")
-    val = Path(folder) / "val"
-    if not val.is_dir():
-        raise DataError(
-            f"no folder {val}: expected Stylized-ImageNet's validation images there, as val/<WordNet id>/<file>; "
-            "github.com/rgeirhos/Stylized-ImageNet makes them from ImageNet"
-        )
-    expected, found = sorted(set(classes)), sorted(path.name for path in val.iterdir() if path.is_dir())
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder}: expected images there as <WordNet id>/<file>")
+    expected, found = sorted(set(classes)), sorted(path.name for path in folder.iterdir() if path.is_dir())
     lacking = [name for name in expected if name not in found]
     if lacking:
         raise DataError(
-            f"{val}: no folder for {len(lacking)} of {len(expected)} classes, such as {', '.join(lacking[:3])}; "
+            f"{folder}: no folder for {len(lacking)} of {len(expected)} classes, such as {', '.join(lacking[:3])}; "
             f"found {len(found)} folders{', such as ' if found else ''}{', '.join(found[:3])}"
         )
-    files = {(c, path.stem): path for c in expected for path in sorted((val / c).iterdir()) if path.suffix in SUFFIXES}
+    files = {
+        (c, path.stem): path for c in expected for path in sorted((folder / c).iterdir()) if path.suffix in SUFFIXES
+    }
     wanted = [(c, Path(name).stem) for name, c in zip(names, classes, strict=True)]
     missing = [key for key in wanted if key not in files]
     if missing:
-        raise DataError(f"{val}: {len(missing)} of {len(wanted)} images are missing, first {'/'.join(missing[0])}")
+        raise DataError(f"{folder}: {len(missing)} of {len(wanted)} images are missing, first {'/'.join(missing[0])}")
     images = torch.empty(len(wanted), 3, *size, dtype=torch.uint8)
     for image, key in zip(images, wanted, strict=True):
         try:
@@ -107,17 +105,17 @@ def conv_transpose_same(x: Tensor, weight: Tensor) -> Tensor:
 class Layer(nn.Module):
     """Convolution without bias, then instance norm. Input float (B, I, H, W); output float (B, O, H', W').
 
-    `stride` is 1, 2 (halves the sides) or -2 (doubles them, a transposed convolution).
+    `stride` is 1, 2 (halves the sides) or -2 (doubles them, a transposed convolution). Nothing is drawn: the weights
+    are 0 until a file's are read, and torch's global generator stays as it was.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1):
         super().__init__()
         self.stride = stride
         channels = (outputs, inputs) if stride > 0 else (inputs, outputs)
-        self.weight = nn.Parameter(torch.empty(*channels, kernel, kernel))
+        self.weight = nn.Parameter(torch.zeros(*channels, kernel, kernel))
         self.scale = nn.Parameter(torch.ones(outputs))
         self.shift = nn.Parameter(torch.zeros(outputs))
-        nn.init.kaiming_normal_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         x = conv_same(x, self.weight, self.stride) if self.stride > 0 else conv_transpose_same(x, self.weight)
@@ -162,8 +160,7 @@ def load_style_net(path: Path) -> StyleNet:
     DataError : when the file is missing, is no such archive, or lacks tensors or has them in other shapes.
     """
     path = Path(path)
-    with torch.device("meta"):  # shapes only: no weights are drawn, torch's global generator stays as it was
-        net = StyleNet(path.stem.removesuffix("_fp16"))
+    net = StyleNet(path.stem.removesuffix("_fp16"))
     shapes = {key: tuple(tensor.shape) for key, tensor in net.state_dict().items()}
     if not path.is_file():
         raise DataError(
@@ -181,7 +178,7 @@ def load_style_net(path: Path) -> StyleNet:
     if bad:
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
         raise DataError(f"{path} holds no style net of this architecture: {', '.join(bad[:5])}{more}")
-    net.load_state_dict({key: torch.from_numpy(array) for key, array in arrays.items()}, assign=True)
+    net.load_state_dict({key: torch.from_numpy(array) for key, array in arrays.items()})
     return net.eval()
 
 
