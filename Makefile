@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export JUPYTER_PREFER_ENV_PATH = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help report audit domains publish test benchmark lab lock clean
+.PHONY: help report audit domains publish test benchmark imagenet lab lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1|/' | column -t -s '|'
@@ -46,6 +46,14 @@ benchmark: .venv/ready  ## time the metrics against other libraries, into result
 	uv pip install --quiet --python $(BIN)/python --editable '.[benchmark]'
 	OMP_NUM_THREADS=1 papermill notebooks/benchmark.ipynb $(or $(TRUST_RESULTS),results)/runs/benchmark.ipynb -k python3 \
 		--no-progress-bar -y '{sizes: [10000, 100000, 1000000, 10000000], resamples: 2000, out: "$(abspath $(or $(TRUST_RESULTS),results))/benchmark"}'
+
+imagenet: .venv/ready  ## photographs and an ImageNet classifier in every domain, into results/imagenet (TRUST_DATA has them)
+	uv pip install --quiet --python $(BIN)/python --editable '.[imagenet]'
+	mkdir -p $(or $(TRUST_RESULTS),results)/runs/imagenet
+	papermill notebooks/imagenet.ipynb $(or $(TRUST_RESULTS),results)/runs/imagenet/imagenet.ipynb -k python3 \
+		--no-progress-bar --log-output -p out "$(abspath $(or $(TRUST_RESULTS),results))/imagenet"
+	python -m trustlib render $(or $(TRUST_RESULTS),results)/imagenet/report.html \
+		$(or $(TRUST_RESULTS),results)/runs/imagenet/imagenet.ipynb
 
 lab: .venv/ready  ## JupyterLab on the notebooks
 	jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks

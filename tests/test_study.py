@@ -10,14 +10,18 @@ from trustlib.study import StudyError, load_study
 FOCAL = {"label": "Focal", "loss": "focal", "head": "linear"}
 
 
-@pytest.mark.parametrize("name", ["fashion", "digits"])
-def test_the_committed_studies_train_what_the_paper_compares(name):
+FOUR = ["vit-vit", "vit-rsn", "rsn-vit", "rsn-rsn"]
+
+
+@pytest.mark.parametrize(("name", "pairs"), [("fashion", FOUR), ("digits", FOUR), ("colour", ["vit-vit", "rsn-rsn"])])
+def test_the_committed_studies_train_what_the_paper_compares(name, pairs):
     study = load_study(name)
     trained = {(arm.loss, arm.form) for arm in study.arms.values()}
     corrected = {(loss, "corrected") for loss in ("ce", "focal", "tcp", "ss", "cb")}
     assert trained == corrected | {("ce", "released"), ("focal", "released")}
-    assert study.pairs == ["vit-vit", "vit-rsn", "rsn-vit", "rsn-rsn"]
-    assert study.pair_label("vit-rsn") == "⟨ViT, RSN⟩"
+    assert study.pairs == pairs
+    assert study.pair_label(pairs[-1]) == "⟨RSN, RSN⟩"
+    assert {"stylized", "recolor"} <= set(study.domains.judged)
 
 
 def changed(path, value):

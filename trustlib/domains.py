@@ -5,8 +5,8 @@ A domain has a name, which says how it is made:
 - ``CORRUPTION-SEVERITY``, such as ``defocus_blur-5``: `trustlib.corruptions`, or the released files of CIFAR-10-C where
   the data root has them
 - ``mnist_c-NAME``: the released files of MNIST-C (Mu and Gilmer 2019), for MNIST; they have one severity
-- ``stylized``: the fine Fourier amplitudes of another image (`stylize.swap_amplitude`), which needs no weights and is not
-  Stylized-ImageNet; ``stylized-NET``: a feed-forward style net of the data root, ``style/NET_fp16.npz``
+- ``stylized``: the fine Fourier amplitudes of another image (`stylize.swap_amplitude`), which needs no weights and is
+  not Stylized-ImageNet; ``stylized-NET``: a feed-forward style net of the data root, ``style/NET_fp16.npz``
 - ``recolor``: ReColorAdv on the classifier (`trustlib.recolor`); ``recolor-released``: the same, with the networks'
   inputs normalised by ImageNet's mean and deviation in place of their own, as in the released script
 """

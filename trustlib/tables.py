@@ -125,7 +125,7 @@ def domains_form(compared: pd.DataFrame, scale: float = 100) -> Styler:
     text, bold = {}, {}
     for name in TABLE_3:
         heading, direction = COLUMNS[name]
-        text[heading] = with_interval(metric[name], ("estimate", "low", "high"), scale)
+        text[heading] = with_interval(metric[name], ("estimate", "low", "high"), scale, digits=1)
         signed = metric[name]["estimate"] * (direction or np.nan)
         bold[heading] = signed.eq(signed.groupby("domain", sort=False).transform("max"))
     index = pd.MultiIndex.from_frame(order)
@@ -327,7 +327,9 @@ def _bold(chosen: pd.DataFrame) -> pd.DataFrame:
     return chosen.astype(object).where(~chosen, "font-weight: bold").where(chosen, "")
 
 
-def with_interval(frame: pd.DataFrame, columns: tuple[str, str, str], scale: float, sign: str = "") -> pd.Series:
+def with_interval(
+    frame: pd.DataFrame, columns: tuple[str, str, str], scale: float, sign: str = "", digits: int = 2
+) -> pd.Series:
     """Cells "estimate [low, high]"; "–" where there is no estimate.
 
     Parameters
@@ -335,11 +337,12 @@ def with_interval(frame: pd.DataFrame, columns: tuple[str, str, str], scale: flo
     columns : of the estimate and of its interval's ends.
     scale : what they are multiplied by.
     sign : "+" to show the sign of positive values.
+    digits : decimals shown.
     """
     cells = []
     for value, low, high in frame[list(columns)].mul(scale).itertuples(index=False):
-        text = MISSING if np.isnan(value) else f"{value:{sign}.2f}"
-        cells.append(text if np.isnan(low) else f"{text} [{low:{sign}.2f}, {high:{sign}.2f}]")
+        text = MISSING if np.isnan(value) else f"{value:{sign}.{digits}f}"
+        cells.append(text if np.isnan(low) else f"{text} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]")
     return pd.Series(cells, frame.index, dtype=object)
 
 
