@@ -51,9 +51,9 @@ imagenet: .venv/ready  ## photographs and an ImageNet classifier in every domain
 	uv pip install --quiet --python $(BIN)/python --editable '.[imagenet]'
 	mkdir -p $(or $(TRUST_RESULTS),results)/runs/imagenet
 	papermill notebooks/imagenet.ipynb $(or $(TRUST_RESULTS),results)/runs/imagenet/imagenet.ipynb -k python3 \
-		--no-progress-bar --log-output -p out "$(abspath $(or $(TRUST_RESULTS),results))/imagenet"
+		--no-progress-bar --log-output -p out "$(abspath $(or $(TRUST_RESULTS),results))/imagenet"; status=$$?; \
 	python -m trustlib render $(or $(TRUST_RESULTS),results)/imagenet/report.html \
-		$(or $(TRUST_RESULTS),results)/runs/imagenet/imagenet.ipynb
+		$(or $(TRUST_RESULTS),results)/runs/imagenet/imagenet.ipynb; exit $$status
 
 lab: .venv/ready  ## JupyterLab on the notebooks
 	jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks

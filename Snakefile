@@ -24,7 +24,7 @@ def job_path(name):
 
 JOBS = [f"{kind}-{name}" for kind in ("classifier", "confidence") for name in plan.networks]
 JOBS += [f"oracles-{pair}" for pair in plan.pairs]
-TRAINED = list(JOBS)  # what is asked about unseen domains
+TRAINED = list(JOBS)  # asked about unseen domains once all are there; where one has failed, the report says "not made yet"
 JOBS += [f"domain-{name}" for name in plan.domains.judged]
 SWEPT = [part for parts in plan.domains.sweep.values() for part in parts]
 # A job is done when all its trainings are, whatever its manifest says: made with today's settings and source.
@@ -39,7 +39,7 @@ CONTROLS = [f"control-{name}" for name in plan.audit.controls if name in ASKED o
 JOBS += CONTROLS
 JOBS += [f"sweep-{name}" for name in plan.domains.swept if config.get("sweep") or job_path(f"sweep-{name}").exists()]
 
-NUMBER = {name: f"[{i}/{len(JOBS) + 1}] {name}" for i, name in enumerate([*JOBS, "report"], 1)}
+os.environ["TRUST_JOBS"] = " ".join(JOBS)  # for the numbers on the terminal: as a parameter, a new job would make all stale
 
 PAPERMILL = (
     f"OMP_NUM_THREADS={plan.threads} profiles/job.sh '{{params.name}}' {{log.text}} papermill -k python3 --no-progress-bar"
@@ -55,7 +55,6 @@ SECTIONS = {
 USED = ["audit", "calibration", "claims", "confidence", "controls", "data", "domains", "evaluation", "experiments", "figures"]
 USED += ["metrics", "released", "report", "resampling", "runs", "statistics", "study", "tables"]
 PUBLISHED = [f"data/published/{name}.csv" for name in ("table1", "table2", "table3", "msp_imagenet")]
-NUMBER |= {section: f"[{len(JOBS) + 1}/{len(JOBS) + 1}] {section}" for section in SECTIONS}
 
 
 def section_path(name):
@@ -86,7 +85,7 @@ rule section:
     log:
         text=RUN / "notebooks/{section}.log",
     params:
-        name=lambda wildcards: NUMBER[wildcards.section],
+        name="{section}",
         code=lambda wildcards: job_digest(wildcards.section, USED),
         call=lambda wildcards, output: SECTIONS[wildcards.section].format(output=output),
     shell:
@@ -102,7 +101,7 @@ rule classifier:
         notebook=RUN / "notebooks/classifier-{network}.ipynb",
         text=RUN / "notebooks/classifier-{network}.log",
     params:
-        name=lambda wildcards: NUMBER[f"classifier-{wildcards.network}"],
+        name="classifier-{network}",
     shell:
         PAPERMILL + " notebooks/01_train_classifier.ipynb {log.notebook} -p study {STUDY} -p network {wildcards.network}"
 
@@ -117,7 +116,7 @@ rule confidence:
         notebook=RUN / "notebooks/confidence-{network}.ipynb",
         text=RUN / "notebooks/confidence-{network}.log",
     params:
-        name=lambda wildcards: NUMBER[f"confidence-{wildcards.network}"],
+        name="confidence-{network}",
     shell:
         PAPERMILL + " notebooks/03_confidence.ipynb {log.notebook} -p study {STUDY} -p network {wildcards.network}"
 
@@ -132,7 +131,7 @@ rule oracles:
         notebook=RUN / "notebooks/oracles-{pair}.ipynb",
         text=RUN / "notebooks/oracles-{pair}.log",
     params:
-        name=lambda wildcards: NUMBER[f"oracles-{wildcards.pair}"],
+        name="oracles-{pair}",
     shell:
         PAPERMILL + " notebooks/02_train_oracles.ipynb {log.notebook} -p study {STUDY} -p pair {wildcards.pair}"
 
@@ -147,7 +146,7 @@ rule control:
         notebook=RUN / "notebooks/control-{control}.ipynb",
         text=RUN / "notebooks/control-{control}.log",
     params:
-        name=lambda wildcards: NUMBER[f"control-{wildcards.control}"],
+        name="control-{control}",
     shell:
         PAPERMILL + " notebooks/05_controls.ipynb {log.notebook} -p study {STUDY} -p control {wildcards.control}"
 
@@ -162,7 +161,7 @@ rule domain:
         notebook=RUN / "notebooks/domain-{domain}.ipynb",
         text=RUN / "notebooks/domain-{domain}.log",
     params:
-        name=lambda wildcards: NUMBER[f"domain-{wildcards.domain}"],
+        name="domain-{domain}",
     shell:
         PAPERMILL + " notebooks/04_domains.ipynb {log.notebook} -p study {STUDY} -p domain {wildcards.domain} -p pair all"
 
@@ -174,7 +173,7 @@ use rule domain as sweep with:
         notebook=RUN / "notebooks/sweep-{domain}.ipynb",
         text=RUN / "notebooks/sweep-{domain}.log",
     params:
-        name=lambda wildcards: NUMBER[f"sweep-{wildcards.domain}"],
+        name="sweep-{domain}",
 
 
 onerror:
@@ -184,7 +183,7 @@ onerror:
             text = RUN / f"notebooks/{section}.log"
             for folder in (text.parent, section_path(section).parent):
                 folder.mkdir(parents=True, exist_ok=True)
-            settings = SimpleNamespace(name=NUMBER[section])
+            settings = SimpleNamespace(name=section)
             shell(f"{PAPERMILL} {call}", log=SimpleNamespace(text=text), output=section_path(section), params=settings)
         sections = [str(section_path(name)) for name in SECTIONS]
         shell("python -m trustlib render {page} {sections}", page=RUN / "report.html", sections=sections)

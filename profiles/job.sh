@@ -4,6 +4,10 @@
 set -u
 name=$1 log=$2
 shift 2
+read -ra jobs <<< "${TRUST_JOBS:-}"
+number=$((${#jobs[@]} + 1))  # the report's parts come last
+for i in "${!jobs[@]}"; do [ "${jobs[i]}" != "$name" ] || number=$((i + 1)); done
+name="[$number/$((${#jobs[@]} + 1))] $name"
 IPYTHONDIR=$(mktemp -d)  # kernels that start at once would race for a shared one
 trap 'rm -rf "$IPYTHONDIR"' EXIT
 export IPYTHONDIR MPLBACKEND=agg PYTHONWARNINGS=ignore

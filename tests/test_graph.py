@@ -9,7 +9,7 @@ import pytest
 from conftest import TINY
 from test_report import check_page
 
-from trustlib import experiments, runs
+from trustlib import evaluation, experiments, runs
 from trustlib.data import ROOT
 from trustlib.study import load_study
 
@@ -24,9 +24,9 @@ def run(command, **environment):
     return subprocess.run(command, cwd=ROOT, env=environment, text=True, check=False, **streams)
 
 
-def make_report(study, results):
+def make_report(study, results, target="report"):
     """`make report` of a study given by its path: (status, what it printed)."""
-    command = ["make", "report", f"STUDY={study}", "JOBS=1", "--assume-old=.venv/ready"]
+    command = ["make", target, f"STUDY={study}", "JOBS=2", "--assume-old=.venv/ready"]
     done = run(command, TRUST_RESULTS=str(results))
     return done.returncode, done.stdout
 
@@ -52,12 +52,17 @@ def test_a_failed_training_is_shown_and_only_it_is_made_again(write_study, tmp_p
     kept = {path: time for path, time in kept.items() if "bootstraps" not in path.parts}
     assert len(kept) == 3  # the classifier, its confidences and cross entropy
 
-    mended = write_study(seeds=[0])
-    status, printed = make_report(mended, results)
+    domains = {"judged": ["contrast-5"], "images": 40, "swept": ["contrast"], "sweep_images": 20}
+    mended = write_study(seeds=[0], domains=domains)
+    status, printed = make_report(mended, results, "domains")
     assert status == 0, printed
     assert "classifier-rsn" not in printed
     assert "confidence-rsn" not in printed
-    assert "[4/4] 06_report: done in" in printed
+    assert "domain-contrast-5: done in" in printed
+    assert "sweep-contrast: done in" in printed
+    assert "[6/6] 06_report: done in" in printed
+    assert {row["status"] for row in experiments.visits(load_study(mended))} == {"done"}
+    assert not evaluation.sweep(load_study(mended)).empty
     assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
     assert {row["status"] for row in experiments.trainings(load_study(mended))} == {"done"}
     check_page(page.read_text())

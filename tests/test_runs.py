@@ -120,10 +120,13 @@ def test_a_digest_of_source_ignores_comments_docstrings_and_layout():
         ("losses", "torch.exp(gamma", "torch.exp(2 * gamma", {"focal"}),
         ("losses", "F.softsign(z)", "F.tanh(z)", set()),  # another loss
         ("data", "SPLIT_SEED = 42", "SPLIT_SEED = 43", {"focal", "classifier"}),
-        ("experiments", 'reduction="none"', 'reduction="sum"', {"focal", "classifier"}),
-        ("training", 'log(f"epoch', 'log(f"Epoch', {"focal", "classifier"}),
+        ("experiments", 'reduction="none"', 'reduction="sum"', {"focal", "classifier", "domain"}),
+        ("training", 'log(f"epoch', 'log(f"Epoch', {"focal", "classifier", "domain"}),
         ("data", "apt-get", "apt", set()),  # how the data is fetched
         ("runs", "seed{seed}", "seed_{seed}", set()),
+        ("domains", "(0.485, ", "(0.486, ", {"domain"}),  # one of two names set at once
+        ("recolor", "/ ", "/ 1 / ", {"domain"}),
+        ("corruptions", "FRAME = 224", "FRAME = 225", {"domain"}),
     ],
 )
 def test_a_digest_of_source_follows_what_is_used(monkeypatch, module, old, new, changes):
@@ -136,6 +139,7 @@ def test_a_digest_of_source_follows_what_is_used(monkeypatch, module, old, new, 
         return {
             "focal": provenance.source_digest(experiments.train_oracle, data.digits, losses.focal),
             "classifier": provenance.source_digest(experiments.train_classifier, data.digits),
+            "domain": provenance.source_digest(experiments.make_domain),
         }
 
     before = digests()

@@ -37,8 +37,9 @@ def main() -> int:
             for name in args.controls:
                 study.control(name)
             print(f"study {study.name}: data from {data.load(study.dataset).source}")
-            for name in study.domains.judged:
-                domains.origin(study.dataset, name)  # raises where a file is missing
+            for name, part in study.domains.parts.items():  # raises where a file is missing, or images are too few
+                domains.origin(study.dataset, name)
+                domains.check(data.load(study.dataset), name, study.domains.size(part))
         else:
             from . import controls, experiments
 
@@ -47,7 +48,7 @@ def main() -> int:
             extra = [row for row in extra if row["status"] == "done"]
             made = experiments.trainings(study) + experiments.visits(study)
             print(*runs.publish(study, made, extra), sep="\n")
-    except (StudyError, runs.JobError, data.DataError) as error:
+    except (StudyError, runs.JobError, data.DataError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -5,7 +5,8 @@ pixels, and ten of the corruptions measure something in pixels: the radius of a 
 image whose shorter side is under `FRAME` these ten are applied to the image enlarged to it (bilinear) and the result is
 reduced again (area mean): a blur then covers the same share of the image whatever its size. The other nine act on each
 pixel's value, or on blocks of pixels (JPEG's 8 x 8), and are applied to the image as it is. A one-channel image stays
-one: the nine take it as it is, the ten take three equal channels and give back the luminance of the result.
+one: the nine take it as it is, the ten take three equal channels and give back the luminance of the result; saturation
+is nothing that it has, so that ``saturate`` leaves it alone.
 
 Seeded by corruption and by the image's place: the same image gets the same corruption in every run, at every severity
 the same noise, whatever the number of processes. NumPy and OpenCV only: a worker process starts without torch.
@@ -43,7 +44,7 @@ def corrupt(
     workers: int | None = None,
     log: Callable[[str], None] = print,
 ) -> NDArray[np.uint8]:
-    """Images with one corruption.
+    """Images with one corruption. Where no worker process is needed, NumPy's global generator is seeded here.
 
     Parameters
     ----------
@@ -85,7 +86,7 @@ def check(name: str, severity: int) -> None:
     """ValueError unless there is such a corruption and severity."""
     if name not in CORRUPTIONS + EXTRA:
         raise ValueError(f"unknown corruption {name!r}; known: {', '.join(CORRUPTIONS + EXTRA)}")
-    if severity not in SEVERITIES:
+    if severity not in SEVERITIES or not isinstance(severity, int):
         raise ValueError(f"corruption {name}: expected a severity from 1 to 5, found {severity!r}")
 
 

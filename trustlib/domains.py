@@ -8,10 +8,12 @@ A domain has a name, which says how it is made:
 - ``stylized``: the fine Fourier amplitudes of another image (`stylize.swap_amplitude`), which needs no weights and is
   not Stylized-ImageNet; ``stylized-NET``: a feed-forward style net of the data root, ``style/NET_fp16.npz``
 - ``recolor``: ReColorAdv on the classifier (`trustlib.recolor`); ``recolor-released``: the same, with the networks'
-  inputs normalised by ImageNet's mean and deviation in place of their own, as in the released script
+  inputs normalised by ImageNet's mean and deviation in place of their own, as in the released script; ``normalised``:
+  that normalisation alone, without an attack
 """
 
 import hashlib
+import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,7 +25,7 @@ from torch import Tensor
 
 from . import corruptions, data, recolor, stylize
 
-CORRUPTED, STYLIZED, RECOLOR, MNIST_C = "corruption", "stylized", "recolor", "mnist_c"
+CORRUPTED, STYLIZED, RECOLOR, NORMALISED, MNIST_C = "corruption", "stylized", "recolor", "normalised", "mnist_c"
 STYLE_SEED = 0  # of the donors of amplitude spectra
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's
 
@@ -32,7 +34,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # to
 class Domain:
     """A domain's name, taken apart.
 
-    kind : one of the four above
+    kind : one of the five above
     what : the corruption, the style net, "released", or nothing
     severity : 1 to 5, of a corruption; else 0
     """
@@ -51,6 +53,7 @@ class Domain:
             MNIST_C: f"MNIST-C {words}",
             STYLIZED: f"Stylised, {words}" if words else "Stylised",
             RECOLOR: "Recoloured, released normalisation" if words else "Recoloured",
+            NORMALISED: "Released normalisation",
         }[self.kind]
 
 
@@ -66,12 +69,13 @@ def parse(name: str) -> Domain:
         severity = int(rest) if rest.isdecimal() else rest
         corruptions.check(first, severity)
         return Domain(name, CORRUPTED, first, severity)
-    if name in (RECOLOR, f"{RECOLOR}-released") or name == STYLIZED or (first in (STYLIZED, MNIST_C) and rest):
+    plain = (RECOLOR, f"{RECOLOR}-released", NORMALISED, STYLIZED)
+    if name in plain or (first in (STYLIZED, MNIST_C) and rest):
         return Domain(name, first, rest)
     raise ValueError(
         f"unknown domain {name!r}: expected CORRUPTION-SEVERITY, such as defocus_blur-5, with one of "
         f"{', '.join(corruptions.CORRUPTIONS + corruptions.EXTRA)}; stylized; stylized-NET; recolor; recolor-released; "
-        "or mnist_c-NAME"
+        "normalised; or mnist_c-NAME"
     )
 
 
@@ -85,12 +89,23 @@ def origin(dataset: str, name: str) -> tuple[str, dict[str, str]]:
     domain = parse(name)
     if domain.kind == RECOLOR:
         return "ReColorAdv on the classifier, our own implementation", {}
+    if domain.kind == NORMALISED:
+        return "the images as they are, normalised by ImageNet's mean and deviation", {}
     if domain.kind == STYLIZED and not domain.what:
         return "the fine Fourier amplitudes of an image of another class; no paintings, no network", {}
     path, text = _file(dataset, domain)
     if path is None:
-        return "the package imagecorruptions-imaug", {}
+        return f"the package imagecorruptions-imaug {importlib.metadata.version('imagecorruptions-imaug')}", {}
     return text, {path.name: _sha256(path, path.stat().st_mtime_ns)}
+
+
+def check(images: data.Images, name: str, count: int) -> None:
+    """ValueError when a domain cannot be made of so many of these test images, or of images of their kind."""
+    domain, (there, channels, *_) = parse(name), images.images["test"].shape
+    if count > there:
+        raise ValueError(f"domain {name}: {count:,} images are asked for, the test part has {there:,}; ask for fewer")
+    if channels != 3 and (domain.kind == NORMALISED or (domain.kind == RECOLOR and domain.what)):
+        raise ValueError(f"domain {name}: ImageNet's mean and deviation are of three channels, found {channels}")
 
 
 def make(
@@ -119,19 +134,23 @@ def make(
     Raises
     ------
     data.DataError : when a file that it needs is missing or has other contents than expected.
-    ValueError : when the images are of a kind that the domain does not allow.
+    ValueError : as `check`.
     """
+    check(images, name, count)
     domain, clean, labels = parse(name), images.images["test"][:count], images.labels["test"][:count]
     facts = {"how": origin(dataset, name)[0]}
     if domain.kind == RECOLOR:
         made, attacked = _recolored(images, domain, clean, labels, classifier, log)
         return made, facts | attacked
+    if domain.kind == NORMALISED:
+        return (255 * _as_seen(images, clean.float() / 255, *_normalisation(images, released=True))).cpu(), facts
     path, _ = _file(dataset, domain)
     if domain.kind == STYLIZED and path:
         return stylize.stylise(clean, stylize.load_style_net(path).to(clean.device), log=log).cpu(), facts
     if domain.kind == STYLIZED:
         donors = stylize.draw_donors(labels.cpu(), images.labels["train"].cpu(), STYLE_SEED)
-        return stylize.swap_amplitude(clean, images.images["train"][donors]).cpu(), facts
+        chunks = zip(clean.split(500), donors.split(500), strict=True)
+        return torch.cat([stylize.swap_amplitude(x, images.images["train"][d]).cpu() for x, d in chunks]), facts
     if path:
         return _released(path, domain, clean), facts
     made = corruptions.corrupt(clean.cpu().numpy(), domain.what, domain.severity, log=log)
@@ -191,17 +210,25 @@ def _recolored(
     classifier: Callable[[Tensor], Tensor],
     log: Callable[[str], None],
 ) -> tuple[Tensor, dict]:
-    own_mean, own_std = images.mean_and_std
-    mean, std = own_mean, own_std
-    if domain.what:
-        if clean.shape[1] != 3:
-            raise ValueError(f"{domain.name}: ImageNet's mean and deviation are of three channels, found one")
-        mean, std = (clean.new_tensor(v, dtype=torch.float32)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = _normalisation(images, released=bool(domain.what))
     found = recolor.attack(lambda x: classifier((x - mean) / std), clean, labels, log=log)
-    seen = (found.images.to(clean.device) - mean) / std * own_std + own_mean
+    seen = _as_seen(images, found.images.to(clean.device), mean, std)
     facts = {
         "loss": [round(value, 4) for value in found.loss.tolist()],
         "displacement": found.displacement.max().item(),
         "smoothness": found.smoothness.mean().item(),
     }
     return (255 * seen).cpu(), facts
+
+
+def _normalisation(images: data.Images, *, released: bool) -> tuple[Tensor, Tensor]:
+    """(mean, deviation) of the networks' inputs, (1, 1, 1) the study's own or (3, 1, 1) ImageNet's."""
+    values = (IMAGENET_MEAN, IMAGENET_STD) if released else ([value] for value in images.mean_and_std)
+    mean, std = (images.images["test"].new_tensor(v, dtype=torch.float32)[:, None, None] for v in values)
+    return mean, std
+
+
+def _as_seen(images: data.Images, x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """What the study's own normalisation must be given, so that a network sees (x - mean) / std; x in [0, 1]."""
+    own_mean, own_std = images.mean_and_std
+    return (x - mean) / std * own_std + own_mean

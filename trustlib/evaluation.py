@@ -46,13 +46,10 @@ def outputs(
 
     rate : the arm's own by default, and always on an unseen domain.
     """
-    found = {}
     if part not in data.PARTS:
-        path = runs.domain_path(study, part, pair)
-        if runs.current(path, asked_config(study, part, pair)):
-            z = runs.read_tensors(path, f"{arm}/seed")
-            found = {seed: z[str(seed)].numpy() for seed in seeds if str(seed) in z}
-        return found
+        z = _asked(study, pair, part)
+        return {seed: z[arm, seed] for seed in seeds if (arm, seed) in z}
+    found = {}
     for seed in seeds:
         path = runs.oracle_path(study, pair, arm, seed, rate)
         if runs.current(path, oracle_config(study, pair, arm, seed, rate)):
@@ -73,9 +70,21 @@ def confidences(
         not there.
     """
     scores = {(name, 0): score for name, score in own_scores(study, study.pair(pair)[1], part).items()}
+    if part not in data.PARTS:
+        return correct(study, pair, part), scores | _asked(study, pair, part)
     for arm in study.arms:
         scores |= {(arm, seed): z for seed, z in outputs(study, pair, arm, study.seeds, part).items()}
     return correct(study, pair, part), scores
+
+
+def _asked(study: Study, pair: str, part: str) -> dict[tuple[str, int], NDArray]:
+    """(arm, seed) -> ``z`` on an unseen domain, float32 (N,), in the order of the study's arms."""
+    path = runs.domain_path(study, part, pair)
+    if not runs.current(path, asked_config(study, part, pair)):
+        return {}
+    z = runs.read_tensors(path)
+    order = [(arm, seed) for arm, seed in product(study.arms, study.seeds) if f"{arm}/seed{seed}" in z]
+    return {(arm, seed): z[f"{arm}/seed{seed}"].numpy() for arm, seed in order}
 
 
 def own_scores(study: Study, classifier_name: str, part: str = "test") -> dict[str, NDArray]:
@@ -116,7 +125,7 @@ def evaluate(
     """
     negative_tcp = logit(1 / len(data.load(study.dataset).classes))
     rows = []
-    for pair in pairs or study.pairs:
+    for pair in study.pairs if pairs is None else pairs:
         if not has_classifier(study, pair, part):
             continue
         right, scores = confidences(study, pair, part)
@@ -140,7 +149,7 @@ def evaluate(
 
 
 def sweep(study: Study) -> pd.DataFrame:
-    """Every metric of every confidence under the study's swept corruptions, as far as they have been made.
+    """Every metric of every confidence under the swept corruptions that have been made at every severity.
 
     Returns
     -------
@@ -149,7 +158,8 @@ def sweep(study: Study) -> pd.DataFrame:
     frames = []
     for name, parts in study.domains.sweep.items():
         found = [evaluate(study, part=part) for part in parts]
-        frames += [frame.assign(corruption=name, severity=i) for i, frame in enumerate(found, 1) if len(frame)]
+        if all(map(len, found)):
+            frames += [frame.assign(corruption=name, severity=i) for i, frame in enumerate(found, 1)]
     if frames:
         clean = evaluate(study, count=study.domains.sweep_images)
         names = dict.fromkeys(frame["corruption"].iloc[0] for frame in frames)
@@ -217,9 +227,11 @@ def bootstraps(study: Study, pair: str, part: str = "test") -> resampling.Bootst
         resampled(study, f"{folder}{classifier_name}/{name}", score, right, threshold_of(study, name))
         for name, score in own_scores(study, classifier_name, part).items()
     ]
-    for arm in study.arms:
-        if found := outputs(study, pair, arm, study.seeds, part):
-            made.append(resampled(study, f"{folder}{pair}/{arm}", np.stack(list(found.values())), right))
+    by_arm: dict[str, list] = {}
+    for (name, _), score in confidences(study, pair, part)[1].items():
+        if name in study.arms:
+            by_arm.setdefault(name, []).append(score)
+    made += [resampled(study, f"{folder}{pair}/{arm}", np.stack(z), right) for arm, z in by_arm.items()]
     return resampling.merged(made)
 
 

@@ -177,9 +177,14 @@ def make_domain(study: Study, part: str, classifier_name: str, log: Log = print)
     In the file: ``images``, uint8 (N, C, H, W), or float32 on the same scale where they are not rounded.
     """
 
+    if _is_attack(part):
+        train_classifier(study, classifier_name, log)
+
     def make() -> tuple[dict[str, Tensor], dict]:
         images, device = _setup(study)
-        net = _trained_classifier(study, classifier_name, study.classifier_seeds[0], device)
+        net = None
+        if _is_attack(part):
+            net = _trained_classifier(study, classifier_name, study.classifier_seeds[0], device)
         made, facts = domains.make(
             images, study.dataset, _domain(part), study.domains.size(part), classifier=net, log=log
         )
@@ -204,6 +209,8 @@ def observe_domain(study: Study, part: str, classifier_name: str, log: Log = pri
 
     In the file: ``correct`` bool (N,), ``mcp`` float64 (N,), and the scores of `confidence.SCORES`, float32 (N,).
     """
+    for seed in study.classifier_seeds:
+        train_classifier(study, classifier_name, log, seed)
     make_domain(study, part, classifier_name, log)
 
     def make() -> tuple[dict[str, Tensor], dict]:
@@ -328,6 +335,7 @@ def domain_config(study: Study, part: str, classifier_name: str) -> dict:
         "kind": "images",
         "domain": _domain(part),
         "count": study.domains.size(part),
+        "threads": study.threads,
         "classifier": of_classifier,
         "how": how,
         "files": files,
@@ -348,20 +356,28 @@ def observed_config(study: Study, part: str, classifier_name: str) -> dict:
     }
 
 
-def asked_config(study: Study, part: str, pair: str) -> dict:
-    """All that the outputs of a pair's oracles on a domain depend on: their keys, those of today's settings only."""
-    oracles = {}
-    for arm, seed in product(study.arms, study.seeds):
-        config = oracle_config(study, pair, arm, seed)
-        if runs.current(runs.oracle_path(study, pair, arm, seed), config):
-            oracles[f"{arm}/seed{seed}"] = digest(config)
+def asked_config(study: Study, part: str, pair: str, oracles: dict[str, str] | None = None) -> dict:
+    """All that the outputs of a pair's oracles on a domain depend on.
+
+    oracles : what `trained_oracles` returns, where it is known already.
+    """
     return {
         "kind": "asked",
         "domain": digest(domain_config(study, part, study.pair(pair)[1])),
-        "oracles": oracles,
+        "oracles": trained_oracles(study, pair) if oracles is None else oracles,
         "threads": study.threads,
         "source": source_digest(ask_oracles),
     }
+
+
+def trained_oracles(study: Study, pair: str) -> dict[str, str]:
+    """ARM/seedK -> key, of the pair's oracles that are trained, by today's settings."""
+    found = {}
+    for arm, seed in product(study.arms, study.seeds):
+        config = oracle_config(study, pair, arm, seed)
+        if runs.current(runs.oracle_path(study, pair, arm, seed), config):
+            found[f"{arm}/seed{seed}"] = digest(config)
+    return found
 
 
 def trainings(study: Study) -> list[dict]:
@@ -396,15 +412,16 @@ def visits(study: Study, parts: Iterable[str] | None = None) -> list[dict]:
     Kinds: "images"; "observed", a classifier's confidences; "asked", a pair's oracles.
     """
     rows = []
+    oracles = {pair: trained_oracles(study, pair) for pair in study.pairs}
     for part in study.domains.parts.values() if parts is None else parts:
         folder, _, name = part.partition("/")
         job = f"domain-{name}" if folder == "domains" else f"sweep-{name.rpartition('-')[0]}"
         configs = {}
-        for of in study.networks:
+        for of in study.classifiers:
             configs[_images_path(study, part, of)] = domain_config(study, part, of)
             configs[runs.domain_path(study, part, of)] = observed_config(study, part, of)
         for pair in study.pairs:
-            configs[runs.domain_path(study, part, pair)] = asked_config(study, part, pair)
+            configs[runs.domain_path(study, part, pair)] = asked_config(study, part, pair, oracles[pair])
         for path, config in configs.items():
             run = str(path.relative_to(runs.run_folder(study)).with_suffix(""))
             row = {"kind": config["kind"], "run": run, "job": job, "path": path}

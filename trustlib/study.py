@@ -122,8 +122,10 @@ class Domains(Strict):
 
     @model_validator(mode="after")
     def _known(self):
-        for name in (*self.judged, *(f"{name}-{corruptions.SEVERITIES[0]}" for name in self.swept)):
+        for name in self.judged:
             domains.parse(name)
+        for name in self.swept:
+            corruptions.check(name, corruptions.SEVERITIES[0])
         return self
 
     @property
@@ -216,6 +218,11 @@ class Study(Strict):
         """The study's pairs and those of its audit."""
         others = [pair for control in self.audit.controls.values() for pair in control.pairs]
         return list(dict.fromkeys(self.pairs + others))
+
+    @property
+    def classifiers(self) -> list[str]:
+        """The networks that are judged: the classifiers of the study's pairs."""
+        return list(dict.fromkeys(pair.split("-")[1] for pair in self.pairs))
 
     def recipe(self, arm: str, rate: float | None = None) -> Recipe:
         """How an arm is trained: the study's recipe, with what the arm changes of it, at `rate` where one is given."""

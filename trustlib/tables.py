@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from .corruptions import CORRUPTIONS
 from .provenance import digest
 from .study import Study
 
@@ -138,14 +139,18 @@ def severities_form(swept: pd.DataFrame, metric: str, severity: int, scale: floa
 
     Parameters
     ----------
-    swept : what `evaluation.sweep` returns, of one pair, labelled; means over seeds are shown, the highest in bold.
+    swept : what `evaluation.sweep` returns, of one pair, labelled. Means over seeds are shown, the best in bold where
+        one way is better; the last row is the mean over those of ImageNet-C's 15.
     """
     chosen = swept[swept["severity"] == severity]
     value = chosen.groupby(["corruption", "arm"], sort=False)[metric].mean().unstack("arm").mul(scale)
     value = value[chosen["arm"].drop_duplicates()].reindex(chosen["corruption"].drop_duplicates())
+    standard = [name for name in value.index if name in CORRUPTIONS]
+    mean = value.loc[standard].mean()
     value.index = [name.replace("_", " ").capitalize() for name in value.index]
-    value.loc["Mean"] = value.mean()
-    best = value.eq(value.max(axis=1), axis=0)
+    value.loc[f"Mean of {len(standard)} of ImageNet-C"] = mean
+    signed = value * (COLUMNS[metric][1] or np.nan)
+    best = signed.eq(signed.max(axis=1), axis=0)
     return plain(value.style.format("{:.2f}", na_rep=MISSING).apply(lambda _: _bold(best), axis=None))
 
 
