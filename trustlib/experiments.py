@@ -176,7 +176,6 @@ def make_domain(study: Study, part: str, classifier_name: str, log: Log = print)
 
     In the file: ``images``, uint8 (N, C, H, W), or float32 on the same scale where they are not rounded.
     """
-
     if _is_attack(part):
         train_classifier(study, classifier_name, log)
 
