@@ -225,7 +225,7 @@ def picture_grid(axs: NDArray, rows: dict[str, NDArray]) -> None:
     for row, (title, pictures) in zip(axs, rows.items(), strict=True):
         for ax, picture in zip(row, pictures, strict=True):
             shown = np.clip(picture, 0, 255).astype(np.uint8).transpose(1, 2, 0).squeeze()
-            ax.imshow(shown, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="auto")
+            ax.imshow(shown, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             ax.set(xticks=[], yticks=[])
             ax.grid(False)
             ax.spines[:].set_visible(False)
