@@ -180,10 +180,15 @@ def test_a_stylised_image_takes_the_amplitudes_of_another_class():
     assert "no paintings" in facts["how"]
 
 
-def linear(channels=3, size=8):
-    """A classifier of two classes by which channel is brighter."""
-    weight = torch.tensor([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]][:channels])
-    return lambda x: 40 * x.mean((2, 3)) @ weight.T
+def watched():
+    """A classifier of two classes by which of two channels is brighter, and the list of what it was shown."""
+    weight, shown = torch.tensor([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]]), []
+
+    def classifier(x):
+        shown.append(x.detach().clone())
+        return 40 * x.mean((2, 3)) @ weight.T
+
+    return classifier, shown
 
 
 @pytest.fixture
@@ -193,13 +198,7 @@ def three_steps(monkeypatch):
 
 @pytest.mark.usefixtures("three_steps")
 def test_an_attack_sees_the_classifiers_own_normalisation():
-    images = pictures(3, 8)
-    seen = []
-
-    def classifier(x):
-        seen.append(x.detach().clone())
-        return linear()(x)
-
+    images, (classifier, seen) = pictures(3, 8), watched()
     made, facts = domains.make(images, "digits", "recolor", 6, classifier=classifier, log=quiet)
     assert torch.allclose(
         seen[0], images.view("test", slice(6)), atol=1e-4
@@ -213,13 +212,7 @@ def test_an_attack_sees_the_classifiers_own_normalisation():
 
 @pytest.mark.usefixtures("three_steps")
 def test_the_released_normalisation_reaches_every_network_through_view():
-    images = pictures(3, 8)
-    seen = []
-
-    def classifier(x):
-        seen.append(x.detach().clone())
-        return linear()(x)
-
+    images, (classifier, seen) = pictures(3, 8), watched()
     made, _ = domains.make(images, "digits", "recolor-released", 6, classifier=classifier, log=quiet)
     x = images.images["test"][:6].float() / 255
     mean, std = (torch.tensor(v)[:, None, None] for v in (domains.IMAGENET_MEAN, domains.IMAGENET_STD))

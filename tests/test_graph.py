@@ -95,6 +95,15 @@ def test_a_bad_study_is_one_line(study, message, tmp_path):
     assert "Traceback" not in printed
 
 
+def test_more_images_than_there_are_is_one_line(write_study):
+    study = write_study(domains={"judged": ["contrast-5"], "images": 1001})
+    done = run([sys.executable, "-m", "trustlib", "check", study])
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == (
+        "error: domain contrast-5: 1,001 images are asked for, the test part has 1,000; ask for fewer"
+    )
+
+
 def test_an_unknown_control_is_one_line():
     done = run([sys.executable, "-m", "trustlib", "check", "digits", "lables"])
     assert done.returncode == 1

@@ -2,8 +2,10 @@
 
 import re
 
+import numpy as np
 import pandas as pd
 
+from trustlib.corruptions import CORRUPTIONS
 from trustlib.data import ROOT
 
 
@@ -34,6 +36,52 @@ def test_every_figure_with_an_interval_is_that_of_a_committed_result():
     quoted = re.findall(r"[+-]?\d+\.\d\d \[[^\]]+\]", text)
     assert len(quoted) >= 11 * 4 + 7 + 8
     assert set(quoted) <= measured
+
+
+ORACLES = ("ce", "ce-released", "focal", "focal-released", "tcp", "ss", "cb")
+
+
+def test_what_the_readme_counts_on_unseen_domains_is_in_the_committed_results():
+    text = " ".join((ROOT / "README.md").read_text().split())
+    frames = {name: pd.read_csv(ROOT / f"results/{name}/tables/domains.csv") for name in ("fashion", "colour")}
+    area = {name: frame.query("metric == 'auroc' and arm in @ORACLES") for name, frame in frames.items()}
+    below, above = (area["fashion"]["difference_high"] < 0).sum(), area["fashion"]["difference_low"] > 0
+    assert (
+        f"in {below} of {len(area['fashion'])} comparisons and better in {above.sum()}, all of them in the fog" in text
+    )
+    assert set(area["fashion"].loc[above, "domain"]) == {"fog-5"}
+    both = area["colour"].query("domain in ['stylized', 'defocus_blur-5']")
+    assert f"in all {len(both)} comparisons the oracle lies below MCP" in text
+    assert (both["difference_high"] < 0).all()
+    assert (area["colour"].query("domain == 'recolor' and pair == 'vit-vit'")["difference_low"] > 0).all()
+
+    sweep = pd.read_csv(ROOT / "results/fashion/tables/sweep.csv")
+    mean = (
+        sweep[sweep["corruption"].isin(CORRUPTIONS)]
+        .groupby(["pair", "severity", "arm"])["auroc"]
+        .mean()
+        .unstack("arm")
+        .query("severity > 0")
+    )
+    lead = 100 * (mean["mcp"] - mean[list(ORACLES)].max(axis=1))
+    assert f"above that of every oracle, by {lead.min():.1f} to {lead.max():.1f} points" in text
+
+    right = frames["colour"].query("arm == 'mcp' and metric == 'accuracy' and domain == 'recolor'")
+    wrong = 100 - 100 * right.set_index("pair")["estimate"]
+    assert f"wrong on {wrong['vit-vit']:.1f} % (ViT) and {wrong['rsn-rsn']:.1f} % (RSN)" in text
+    scores = np.load(ROOT / "results/colour/scores.npz", allow_pickle=False)
+    fall = {
+        n: 100 * (scores[f"{n}/seed0.correct"][:2000].mean() - scores[f"domains/normalised/{n}.correct"].mean())
+        for n in ("rsn", "vit")
+    }
+    assert f"{fall['rsn']:.2f} (RSN) and {fall['vit']:.2f} points (ViT)" in text
+
+    photos = pd.read_csv(ROOT / "results/imagenet/domains.csv").query("score == 'mcp'").set_index("domain")
+    others = 100 * photos.drop(["clean", "recolor"])[["accuracy", "estimate"]]
+    low, high = others.min(), others.max()
+    assert f"In {len(others)} domains" in text
+    assert f"between {low['accuracy']:.1f} and {high['accuracy']:.1f} %" in text
+    assert f"AUC to between {low['estimate']:.1f} and {high['estimate']:.1f};" in text
 
 
 def test_the_readme_counts_the_verdicts_as_the_committed_result_does():

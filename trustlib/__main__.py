@@ -39,7 +39,10 @@ def main() -> int:
             print(f"study {study.name}: data from {data.load(study.dataset).source}")
             for name, part in study.domains.parts.items():  # raises where a file is missing, or images are too few
                 domains.origin(study.dataset, name)
-                domains.check(data.load(study.dataset), name, study.domains.size(part))
+                try:
+                    domains.check(data.load(study.dataset), name, study.domains.size(part))
+                except ValueError as error:
+                    raise StudyError(str(error)) from None
         else:
             from . import controls, experiments
 
@@ -48,7 +51,7 @@ def main() -> int:
             extra = [row for row in extra if row["status"] == "done"]
             made = experiments.trainings(study) + experiments.visits(study)
             print(*runs.publish(study, made, extra), sep="\n")
-    except (StudyError, runs.JobError, data.DataError, ValueError) as error:
+    except (StudyError, runs.JobError, data.DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
