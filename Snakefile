@@ -9,7 +9,7 @@
 import sys
 from types import SimpleNamespace
 
-from trustlib import controls, experiments, runs
+from trustlib import controls, experiments, runs, unseen
 from trustlib.provenance import job_digest
 from trustlib.study import load_study, study_path
 
@@ -28,7 +28,7 @@ TRAINED = list(JOBS)  # asked about unseen domains once all are there; where one
 JOBS += [f"domain-{name}" for name in plan.domains.judged]
 SWEPT = [part for parts in plan.domains.sweep.values() for part in parts]
 # A job is done when all its trainings are, whatever its manifest says: made with today's settings and source.
-visits = experiments.visits(plan) + experiments.visits(plan, SWEPT)
+visits = unseen.visits(plan) + unseen.visits(plan, SWEPT)
 for row in experiments.trainings(plan) + controls.trainings(plan) + visits:
     if row["status"] not in ("done", "diverged"):
         job_path(row["job"]).unlink(missing_ok=True)

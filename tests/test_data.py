@@ -71,7 +71,7 @@ def small_fashion(monkeypatch, tmp_path):
     data.fashion.cache_clear()
 
 
-def no_download(folder):
+def no_download(name, folder):
     raise FileNotFoundError("failed (no network in tests)")
 
 

@@ -8,7 +8,7 @@ import torch
 import yaml
 from conftest import TINY
 
-from trustlib import claims, data, domains, evaluation, experiments, figures, metrics, recolor, runs, tables
+from trustlib import claims, data, domains, evaluation, experiments, figures, metrics, recolor, runs, tables, unseen
 from trustlib.study import Domains, StudyError, load_study
 
 DOMAINS = {
@@ -44,8 +44,8 @@ def asked(tmp_path_factory):
 
 def ask(study, parts):
     for part in parts:
-        experiments.observe_domain(study, part, "rsn", quiet)
-        experiments.ask_oracles(study, part, "rsn-rsn", quiet)
+        unseen.observe_domain(study, part, "rsn", quiet)
+        unseen.ask_oracles(study, part, "rsn-rsn", quiet)
 
 
 def pictures(channels=1, size=28, count=30, seed=0):
@@ -249,7 +249,7 @@ def test_on_images_that_a_domain_leaves_alone_everything_is_said_as_on_the_test_
     # Saturation 0 times 0.3 is 0: a grey image stays as it is, whatever is asked about it.
     part = "domains/saturate-1"
     clean = data.load("digits").images["test"][:60]
-    assert torch.equal(experiments.domain_images(asked, part, "rsn"), clean)
+    assert torch.equal(unseen.domain_images(asked, part, "rsn"), clean)
     right, scores = evaluation.confidences(asked, "rsn-rsn", part)
     all_right, everywhere = evaluation.confidences(asked, "rsn-rsn")
     assert np.array_equal(right, all_right[:60])
@@ -286,15 +286,15 @@ def test_what_is_asked_is_asked_once_and_again_only_where_it_changed(asked):
     assert len(before) == 4 * 3  # images, classifier, pair of each domain
     ask(asked, asked.domains.parts.values())
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
-    assert {row["status"] for row in experiments.visits(asked)} == {"done"}
+    assert {row["status"] for row in unseen.visits(asked)} == {"done"}
 
     fewer = asked.model_copy(update={"seeds": [0]})
-    stale = {row["run"] for row in experiments.visits(fewer) if row["status"] != "done"}
+    stale = {row["run"] for row in unseen.visits(fewer) if row["status"] != "done"}
     assert stale == {f"domains/{name}/rsn-rsn" for name in DOMAINS["judged"]}
     assert evaluation.outputs(fewer, "rsn-rsn", "ce", [0], "domains/stylized") == {}
 
     larger = asked.model_copy(update={"domains": asked.domains.model_copy(update={"images": 61})})
-    stale = {row["run"].split("/")[1] for row in experiments.visits(larger) if row["status"] != "done"}
+    stale = {row["run"].split("/")[1] for row in unseen.visits(larger) if row["status"] != "done"}
     assert stale == set(DOMAINS["judged"]) - {"recolor"}
     assert not evaluation.has_classifier(larger, "rsn-rsn", "domains/stylized")
 
@@ -303,7 +303,7 @@ def test_oracles_that_are_not_trained_are_asked_for_by_name(write_study):
     study = load_study(write_study(domains=DOMAINS))
     experiments.train_classifier(study, "rsn", quiet)
     with pytest.raises(ValueError, match="no oracle of rsn-rsn is trained: run notebook 02"):
-        experiments.ask_oracles(study, "domains/saturate-1", "rsn-rsn", quiet)
+        unseen.ask_oracles(study, "domains/saturate-1", "rsn-rsn", quiet)
 
 
 def test_a_claim_is_judged_on_its_domain(asked):
@@ -360,6 +360,6 @@ def test_pictures_and_severities_are_drawn_as_given():
 
 def test_the_tiny_study_has_no_domains(tiny):
     assert "domains" not in TINY
-    assert experiments.visits(tiny) == []
+    assert unseen.visits(tiny) == []
     assert evaluation.judged(tiny).empty
     assert evaluation.sweep(tiny).empty

@@ -9,7 +9,7 @@ import pytest
 from conftest import TINY
 from test_report import check_page
 
-from trustlib import evaluation, experiments, runs
+from trustlib import evaluation, experiments, runs, unseen
 from trustlib.data import ROOT
 from trustlib.study import load_study
 
@@ -61,7 +61,7 @@ def test_a_failed_training_is_shown_and_only_it_is_made_again(write_study, tmp_p
     assert "domain-contrast-5: done in" in printed
     assert "sweep-contrast: done in" in printed
     assert "[6/6] 06_report: done in" in printed
-    assert {row["status"] for row in experiments.visits(load_study(mended))} == {"done"}
+    assert {row["status"] for row in unseen.visits(load_study(mended))} == {"done"}
     assert not evaluation.sweep(load_study(mended)).empty
     assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
     assert {row["status"] for row in experiments.trainings(load_study(mended))} == {"done"}

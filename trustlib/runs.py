@@ -3,6 +3,7 @@
     results/runs/<study>/classifiers/<name>/seed<k>.safetensors       a classifier and what the oracles need of it
                          confidences/<name>.safetensors               the scores of a classifier that need no oracle
                          classifiers/<name>/fold<k>.safetensors       cross-fitted labels of one fold
+                         features/<backbone>.safetensors              what a backbone makes of the images
                          oracles/<pair>/<arm>/seed<k>.safetensors     an oracle, its z, its history
                          oracles/<pair>/<arm>/rate<r>-seed<k>...      the same at another rate than the study's
                          oracles/<pair>/<arm>/seed<k>.failed.json     a training that failed, with its traceback
@@ -15,6 +16,8 @@
                          tables/*.csv, figures/*.svg, report.html
     results/<study>/                                                  what `publish` copies from there, committed
 
+While a training runs, its last two checkpoints lie beside its file, as .NAME.checkpoint<i>.pt.
+
 A training is one safetensors file, written last and by one rename, whose header holds its manifest. The manifest's
 key is a digest of the configuration, the inputs and the source that made the file: a file with another key is stale.
 """
@@ -25,6 +28,7 @@ import fcntl
 import itertools
 import json
 import os
+import pickle
 import shutil
 import tempfile
 import time
@@ -35,10 +39,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from . import parallel
 from .data import ROOT
 from .provenance import digest, provenance
 from .study import Study, nearest
@@ -67,6 +73,10 @@ def confidence_path(study: Study, name: str) -> Path:
 
 def fold_path(study: Study, name: str, fold: int) -> Path:
     return run_folder(study) / "classifiers" / name / f"fold{fold}.safetensors"
+
+
+def features_path(study: Study, backbone: str) -> Path:
+    return run_folder(study) / "features" / f"{backbone}.safetensors"
 
 
 def bootstrap_path(study: Study, score: str) -> Path:
@@ -145,10 +155,12 @@ def cached(path: Path, config: dict, make: Callable[[], tuple[dict[str, Tensor],
     ------
     Whatever `make` raises, after writing it, with its traceback, beside `path` as ``.failed.json``.
     """
-    if manifest := current(path, config):
+    parallel.agree(digest(config), "settings or source")
+    if manifest := parallel.from_first(current(path, config)):
         return manifest
-    with _alone(path):  # another job may be making it: then it is read
-        return current(path, config) or _make(path, config, make)
+    # Another job may be making it: then it is read. The first of several processes waits for all.
+    with _alone(path) if parallel.rank() == 0 else contextlib.nullcontext():
+        return parallel.from_first(current(path, config)) or _make(path, config, make)
 
 
 def _make(path: Path, config: dict, make: Callable[[], tuple[dict[str, Tensor], dict]]) -> dict:
@@ -161,12 +173,61 @@ def _make(path: Path, config: dict, make: Callable[[], tuple[dict[str, Tensor], 
         write_json(failed, {**manifest, "error": _first_line(error), "traceback": traceback.format_exc()})
         raise
     manifest |= {"seconds": round(time.perf_counter() - start, 2), **extra, "provenance": provenance()}
-    with atomic(path) as scratch:
-        save_file(
-            {name: t.contiguous().cpu() for name, t in tensors.items()}, scratch, {"manifest": json.dumps(manifest)}
-        )
-    failed.unlink(missing_ok=True)
-    return manifest
+    if parallel.rank() == 0:
+        with atomic(path) as scratch:
+            save_file(
+                {name: t.contiguous().cpu() for name, t in tensors.items()}, scratch, {"manifest": json.dumps(manifest)}
+            )
+        for stale in (failed, *_checkpoints(path)):
+            stale.unlink(missing_ok=True)
+    return parallel.from_first(manifest)
+
+
+class Checkpoints:
+    """The state of an unfinished training, kept beside its file; it goes when the training is done.
+
+    path : of the training's file
+    config : all that the training depends on; what was kept under another is not taken up
+    minutes : between two
+    """
+
+    def __init__(self, path: Path, config: dict, minutes: float, log: Callable[[str], None] = print):
+        self.paths, self.key, self.seconds, self.log = _checkpoints(path), digest(config), 60 * minutes, log
+        self.last = time.monotonic()
+
+    def due(self, steps: int) -> bool:
+        """Is it time for the next? Several processes save together: the first one's clock counts, now and then."""
+        due = time.monotonic() - self.last >= self.seconds
+        if parallel.world() == 1:
+            return due
+        return steps % 50 == 0 and parallel.from_first(due)
+
+    def save(self, state: dict) -> None:
+        """Write a state in place of the older of the two. A full disk is told of and does not stop the training."""
+        self.last = time.monotonic()
+        older = min(self.paths, key=lambda path: path.stat().st_mtime_ns if path.exists() else 0)
+        try:
+            with atomic(older) as scratch:
+                torch.save({"key": self.key, **state}, scratch)
+        except (OSError, RuntimeError) as error:  # torch.save raises the second where a disk is full
+            self.log(f"no checkpoint written, the last one stays: {_first_line(error)}")
+
+    def latest(self) -> dict | None:
+        """The newest whole state of this training, on the CPU; None where there is none."""
+        found = [path for path in self.paths if path.exists()]
+        for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+            except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+                continue
+            if state["key"] == self.key:
+                self.log(f"{path.parent.name}/{path.name}: going on after {state['steps']:,} steps")
+                return state
+        return None
+
+
+def _checkpoints(path: Path) -> list[Path]:
+    return [path.with_name(f".{path.stem}.checkpoint{i}.pt") for i in (0, 1)]
 
 
 @contextlib.contextmanager
@@ -276,7 +337,7 @@ def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> 
 
     Parameters
     ----------
-    trainings : what `experiments.trainings` and `experiments.visits` return.
+    trainings : what `experiments.trainings` and `unseen.visits` return.
     audit : what there is of `controls.trainings` and of the sweeps: published as tables and manifests, without their
         many scores.
 

@@ -1,5 +1,6 @@
 """A study: a dataset with its networks, pairs, arms and seeds, read from one YAML file and checked."""
 
+import dataclasses
 import difflib
 import inspect
 from collections.abc import Iterable
@@ -32,7 +33,8 @@ class Recipe(Strict):
     rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     images: int | None = Field(default=None, ge=1)  # of the training part; all by default
-    optimizer: Literal["adamw", "onecycle"] = "adamw"
+    optimizer: Literal["adamw", "adam", "sgd", "onecycle"] = "adamw"
+    frozen: Literal["nothing", "norm", "noise"] = "nothing"  # batch norm's statistics; dropout too
 
 
 class Slides(Strict):
@@ -43,13 +45,29 @@ class Slides(Strict):
 
 
 class Network(Strict):
-    """A backbone: as a classifier, how it is trained; as an oracle, its steep slopes."""
+    """A backbone: as a classifier, how it is trained or where its weights are; as an oracle, its steep slopes."""
 
     label: str  # as in the paper: ViT, RSN
-    model: str  # a name in timm
+    model: str  # a name in timm, or of `trustlib.confidnet`
     args: dict[str, Any] = {}
-    training: Recipe
+    training: Recipe | None = None
+    weights: str | None = None  # instead of a training, see `trustlib.pretrained`
+    inputs: dict[str, Any] = {}  # with weights: what differs from the model's own, see `trustlib.data.Inputs`
     steep_slope: Slides
+
+    @model_validator(mode="after")
+    def _either(self):
+        if (self.training is None) == (self.weights is None):
+            raise ValueError("a network has either training, a recipe, or weights, a place to find them")
+        known = [field.name for field in dataclasses.fields(data.Inputs)]
+        for name in self.inputs:
+            if self.weights is None or name not in known:
+                raise ValueError(
+                    f"inputs: a trained network has no {name!r}{nearest(name, known)}"
+                    if self.weights
+                    else "inputs go with weights; a network that is trained here sees the images standardised"
+                )
+        return self
 
 
 COUNTED = ("n_correct", "n_wrong")  # hyper-parameters of a loss that are counted in the training part
@@ -60,11 +78,16 @@ class Arm(Strict):
 
     label: str
     loss: str
-    head: Literal["linear", "distance"]
+    head: Literal["linear", "distance", "mlp", "mlp-distance"]
     form: Literal["corrected", "released"] = "corrected"
     hyper: dict[str, float] = {}
     labels: Literal["train", "heldout", "crossfit"] = "train"  # see `experiments.train_oracle`
     training: dict[str, Any] = {}  # what differs from the study's recipe; a rate given here is not tuned
+    backbone: Literal["trained", "frozen"] = "trained"  # frozen: the head alone learns, from cached features
+    start: str | None = (
+        None  # the arm whose oracle it starts from, of the same seed; its classifier's weights by default
+    )
+    keep_last: bool = True  # of the oracle it starts from, the last layer too
 
     @model_validator(mode="after")
     def _known(self):
@@ -150,9 +173,19 @@ class Study(Strict):
     """A dataset with its classifiers, pairs, arms and seeds: one YAML file in studies/."""
 
     name: str
+    file: str = Field(default="", exclude=True)  # the YAML
     dataset: str
+    folder: str | None = None  # of a dataset of image folders, from the data root
+    heldout: int | None = Field(default=None, ge=1)  # training images that are held out; the dataset's own by default
+    damaged: Literal["error", "skip"] = "error"  # what becomes of a dataset that has images that cannot be read
     flip: bool  # train on mirrored images too
+    preprocessing: Literal["own", "released"] = "own"  # of networks with given weights, see `experiments.inputs`
     device: str = "auto"
+    tf32: bool = False  # let a GPU round float32 products
+    compiled: bool = False  # by torch.compile, while training
+    processes: int | Literal["auto"] = 1  # that share a training; auto: one a GPU
+    workers: int = Field(default=0, ge=0)  # processes that decode images of a folder, for each of those
+    checkpoint_minutes: float = Field(default=10, gt=0)
     threads: int = Field(default=1, ge=1)  # CPU threads of one job
     classifier_seeds: list[int] = Field(default=[0], min_length=1)  # the first is judged, all are the ensemble
     dropout_passes: int = Field(default=0, ge=0)  # of a classifier with dropout left on, for MC dropout
@@ -166,8 +199,12 @@ class Study(Strict):
 
     @model_validator(mode="after")
     def _consistent(self):
-        if self.dataset not in data.DATASETS:
+        if self.dataset not in (*data.DATASETS, "folder"):
             raise ValueError(f"dataset: unknown dataset {self.dataset!r}{nearest(self.dataset, data.DATASETS)}")
+        if (self.dataset == "folder") != (self.folder is not None):
+            raise ValueError(f"folder: dataset {self.dataset!r} {'needs one' if self.folder is None else 'has none'}")
+        if self.folder is not None and self.heldout is None:
+            raise ValueError("heldout: a dataset of folders needs the number of training images that are held out")
         for own, other in ((self.networks, self.audit.networks), (self.arms, self.audit.arms)):
             for name in own.keys() & other.keys():
                 raise ValueError(f"audit: {name!r} is a name of the study's own")
@@ -192,7 +229,10 @@ class Study(Strict):
             for arm in settings.arms + [settings.against] * (settings.against is not None):
                 if arm not in self.all_arms:
                     raise ValueError(f"audit.controls.{control}: unknown arm {arm!r}{nearest(arm, self.all_arms)}")
+        if any(network.weights for network in self.all_networks.values()):
+            self._check_given()
         for name, arm in self.all_arms.items():
+            self._check_start(name)
             try:
                 self.recipe(name)
             except ValidationError as error:
@@ -202,6 +242,37 @@ class Study(Strict):
                     f"arms.{name}: tcp learns a probability and has no labels but those of the training part"
                 )
         return self
+
+    def _check_given(self) -> None:
+        """Refuse what cannot be done with classifiers that are not trained here."""
+        if len(self.classifier_seeds) > 1:
+            raise ValueError("classifier_seeds: a network with given weights has one, not an ensemble")
+        crossfit = [name for name, arm in self.all_arms.items() if arm.labels == "crossfit"]
+        if crossfit:
+            raise ValueError(f"arms.{crossfit[0]}: cross-fitted labels need classifiers that are trained here")
+        for name in self.domains.judged:
+            if domains.parse(name).kind in (domains.RECOLOR, domains.NORMALISED):
+                raise ValueError(f"domains: {name} needs networks that see the images standardised as they are")
+
+    def _check_start(self, name: str) -> None:
+        """An arm starts from another one, in the end from one that starts from a classifier."""
+        chain = [name]
+        while (start := self.all_arms[chain[-1]].start) is not None:
+            if start not in self.all_arms:
+                raise ValueError(f"arms.{chain[-1]}.start: unknown arm {start!r}{nearest(start, self.all_arms)}")
+            if start in chain:
+                raise ValueError(f"arms.{name}.start: {' starts from '.join([*chain, start])}")
+            chain.append(start)
+
+    def images(self) -> "data.Images":
+        """The study's image set, or the `trustlib.folders.Folder` that does for a large one; read once a process."""
+        if self.folder is None:
+            return data.load(self.dataset, self.heldout)
+        from . import folders  # here, since it writes through `runs`, which knows studies
+
+        return folders.load_folder(
+            data.root() / self.folder, heldout=self.heldout, workers=self.workers, damaged=self.damaged
+        )
 
     @property
     def all_networks(self) -> dict[str, Network]:
@@ -300,25 +371,50 @@ def load_study(study: str) -> Study:
 
     Parameters
     ----------
-    study : a name in studies/, or the path of a YAML file.
+    study : a name in studies/, or the path of a YAML file. One that names another as its ``base`` holds just what
+        differs from it, key by key.
 
     Raises
     ------
     StudyError : when there is no such study, or a key in it is unknown, missing or of the wrong type.
     """
     path = study_path(study)
+    settings = _read(path, study)
+    try:
+        return Study.model_validate(settings | {"name": path.stem, "file": str(path)})
+    except ValidationError as error:
+        raise StudyError("\n".join(f"{path.name}: {_explain(e)}" for e in error.errors())) from None
+
+
+def _read(path: Path, name: str) -> dict:
+    """A YAML file over its base."""
     if not path.is_file():
-        raise StudyError(f"unknown study {study!r}{nearest(study, sorted(p.stem for p in path.parent.glob('*.yaml')))}")
+        raise StudyError(f"unknown study {name!r}{nearest(name, sorted(p.stem for p in path.parent.glob('*.yaml')))}")
     try:
         settings = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise StudyError(f"{path.name} is not valid YAML: {error}") from None
     if not isinstance(settings, dict):
         raise StudyError(f"{path.name}: expected a mapping of keys to values, found {type(settings).__name__}")
-    try:
-        return Study.model_validate(settings | {"name": path.stem})
-    except ValidationError as error:
-        raise StudyError("\n".join(f"{path.name}: {_explain(e)}" for e in error.errors())) from None
+    if (base := settings.pop("base", None)) is None:
+        return settings
+    below = yaml.safe_load(path.with_name(f"{base}.yaml").read_text()) if _is_base(path, base) else None
+    if not isinstance(below, dict) or "base" in below:
+        raise StudyError(f"{path.name}: base: {base!r} is no study in {path.parent.name}/ that stands by itself")
+    return _over(below, settings)
+
+
+def _is_base(path: Path, base: Any) -> bool:
+    return isinstance(base, str) and path.with_name(f"{base}.yaml").is_file()
+
+
+def _over(below: dict, above: dict) -> dict:
+    """Settings with others over them, key by key; a list is replaced as a whole."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(below.get(key), dict)
+        merged[key] = _over(below[key], value) if both else value
+    return merged
 
 
 def _explain(error: dict) -> str:

@@ -1,28 +1,36 @@
 """One loop for classifiers and oracles, and `predict`.
 
-The same code runs on the CPU and on a GPU (there under bfloat16 autocast, losses in float32). Everything that is
-drawn at random comes from the seed; with the same seed, the same thread count and the CPU, two runs give the same bits.
+The same code runs on the CPU and on a GPU (there under bfloat16 autocast, losses in float32), in one process or in
+several (`trustlib.parallel`), on images in memory, in folders or on features. Everything that is drawn at random comes
+from the seed; with the same seed, the same thread count and the CPU, two runs give the same bits, and so does one that
+was interrupted and went on.
 """
 
+import itertools
 import time
 from collections.abc import Callable
 from math import cos, pi
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from .data import Images
+from . import parallel
+from .data import Features, Images
 
 
 class TrainingError(RuntimeError):
     """The loss left the real numbers; the message says in which epoch."""
 
 
-def pick_device(device: str = "auto") -> torch.device:
-    """ "auto" is the GPU where there is one, else the CPU. What is float32 is float32 there too, without TF32."""
-    torch.backends.cudnn.allow_tf32 = False
+def pick_device(device: str = "auto", *, tf32: bool = False) -> torch.device:
+    """ "auto" is the GPU where there is one, else the CPU.
+
+    tf32 : let a GPU round the factors of float32 products to 10 bits; what is float32 is float32 there otherwise.
+    """
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
 
 
@@ -31,9 +39,19 @@ def set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
+class Keeper(Protocol):
+    """Where a training keeps its state so that it can go on, see `trustlib.runs.Checkpoints`."""
+
+    def latest(self) -> dict | None: ...
+
+    def due(self, steps: int) -> bool: ...
+
+    def save(self, state: dict) -> None: ...
+
+
 def train(
     model: nn.Module,
-    data: Images,
+    data: Images | Features,
     target: Tensor,
     loss: Callable[[Tensor, Tensor], Tensor],
     *,
@@ -44,9 +62,12 @@ def train(
     rate: float = 1e-3,
     weight_decay: float = 0.0,
     optimizer: str = "adamw",
+    frozen: str = "nothing",
     part: str = "train",
     among: Tensor | None = None,
     seed: int = 0,
+    compiled: bool = False,
+    keeper: Keeper | None = None,
     log: Callable[[str], None] = print,
 ) -> list[dict]:
     """Train `model` in place and return its history.
@@ -54,19 +75,23 @@ def train(
     Parameters
     ----------
     model : images (B, C, H, W) to whatever `loss` takes, on its device.
-    data : the image set, on the same device.
+    data : the image set, on the same device; anything with the `batches` of `data.Images`.
     target : (V, N) or (N,), what the loss compares with, for each view of each image of the part; V is 2 when the
         study flips (view 1 is the mirror image) and 1 otherwise. A 1-d target serves every view.
-    loss : ``(output, target) -> tensor``; its mean is minimised.
+    loss : ``(output, target) -> tensor`` of a whole batch, whichever processes share it; its mean is minimised.
     flip : show each image as it is or mirrored, at random.
     epochs, images, batch : passes over the first `images` of a seeded permutation (all by default), batch size.
         The last, smaller batch is left out.
     rate, weight_decay : highest learning rate, weight decay.
     optimizer : "adamw", with the rate warmed up over the first tenth of all steps and then lowered along a cosine to
-        0; or "onecycle", the authors' (``src/train_oracle.py``): SGD under PyTorch's OneCycleLR, which cycles the
-        momentum too, from 0.95 to 0.85 and back, warmed up over the same share of all steps as theirs.
+        0; "adam" and "sgd" (momentum 0.9), at one rate throughout, as in ConfidNet; or "onecycle", the authors'
+        (``src/train_oracle.py``): SGD under PyTorch's OneCycleLR, which cycles the momentum too, from 0.95 to 0.85 and
+        back, warmed up over the same share of all steps as theirs.
+    frozen : what stays as in eval mode: "nothing"; "norm", the statistics of batch norm; "noise", dropout too.
     part, among : the part of the data to learn from, and the images of it, int64 (M,); all by default.
     seed : of the order, the flips and dropout.
+    compiled : by torch.compile: quicker on a GPU, after minutes of compiling; rounds otherwise.
+    keeper : where to look for a state to go on from and to keep one now and then.
 
     Returns
     -------
@@ -74,42 +99,113 @@ def train(
 
     Raises
     ------
-    TrainingError : when the loss is NaN or infinite.
+    TrainingError : when the loss is NaN or infinite, or a GPU's memory is too small for the batch.
+    ValueError : for a batch larger than the part, or that the processes cannot share evenly.
     """
-    device = target.device
-    torch.manual_seed(seed)  # dropout
+    device, world = target.device, parallel.world()
+    torch.manual_seed(seed if world == 1 else seed * 1000 + parallel.rank())  # dropout
     draw = torch.Generator().manual_seed(seed)  # order and flips: on the CPU, so that a GPU sees the same images
-    among = torch.arange(len(data.images[part])) if among is None else among.cpu()
+    among = torch.arange(len(data.labels[part])) if among is None else among.cpu()
     subset = among[torch.randperm(len(among), generator=draw)[:images]]
     steps = len(subset) // batch
     if steps == 0:
         raise ValueError(f"train: a batch of {batch} is larger than the {len(subset)} training images")
+    if batch % world:
+        raise ValueError(f"train: {world} processes cannot share a batch of {batch} evenly")
+    _set_mode(model, frozen)
     optimizer, schedule = _OPTIMIZERS[optimizer](model, rate, weight_decay, epochs * steps)
+    stateful = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    done, total, history = _resumed(stateful, keeper, device)
+    net = parallel.replicated(torch.compile(model) if compiled else model, device)
     target = target.expand(2, -1) if target.ndim == 1 else target  # (V, N)
-    history = []
-    model.train()
     for epoch in range(1, epochs + 1):
-        start, total = time.perf_counter(), torch.zeros((), device=device)
         order = subset[torch.randperm(len(subset), generator=draw)].to(device)
-        mirrored = (torch.rand(len(subset), generator=draw) < 0.5 if flip else torch.zeros(len(subset)).bool()).to(
-            device
-        )
-        for index, mirror in zip(order.split(batch)[:steps], mirrored.split(batch)[:steps], strict=True):
-            x = data.view(part, index, mirror if flip else False)  # (B, C, H, W)
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                output = model(x)
-            value = loss(output.float(), target[mirror.long(), index]).mean()
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()
+        mirrored = torch.rand(len(subset), generator=draw) < 0.5 if flip else torch.zeros(len(subset)).bool()
+        first = done - (epoch - 1) * steps  # of this epoch's steps: all before were taken by a run that was interrupted
+        if first >= steps:
+            continue
+        start = time.perf_counter()
+        shares = [
+            [whole[parallel.share(batch)] for whole in tensor.split(batch)[first:steps]]
+            for tensor in (order, mirrored.to(device))
+        ]
+        wholes = zip(order.split(batch)[first:steps], mirrored.to(device).split(batch)[first:steps], strict=True)
+        x_batches = data.batches(part, shares[0], shares[1] if flip else [False] * (steps - first))
+        for x, (index, mirror) in zip(x_batches, wholes, strict=True):  # x (B / world, C, H, W)
+            try:
+                with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                    output = net(x)
+                value = loss(parallel.gathered(output.float()), target[mirror.long(), index]).mean()
+                optimizer.zero_grad(set_to_none=True)
+                (world * value).backward()  # gradients are averaged over the processes, each has those of its share
+            except torch.cuda.OutOfMemoryError:
+                raise TrainingError(_too_large(net, x, world)) from None
             optimizer.step()
             schedule.step()
             total += value.detach()
+            done += 1
+            if keeper and keeper.due(done):
+                _keep(stateful, keeper, done, total, history)
         mean = (total / steps).item()  # one wait for the device an epoch
         if not torch.isfinite(total):
             raise TrainingError(f"the loss is {mean} in epoch {epoch} of {epochs} (rate {rate:g}, seed {seed})")
         history.append({"epoch": epoch, "loss": mean, "seconds": round(time.perf_counter() - start, 3)})
+        total = torch.zeros((), device=device)
         log(f"epoch {epoch}/{epochs}  loss {mean:.4f}  {history[-1]['seconds']:.1f} s")
     return history
+
+
+def _set_mode(model: nn.Module, frozen: str) -> None:
+    model.train(frozen != "noise")
+    if frozen == "norm":
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
+def _resumed(stateful: dict, keeper: Keeper | None, device: torch.device) -> tuple[int, Tensor, list[dict]]:
+    """(steps taken, sum of this epoch's losses, history) of the state that was kept, if there is one."""
+    state = keeper.latest() if keeper else None
+    if state is None:
+        return 0, torch.zeros((), device=device), []
+    for name, thing in stateful.items():
+        thing.load_state_dict(state[name])
+    if len(state["noise"]) == parallel.world():
+        cpu, *gpu = state["noise"][parallel.rank()]
+        torch.set_rng_state(cpu)
+        if gpu and device.type == "cuda":
+            torch.cuda.set_rng_state(gpu[0])
+    return state["steps"], state["total"].to(device), state["history"]
+
+
+def _keep(stateful: dict, keeper: Keeper, steps: int, total: Tensor, history: list[dict]) -> None:
+    gpu = [torch.cuda.get_rng_state()] if total.device.type == "cuda" else []
+    noise = parallel.each([torch.get_rng_state(), *gpu])
+    if parallel.rank() == 0:
+        state = {name: thing.state_dict() for name, thing in stateful.items()}
+        keeper.save(state | {"steps": steps, "total": total.cpu(), "history": history, "noise": noise})
+
+
+def _too_large(net: nn.Module, x: Tensor, world: int) -> str:
+    """What to say when a GPU's memory is too small for a batch: which one fits, found by halving."""
+    shape, fits = tuple(x.shape), len(x)
+    net.zero_grad(set_to_none=True)
+    while fits > 1:
+        fits //= 2
+        torch.cuda.empty_cache()
+        try:
+            with torch.autocast(x.device.type, torch.bfloat16):
+                output = net(x[:fits])
+            output.float().sum().backward()
+            break
+        except torch.cuda.OutOfMemoryError:
+            net.zero_grad(set_to_none=True)
+    else:
+        return f"a batch of {world * shape[0]} {shape[1:]} is too large for the GPU's memory, and so is one image"
+    return (
+        f"a batch of {world * shape[0]} images {shape[1:]} is too large for the GPU's memory; {world * fits} fitted: "
+        "set batch in the study's YAML, or use more processes"
+    )
 
 
 def _adamw(model: nn.Module, rate: float, weight_decay: float, steps: int) -> tuple[Optimizer, LRScheduler]:
@@ -124,29 +220,41 @@ def _adamw(model: nn.Module, rate: float, weight_decay: float, steps: int) -> tu
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
 
 
+def _adam(model: nn.Module, rate: float, weight_decay: float, steps: int) -> tuple[Optimizer, LRScheduler]:
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate, weight_decay=weight_decay, fused=True)
+    return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
+def _sgd(model: nn.Module, rate: float, weight_decay: float, steps: int) -> tuple[Optimizer, LRScheduler]:
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=weight_decay, fused=True)
+    return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
 RELEASED_WARMUP = 100 / 32_030  # steps, of all
 
 
 def _onecycle(model: nn.Module, rate: float, weight_decay: float, steps: int) -> tuple[Optimizer, LRScheduler]:
     # The momentum given here is the one the cycle overwrites at once.
-    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.95, weight_decay=weight_decay)
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.95, weight_decay=weight_decay, fused=True)
     warmup = max(RELEASED_WARMUP, 2 / steps)  # the first step of the cycle at least
     return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=warmup)
 
 
-_OPTIMIZERS = {"adamw": _adamw, "onecycle": _onecycle}
+_OPTIMIZERS = {"adamw": _adamw, "adam": _adam, "sgd": _sgd, "onecycle": _onecycle}
 
 
 @torch.inference_mode()
 def predict(
     function: Callable[[Tensor], Tensor | tuple[Tensor, ...]],
-    data: Images,
+    data: Images | Features,
     part: str,
     *,
     flip: bool = False,
+    among: Tensor | None = None,
+    labelled: bool = False,
     batch: int = 500,
 ) -> tuple[Tensor, ...]:
-    """Outputs for every image of a part, in order, as float32 on the CPU.
+    """Outputs for every image of a part, in order, on the CPU; several processes share the work.
 
     In float32 on every device: bfloat16 would round scores that are close to the same value.
 
@@ -154,13 +262,20 @@ def predict(
     ----------
     function : images (B, C, H, W) to a tensor (B, ...) or a tuple of them. A module must be in eval mode already.
     part, flip : which images, and whether mirrored.
+    among : of the part, int64 (M,); all by default.
+    labelled : give the function the labels (B,) too.
 
     Returns
     -------
     A tuple of tensors (N, ...).
     """
+    count = len(data.labels[part]) if among is None else len(among)
+    own = parallel.share(count)
+    edges = [*range(own.start, own.stop, batch), own.stop]
+    slices = list(itertools.starmap(slice, itertools.pairwise(edges)))
+    wanted = slices if among is None else [among[index].to(data.labels[part].device) for index in slices]
     outputs = []
-    for start in range(0, len(data.images[part]), batch):
-        output = function(data.view(part, slice(start, start + batch), flip))
-        outputs.append(output if isinstance(output, tuple) else (output,))
-    return tuple(torch.cat(column).float().cpu() for column in zip(*outputs, strict=True))
+    for x, index in zip(data.batches(part, wanted, [flip] * len(wanted)), wanted, strict=True):
+        output = function(x, data.labels[part][index]) if labelled else function(x)
+        outputs.append([column.cpu() for column in (output if isinstance(output, tuple) else (output,))])
+    return tuple(parallel.gathered_rows(torch.cat(column), count) for column in zip(*outputs, strict=True))
