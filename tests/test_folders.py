@@ -64,7 +64,7 @@ def no_log(line):
 
 def test_three_disjoint_parts_fixed_and_complete(root):
     images = load(root)
-    assert {part: images.size(part) for part in data.PARTS} == {"train": 7, "heldout": 5, "test": 6}
+    assert {part: len(images.labels[part]) for part in data.PARTS} == {"train": 7, "heldout": 5, "test": 6}
     trained = images.paths["train"] + images.paths["heldout"]
     assert sorted(trained) == sorted(map(str, root.glob("train/*/*.JPEG")))
     assert images.paths["test"] == tuple(sorted(map(str, root.glob("val/*/*.JPEG"))))
@@ -128,7 +128,7 @@ def test_other_files_are_ignored_and_endings_may_be_small(root):
     save(root / "train" / "n01" / "deeper.jpg" / "a.jpg")
     assert load(root).checksums == before.checksums
     save(root / "val" / "n01" / "b.jpg")
-    assert load(root).size("test") == before.size("test") + 1
+    assert len(load(root).labels["test"]) == len(before.labels["test"]) + 1
 
 
 def test_labels_and_images_go_to_the_device(root):
@@ -258,7 +258,7 @@ def test_damaged_files_are_left_out_before_the_split_where_the_study_says_so(roo
     said = []
     images = load(root, workers=workers, damaged="skip", log=said.append)
     assert images.damaged == bad
-    assert {part: images.size(part) for part in data.PARTS} == {"train": 5, "heldout": 5, "test": 5}
+    assert {part: len(images.labels[part]) for part in data.PARTS} == {"train": 5, "heldout": 5, "test": 5}
     assert aligned(images)
     assert images.labels["test"].tolist() == [0, 0, 1, 2, 2]
     assert [len(x) for x in images.batches("train", [slice(None)], [False])] == [5]
@@ -370,7 +370,7 @@ def test_classes_of_one_part_only_are_named_up_to_five(root, more, fewer):
 
 
 def test_an_image_must_be_left_to_train_on(root):
-    assert load(root, heldout=11).size("train") == 1
+    assert len(load(root, heldout=11).labels["train"]) == 1
     with pytest.raises(data.DataError, match="train: expected more than the 12 images to hold out, found 12"):
         load(root, heldout=12)
 

@@ -129,7 +129,7 @@ class Images:
         -------
         float32 (B, C, H, W), as `inputs` says.
         """
-        x = _mirrored(self.images[part][index], flip)  # (B, C, H, W) uint8
+        x = mirrored(self.images[part][index], flip)  # (B, C, H, W) uint8
         if self.inputs:
             return self.inputs.standardised(self.inputs.resized(x))
         mean, std = self.mean_and_std
@@ -168,7 +168,7 @@ class Features:
         return (self.view(part, *batch) for batch in zip(index, flips, strict=True))
 
 
-def _mirrored(x: Tensor, flip: Tensor | bool) -> Tensor:
+def mirrored(x: Tensor, flip: Tensor | bool) -> Tensor:
     """Images (B, C, H, W), those mirrored for which `flip`, bool (B,) or one bool for all, is True."""
     if isinstance(flip, Tensor):
         return torch.where(flip[:, None, None, None], x.flip(-1), x)

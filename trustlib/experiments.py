@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import confidence, data, losses, oracle, parallel, pretrained, released, runs, training
+from . import confidence, data, losses, networks, oracle, parallel, pretrained, released, runs, training
 from .provenance import digest, module_digest, processor, source_digest
 from .study import Arm, Study
 
@@ -43,10 +43,10 @@ def train_classifier(study: Study, name: str, log: Log = print, seed: int | None
 
     def make() -> tuple[dict[str, Tensor], dict]:
         images, device = setup(study)
-        images = images.seen_by(inputs(study, name))
+        images = images.seen_by(networks.inputs(study, name))
         log(f"classifier {name}, seed {seed}: {network.model}, {len(images.labels['train']):,} images")
         if network.weights:
-            net, history = given_classifier(study, name).to(device), {}
+            net, history = networks.given_classifier(study, name).to(device), {}
         else:
             net, losses_seen = _fit_classifier(
                 study, name, images, device, seed, log, keeper=_keeper(study, path, config)
@@ -104,8 +104,8 @@ def extract_features(study: Study, pair: str, log: Log = print) -> dict:
 
     def make() -> tuple[dict[str, Tensor], dict]:
         images, device = setup(study)
-        images = images.seen_by(inputs(study, oracle_name, classifier_name))
-        net = trained_classifier(study, oracle_name, study.classifier_seeds[0], device)
+        images = images.seen_by(networks.inputs(study, oracle_name, classifier_name))
+        net = networks.trained_classifier(study, oracle_name, study.classifier_seeds[0], device)
         tensors = {}
         for part in data.PARTS:
             flips = _flips(study) if part != "test" else (False,)
@@ -178,13 +178,13 @@ def train_oracle(study: Study, pair: str, arm: str, seed: int, log: Log = print,
         extract_features(study, pair, log)
 
     def make() -> tuple[dict[str, Tensor], dict]:
-        net = new_oracle(study, pair, arm, seed)
+        net = networks.new_oracle(study, pair, arm, seed)
         images, device = setup(study)
         if settings.backbone == "frozen":
             seen = runs.read_tensors(_features_path(study, pair))
             images, learner = data.Features(seen, images.labels, device), net.head.to(device)
         else:
-            images, learner = images.seen_by(inputs(study, oracle_name, classifier_name)), net.to(device)
+            images, learner = images.seen_by(networks.inputs(study, oracle_name, classifier_name)), net.to(device)
         part, among, target = _lesson(study, classifier_name, settings)
         hyper = dict(config["arm"]["hyper"])
         if settings.loss == "cb":
@@ -235,60 +235,6 @@ def work(study: Study, task: str, arguments: list[str], log: Log = print) -> dic
     if task == "oracle":
         return train_oracle(study, *values[:3], log, rate=values[3] if len(values) > 3 else None)
     return TASKS[task](study, *values, log)
-
-
-def inputs(study: Study, name: str, classifier_name: str | None = None) -> data.Inputs | None:
-    """What a network of the study sees of an image: None, for the set's own mean and deviation, if it is trained here.
-
-    With given weights: the model's own preprocessing, changed by the network's ``inputs``; or, where the study's
-    ``preprocessing`` is "released", what the authors' ``src/data_loaders.py`` does: both sides resized to the
-    classifier's size, mean and deviation 0.5, and for an oracle of another size the nearest neighbour of each pixel.
-
-    classifier_name : whose predictions it judges, if it is an oracle.
-    """
-    network = study.network(name)
-    if network.weights is None:
-        return None
-    own = data.Inputs(**pretrained.inputs(network.model, network.args) | network.inputs)
-    if study.preprocessing == "own":
-        return own
-    size = own.size if classifier_name is None else inputs(study, classifier_name).size
-    half = (0.5,) * len(own.mean)
-    return data.Inputs(half, half, size, interpolation="bilinear", then=own.size if own.size != size else None)
-
-
-def given_classifier(study: Study, name: str) -> nn.Module:
-    """A classifier of the study with the weights its YAML names, in eval mode, on the CPU.
-
-    Its last layer keeps the classes of the study's images, where these are fewer of ImageNet's.
-    """
-    network, images = study.network(name), study.images()
-    columns = pretrained.columns(images.wnids) if images.wnids else None
-    return pretrained.classifier(network.model, network.args, network.weights, columns)
-
-
-def new_oracle(study: Study, pair: str, arm: str, seed: int) -> oracle.Oracle:
-    """An oracle before its training: a new head, and the weights it starts from; on the CPU."""
-    oracle_name, _ = study.pair(pair)
-    network, settings = study.network(oracle_name), study.arm(arm)
-    torch.manual_seed(seed)  # the head's initial weights
-    net = oracle.Oracle(oracle.build_backbone(network.model, network.args), settings.head)
-    oracle.initialise(net.backbone, runs.read_tensors(runs.classifier_path(study, oracle_name), "weights."))
-    if settings.start:
-        weights = runs.read_tensors(runs.oracle_path(study, pair, settings.start, seed), "weights.")
-        oracle.take_over(net, weights, last=settings.keep_last)
-    return net
-
-
-def trained_oracle(study: Study, pair: str, arm: str, seed: int, device: torch.device) -> oracle.Oracle:
-    """A trained oracle of the study, in eval mode."""
-    network, settings = study.network(study.pair(pair)[0]), study.arm(arm)
-    net = oracle.Oracle(oracle.build_backbone(network.model, network.args), settings.head)
-    if settings.backbone == "frozen":
-        oracle.initialise(net.backbone, runs.read_tensors(runs.classifier_path(study, study.pair(pair)[0]), "weights."))
-    weights = runs.read_tensors(runs.oracle_path(study, pair, arm, seed), "weights.")
-    oracle.take_over(net, weights, last=True)
-    return net.to(device).eval()
 
 
 def classifier_config(study: Study, name: str, seed: int | None = None) -> dict:
@@ -418,13 +364,13 @@ def _keeper(study: Study, path: Path, config: dict) -> runs.Checkpoints:
 def _features_path(study: Study, pair: str) -> Path:
     """One file serves all classifiers, unless what the oracle sees depends on the classifier."""
     oracle_name, classifier_name = study.pair(pair)
-    alone = inputs(study, oracle_name) == inputs(study, oracle_name, classifier_name)
+    alone = networks.inputs(study, oracle_name) == networks.inputs(study, oracle_name, classifier_name)
     return runs.features_path(study, oracle_name if alone else pair)
 
 
 def _seen_config(study: Study, name: str, classifier_name: str | None = None) -> dict:
     """What a network depends on besides its training: its layers, where they are ours, what it sees, given weights."""
-    network, seen = study.network(name), inputs(study, name, classifier_name)
+    network, seen = study.network(name), networks.inputs(study, name, classifier_name)
     if seen is None:
         return {"layers": module_digest("confidnet")} if network.model.startswith("confidnet") else {}
     return {"inputs": asdict(seen), "weights": pretrained.checksum(network.model, network.weights)}
@@ -550,19 +496,9 @@ def _with_passes(study: Study, name: str, images: data.Images, part: str) -> con
 
 def dropout_passes(study: Study, name: str, images: data.Images, part: str) -> Tensor | None:
     """Logits of the judged classifier with its dropout left on, float32 (T, N, K); None where it has no dropout."""
-    net = trained_classifier(study, name, study.classifier_seeds[0], training.pick_device(study.device))
+    net = networks.trained_classifier(study, name, study.classifier_seeds[0], training.pick_device(study.device))
     if not oracle.leave_dropout_on(net):
         return None
-    images = images.seen_by(inputs(study, name))
+    images = images.seen_by(networks.inputs(study, name))
     torch.manual_seed(study.classifier_seeds[0])
     return torch.stack([training.predict(net, images, part)[0] for _ in range(study.dropout_passes)])
-
-
-def trained_classifier(study: Study, name: str, seed: int, device: torch.device) -> nn.Module:
-    """A classifier of the study with its trained weights, in eval mode."""
-    network = study.network(name)
-    net = oracle.build_backbone(network.model, network.args)
-    if network.weights:
-        net.reset_classifier(len(study.images().classes))
-    net.load_state_dict(runs.read_tensors(runs.classifier_path(study, name, seed), "weights."))
-    return net.to(device).eval()

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -58,8 +58,12 @@ class Folder:
     workers: int = 0
     device: torch.device = torch.device("cpu")  # noqa: RUF009 (immutable)
 
-    def size(self, part: str) -> int:
-        return len(self.paths[part])
+    channels = 3
+
+    @property
+    def wnids(self) -> tuple[str, ...]:
+        """The classes, where all are WordNet ids, as ImageNet's folders are named."""
+        return self.classes if all(re.fullmatch(r"n\d{8}", name) for name in self.classes) else ()
 
     def to(self, device: torch.device | str) -> "Folder":
         """The same set with its labels, and all that it will make, on `device`."""
@@ -131,15 +135,8 @@ class Folder:
 
     def _finished(self, x: Tensor, flip: Tensor | bool) -> Tensor:
         """uint8 (B, 3, H, W) -> float32 on the device, mirrored where asked and normalised."""
-        inputs = self.inputs
-        x = x.to(self.device, non_blocking=True)
-        if isinstance(flip, Tensor):
-            x = torch.where(flip.to(self.device)[:, None, None, None], x.flip(-1), x)
-        elif flip:
-            x = x.flip(-1)
-        mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in (inputs.mean, inputs.std))
-        x = x.float().div_(255).sub_(mean).div_(std)
-        return F.interpolate(x, (inputs.then, inputs.then), mode="nearest") if inputs.then else x
+        flip = flip.to(self.device) if isinstance(flip, Tensor) else flip
+        return self.inputs.standardised(data.mirrored(x.to(self.device, non_blocking=True), flip))
 
 
 def load_folder(

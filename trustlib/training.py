@@ -252,7 +252,7 @@ def predict(
     flip: bool = False,
     among: Tensor | None = None,
     labelled: bool = False,
-    batch: int = 500,
+    batch: int | None = None,
 ) -> tuple[Tensor, ...]:
     """Outputs for every image of a part, in order, on the CPU; several processes share the work.
 
@@ -264,12 +264,14 @@ def predict(
     part, flip : which images, and whether mirrored.
     among : of the part, int64 (M,); all by default.
     labelled : give the function the labels (B,) too.
+    batch : by default 500 small images; fewer large ones, since a CPU works quickest within its cache.
 
     Returns
     -------
     A tuple of tensors (N, ...).
     """
     count = len(data.labels[part]) if among is None else len(among)
+    batch = batch or _fitting(data, part)
     own = parallel.share(count)
     edges = [*range(own.start, own.stop, batch), own.stop]
     slices = list(itertools.starmap(slice, itertools.pairwise(edges)))
@@ -279,3 +281,11 @@ def predict(
         output = function(x, data.labels[part][index]) if labelled else function(x)
         outputs.append([column.cpu() for column in (output if isinstance(output, tuple) else (output,))])
     return tuple(parallel.gathered_rows(torch.cat(column), count) for column in zip(*outputs, strict=True))
+
+
+def _fitting(data: Images | Features, part: str) -> int:
+    inputs = getattr(data, "inputs", None)  # features have none
+    side = inputs.size if inputs else None
+    if side is None:
+        return 500
+    return 256 if data.labels[part].device.type == "cuda" else max(16, 1_000_000 // side**2)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import confidence, data, domains, experiments, runs, training
+from . import confidence, data, domains, experiments, networks, runs, training
 from .experiments import Log
 from .provenance import digest, source_digest
 from .study import Study
@@ -36,7 +36,7 @@ def make_domain(study: Study, part: str, classifier_name: str, log: Log = print)
         images, device = experiments.setup(study)
         net = None
         if _is_attack(part):
-            net = experiments.trained_classifier(study, classifier_name, study.classifier_seeds[0], device)
+            net = networks.trained_classifier(study, classifier_name, study.classifier_seeds[0], device)
         made, facts = domains.make(
             images, study.dataset, _domain(part), study.domains.size(part), classifier=net, log=log
         )
@@ -67,8 +67,8 @@ def observe_domain(study: Study, part: str, classifier_name: str, log: Log = pri
 
     def make() -> tuple[dict[str, Tensor], dict]:
         images, device = experiments.setup(study)
-        unseen = _unseen(study, images, part, classifier_name).seen_by(experiments.inputs(study, classifier_name))
-        nets = (experiments.trained_classifier(study, classifier_name, seed, device) for seed in study.classifier_seeds)
+        unseen = _unseen(study, images, part, classifier_name).seen_by(networks.inputs(study, classifier_name))
+        nets = (networks.trained_classifier(study, classifier_name, seed, device) for seed in study.classifier_seeds)
         own, *others = (experiments.observe(net, unseen, "test", False) for net in nets)
         extra = {}
         if others:
@@ -111,11 +111,11 @@ def ask_oracles(study: Study, part: str, pair: str, log: Log = print) -> dict:
     def make() -> tuple[dict[str, Tensor], dict]:
         images, device = experiments.setup(study)
         unseen = _unseen(study, images, part, classifier_name)
-        unseen = unseen.seen_by(experiments.inputs(study, oracle_name, classifier_name))
+        unseen = unseen.seen_by(networks.inputs(study, oracle_name, classifier_name))
         tensors = {}
         for run in config["oracles"]:
             arm, seed = run.split("/seed")
-            net = experiments.trained_oracle(study, pair, arm, int(seed), device)
+            net = networks.trained_oracle(study, pair, arm, int(seed), device)
             (tensors[run],) = training.predict(net, unseen, "test")
         log(f"{pair} on {_domain(part)}: {len(tensors)} oracles asked")
         return tensors, {"device": experiments.device_name(device)}
