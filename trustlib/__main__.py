@@ -30,7 +30,7 @@ def main() -> int:
         report.write(args.page, args.notebooks)
         return 0
 
-    from . import data, domains, parallel, runs
+    from . import data, domains, parallel, pretrained, runs
     from .study import StudyError, load_study
     from .training import TrainingError
 
@@ -51,6 +51,9 @@ def main() -> int:
             for name in args.controls:
                 study.control(name)
             print(f"study {study.name}: data from {study.images().source}")
+            for network in study.all_networks.values():
+                if network.weights:  # raises where they are not to be had
+                    pretrained.checksum(network.model, network.weights)
             for name, part in study.domains.parts.items():  # raises where a file is missing, or images are too few
                 domains.origin(study.dataset, name)
                 try:
