@@ -69,6 +69,7 @@ class Claim(Strict):
     section: str  # of the report, the id of its heading
     added: str = ""  # when and why, if the rule is younger than the runs
     colour: bool = False  # whether images of one channel can say nothing of it
+    datasets: list[str] = Field(default=[])  # the only ones that say something of it; all by default
     tests: list[Test] = Field(default=[])
     fact: str = ""
     unjudged: str = ""
@@ -114,6 +115,8 @@ def judge(study: Study, entries: list[Claim] | None = None) -> pd.DataFrame:
             verdict, found = UNKNOWN, claim.unjudged
         elif claim.colour and grey:
             verdict, found = UNKNOWN, GREY
+        elif claim.datasets and study.dataset not in claim.datasets:
+            verdict, found = UNKNOWN, f"asked of other data: {', '.join(f'results/{name}' for name in claim.datasets)}"
         elif claim.fact:
             verdict, found = FACTS[claim.fact](study)
         else:
@@ -309,6 +312,41 @@ def published(table: str) -> pd.DataFrame:
     order = list(dict.fromkeys(zip(frame[first], frame["loss"], strict=True)))
     wide = frame.pivot(index=[first, "loss"], columns="metric", values="mean").div(100).reindex(order)
     return wide.rename_axis(index=["group", "loss"])
+
+
+TABLE_2 = {  # row of the paper's Table 2 -> what this study has for it
+    "mcp": "mcp", "mc_dropout": "mc_dropout_logits", "trust_score": "trust_score", "tcp": "tcp", "tcp-dagger": "tcp",
+    "ss": "ss-released",
+}  # fmt: skip
+TESTED = 10_000  # test images of MNIST and of CIFAR-10
+
+
+def published_table2(dataset: str) -> pd.DataFrame:
+    """The paper's Table 2 on one data set, with the 95 % intervals that its own counts allow.
+
+    One run on 10,000 test images: rates get exact intervals (Clopper-Pearson) from their counts, which follow from the
+    accuracy; the AUC gets Hanley and McNeil's; areas under precision-recall curves get none.
+
+    Returns
+    -------
+    A row a row of the table and metric: loss, metric, estimate, low, high; fractions.
+    """
+    rows = []
+    for (group, loss), row in published("table2").iterrows():
+        if group != dataset:
+            continue
+        right = round(row["accuracy"] * TESTED)
+        counts = {"accuracy": TESTED, "fpr95": TESTED - right, "tnr": TESTED - right, "tpr": right}
+        for metric, value in row.dropna().items():
+            if metric in counts:
+                ends = statistics.clopper_pearson(round(value * counts[metric]), counts[metric])
+            else:
+                known = metric == "auroc"
+                ends = statistics.hanley_mcneil(value, right, TESTED - right) if known else (np.nan, np.nan)
+            rows.append(
+                {"loss": loss, "metric": metric, "estimate": value, **dict(zip(("low", "high"), ends, strict=True))}
+            )
+    return pd.DataFrame(rows)
 
 
 def binormal_check() -> pd.DataFrame:

@@ -242,6 +242,42 @@ def clopper_pearson(count: ArrayLike, n: ArrayLike, level: float = 0.95) -> tupl
     return np.where(n == 0, nan, low), np.where(n == 0, nan, high)
 
 
+def hanley_mcneil(auroc: float, n_right: int, n_wrong: int, level: float = 0.95) -> tuple[float, float]:
+    """An interval of an area under the ROC curve of which nothing but its value and the counts is known.
+
+    Hanley and McNeil 1982, with their Q1 = A / (2 - A) and Q2 = 2 A^2 / (1 + A), which hold for exponential scores;
+    symmetric, cut at 0 and 1. Where the scores are there, `delong` needs no such assumption.
+
+    Parameters
+    ----------
+    auroc : in [0, 1].
+    n_right, n_wrong : counts of either class, >= 1.
+    level : in (0, 1).
+
+    Returns
+    -------
+    low, high : in [0, 1].
+
+    Raises
+    ------
+    ValueError : for an area outside [0, 1], a count below 1 and a level outside (0, 1).
+
+    Examples
+    --------
+    >>> [round(end, 3) for end in hanley_mcneil(0.9, 100, 50)]
+    [0.842, 0.958]
+    """
+    _fraction("level", level)
+    if not 0 <= auroc <= 1 or min(n_right, n_wrong) < 1:
+        raise ValueError(
+            f"hanley_mcneil: expected an area in [0, 1] and counts >= 1, found {auroc}, {n_right}, {n_wrong}"
+        )
+    q1, q2 = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
+    variance = auroc * (1 - auroc) + (n_wrong - 1) * (q1 - auroc**2) + (n_right - 1) * (q2 - auroc**2)
+    half = norm.isf((1 - level) / 2) * (variance / (n_right * n_wrong)) ** 0.5
+    return max(0.0, float(auroc - half)), min(1.0, float(auroc + half))
+
+
 def rate_intervals(
     confidence: ArrayLike,
     correct: ArrayLike,

@@ -29,6 +29,7 @@ COLUMNS = {
 }
 OF_THE_CLASSIFIER = {"accuracy", "wrong"}  # one number for all oracles of a pair: no deviation
 PAPER_NAMES = {"vit": "ViT", "rsn": "RSN", "ce": "CE", "focal": "Focal", "tcp": "TCP", "ss": "SS"}
+PAPER_NAMES |= {"mcp": "MCP", "mc_dropout": "MC dropout", "trust_score": "TrustScore", "tcp-dagger": "TCP†"}
 MISSING = "–"
 
 
@@ -262,6 +263,27 @@ def published_form(published: pd.DataFrame) -> Styler:
     wide = wide[[column for column in COLUMNS if column in wide]].rename(
         columns={c: h for c, (h, _) in COLUMNS.items()}
     )
+    return plain(wide)
+
+
+def table2_form(published: pd.DataFrame, compared: pd.DataFrame, rows: dict[str, str], scale: float = 100) -> Styler:
+    """The paper's Table 2 on one data set, each row followed by this study's own, with intervals on both.
+
+    Parameters
+    ----------
+    published : what `claims.published_table2` returns. Its TNR of TCP is the paper's, at 1/K.
+    compared : what `evaluation.compare` returns for one pair.
+    rows : row of the table -> arm or score of the study, `claims.TABLE_2`.
+    """
+    frames = {}
+    for loss, arm in rows.items():
+        for source, frame, own in (
+            ("paper", published, published["loss"] == loss),
+            ("here", compared, compared["arm"] == arm),
+        ):
+            cells = frame[own].set_index("metric").reindex(TABLE_3)
+            frames[PAPER_NAMES.get(loss, loss), source] = with_interval(cells, ("estimate", "low", "high"), scale)
+    wide = pd.DataFrame(frames).T.rename_axis(index=["", ""]).rename(columns={c: h for c, (h, _) in COLUMNS.items()})
     return plain(wide)
 
 
