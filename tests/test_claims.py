@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import AUDIT, TINY
 
-from trustlib import claims, evaluation, experiments
+from trustlib import claims, confidence, evaluation, experiments, statistics
 from trustlib.data import ROOT
 from trustlib.study import load_study
 
@@ -100,7 +100,7 @@ def test_the_audit_of_a_study_has_what_the_claims_need(name):
     study = load_study(name)
     tuned = {(pair, arm) for control in study.audit.controls.values() for pair in control.pairs for arm in control.arms}
     for entry in claims.load():
-        for test in entry.tests:
+        for test in entry.tests if study.dataset in (entry.datasets or [study.dataset]) else []:
             for of, other in (way for _, way in claims._ways(study, test)):
                 for where, what, part in [of, *([other] if other else [])]:
                     assert part in ("test", *study.domains.parts.values()), entry.id
@@ -116,8 +116,10 @@ def test_a_study_that_has_hardly_run_is_judged_without_a_guess(write_study, monk
     unrun = [entry.id for entry in claims.load() if entry.tests]
     assert set(judged.loc[unrun, "verdict"]) == {claims.UNKNOWN}
     colour = [entry.id for entry in claims.load() if entry.colour]
-    assert judged.loc[unrun, "found"].drop(colour).str.startswith("not run").all()
+    elsewhere = [entry.id for entry in claims.load() if entry.datasets]
+    assert judged.loc[unrun, "found"].drop(colour + elsewhere).str.startswith("not run").all()
     assert set(judged.loc[colour, "found"]) == {claims.GREY}  # digits have one channel
+    assert judged.loc[elsewhere, "found"].str.startswith("asked of other data: results/").all()
     assert judged.loc["all-cases", "verdict"] == claims.REFUTED
 
 
@@ -155,3 +157,22 @@ def test_an_entry_that_cannot_be_decided_in_one_way_is_refused(change):
     claims.Claim.model_validate(entry)
     with pytest.raises(ValueError, match=r"one of|above"):
         claims.Claim.model_validate(entry | change)
+
+
+@pytest.mark.parametrize("name", ["mnist", "mnist-full", "cifar10", "cifar10-full"])
+def test_the_studies_of_table_2_have_what_its_claims_and_its_rows_need(name):
+    study = load_study(name)
+    entries = [entry for entry in claims.load() if study.dataset in entry.datasets]
+    assert len(entries) >= 4
+    arms = {arm for entry in entries for test in entry.tests for arm in (*test.arms, *test.minus)}
+    assert arms | set(claims.TABLE_2.values()) <= {*study.arms, *confidence.SCORES}
+
+
+def test_published_intervals_follow_from_the_counts_of_the_published_errors():
+    frame = claims.published_table2("mnist").set_index(["loss", "metric"])
+    low, high = statistics.clopper_pearson(2, 90)  # 2.22 % of 90 wrong predictions
+    assert tuple(frame.loc[("ss", "fpr95"), ["low", "high"]]) == (low, high)
+    assert frame.loc[("ss", "fpr95"), "estimate"] == pytest.approx(0.0222)
+    assert frame.loc[("tcp", "auroc"), "low"] < 0.9882 < frame.loc[("tcp", "auroc"), "high"]
+    assert np.isnan(frame.loc[("tcp", "aupr_error"), "low"])
+    assert set(claims.published_table2("cifar10")["loss"]) == set(claims.TABLE_2)

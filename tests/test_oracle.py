@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from trustlib import oracle
 
@@ -64,3 +65,71 @@ def test_an_unknown_backbone_or_argument_is_an_error():
         oracle.build_backbone("resnet8")
     with pytest.raises(ValueError, match=r"does not take these arguments.*in_chanels"):
         oracle.build_backbone("resnet18", {"in_chanels": 1})
+
+
+@pytest.mark.parametrize(("name", "size", "channels", "hidden"), [("mnist", 28, 1, 128), ("vgg16", 32, 3, 512)])
+def test_confidnets_networks_speak_as_timms_do(name, size, channels, hidden):
+    net = oracle.build_backbone(f"confidnet_{name}").eval()
+    x = torch.randn(2, channels, size, size)
+    features, logits = oracle.classify(net, x)
+    assert features.shape == (2, hidden)
+    assert (features >= 0).all()  # a ReLU's
+    assert torch.equal(net(x), logits)
+    assert logits.shape == (2, 10)
+    assert oracle.leave_dropout_on(net)
+    assert not torch.equal(net(x), net(x))
+    judged = oracle.Oracle(net, "mlp")
+    assert judged(x).shape == (2,)
+    assert not any(name.startswith("backbone.classifier") for name in judged.state_dict())
+
+
+def test_confidnets_layers_are_those_of_its_code():
+    vgg = oracle.build_backbone("confidnet_vgg16")
+    layers = [type(layer).__name__ for layer in vgg.body]
+    assert layers.count("Conv2d") == 13
+    assert layers.count("MaxPool2d") == 5
+    assert layers[:8] == ["Conv2d", "ReLU", "BatchNorm2d", "Dropout", "Conv2d", "ReLU", "BatchNorm2d", "MaxPool2d"]
+    assert [layer.p for layer in vgg.body if isinstance(layer, nn.Dropout)] == [0.3, *[0.4] * 7, 0.5]
+    assert oracle.parameters(vgg) == 14_990_922  # 13 convolutions, 13 norms, 512-512-10
+    small = oracle.build_backbone("confidnet_mnist")
+    assert oracle.parameters(small) == 320 + 18_496 + 9216 * 128 + 128 + 1290
+
+
+@pytest.mark.parametrize(("kind", "last"), [("mlp", nn.Linear), ("mlp-distance", oracle.SignedDistance)])
+def test_the_confidence_head_has_four_hidden_layers(kind, last):
+    head = oracle.HEADS[kind](7)
+    assert [layer.out_features for layer in head.hidden if isinstance(layer, nn.Linear)] == [400] * 4
+    if last is oracle.SignedDistance:
+        x = torch.randn(3, 7)
+        before = head(x)
+        head.last.linear.weight.data *= 5
+        head.last.linear.bias.data *= 5
+        torch.testing.assert_close(head(x), before)  # a distance does not know the weight's length
+    assert head(torch.randn(3, 7)).shape == (3,)
+
+
+def test_an_oracle_takes_over_another_with_its_last_layer_or_without():
+    def new(kind):
+        torch.manual_seed(1)
+        return oracle.Oracle(oracle.build_backbone("confidnet_mnist"), kind)
+
+    first = new("mlp")
+    for tensor in first.state_dict().values():
+        tensor.add_(1)
+    for last in (True, False):
+        second = new("mlp-distance")
+        fresh = second.head.last.linear.weight.clone()
+        oracle.take_over(second, first.state_dict(), last=last)
+        assert torch.equal(second.head.hidden[0].weight, first.head.hidden[0].weight)
+        assert torch.equal(second.backbone.body[0].weight, first.backbone.body[0].weight)
+        assert torch.equal(second.head.last.linear.weight, first.head.last.linear.weight if last else fresh)
+    with pytest.raises(ValueError, match="cannot start from another with other layers: head"):
+        oracle.take_over(new("linear"), first.state_dict(), last=True)
+
+
+def test_convolutional_networks_have_their_channels_last_and_transformers_do_not():
+    convolutional = oracle.build_backbone("confidnet_mnist").body[2].weight
+    assert convolutional.is_contiguous(memory_format=torch.channels_last)
+    assert not convolutional.is_contiguous()
+    vit = oracle.build_backbone("vit_tiny_patch16_224", {"img_size": 28, "patch_size": 7, "depth": 1})
+    assert vit.patch_embed.proj.weight.is_contiguous()

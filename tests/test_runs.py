@@ -8,7 +8,19 @@ import pandas as pd
 import pytest
 import torch
 
-from trustlib import data, evaluation, experiments, losses, oracle, provenance, runs, training, unseen
+from trustlib import (
+    confidence,
+    data,
+    evaluation,
+    experiments,
+    losses,
+    networks,
+    oracle,
+    provenance,
+    runs,
+    training,
+    unseen,
+)
 from trustlib.study import load_study
 
 
@@ -316,3 +328,107 @@ def test_what_was_made_with_other_settings_counts_as_not_run(write_study, tiny):
     assert [row["status"] for row in experiments.trainings(changed)] == ["done", "not run"] + 4 * ["not run"]
     other_classifier = load_study(write_study(classifier_seeds=[1]))
     assert evaluation.evaluate(other_classifier).empty
+
+
+STILL = {"rate": 1e-9, "frozen": "noise"}  # next to no training, and no batch norm that follows
+STAGES = {
+    "ce-head": {"label": "head", "loss": "ce", "head": "mlp", "backbone": "frozen"},
+    "ce": {"label": "both", "loss": "ce", "head": "mlp", "start": "ce-head", "training": STILL},
+    "ss": {"label": "SS", "loss": "ss", "head": "mlp-distance", "start": "ce", "training": STILL},
+    "ss-new": {
+        "label": "new", "loss": "ss", "head": "mlp-distance", "start": "ce", "keep_last": False, "training": STILL,
+    },
+}  # fmt: skip
+
+
+def test_a_head_learns_alone_and_other_oracles_start_from_it(write_study):
+    study = load_study(write_study(arms=STAGES, seeds=[0]))
+    for arm in ("ss", "ss-new"):  # what they start from is trained with them
+        experiments.train_oracle(study, "rsn-rsn", arm, 0, quiet)
+    assert {row["status"] for row in experiments.trainings(study) if row["kind"] == "oracle"} == {"done"}
+    found = {arm: runs.read_tensors(runs.oracle_path(study, "rsn-rsn", arm, 0)) for arm in STAGES}
+    own = runs.read_tensors(runs.classifier_path(study, "rsn"), "weights.")
+    assert all(name.startswith(("weights.head.", "heldout.", "test.")) for name in found["ce-head"])
+
+    # The second stage is the first, now computed by the whole network in float32.
+    torch.testing.assert_close(found["ce"]["test.z"], found["ce-head"]["test.z"], atol=2e-2, rtol=1e-2)
+    torch.testing.assert_close(found["ce"]["weights.backbone.conv1.0.weight"], own["conv1.0.weight"], atol=1e-3, rtol=0)
+    whole = networks.trained_oracle(study, "rsn-rsn", "ce-head", 0, torch.device("cpu"))
+    (z,) = training.predict(whole, data.load("digits"), "test")
+    torch.testing.assert_close(z, found["ce-head"]["test.z"], atol=2e-2, rtol=1e-2)  # features are kept in float16
+
+    # Divided by its norm, the same last layer ranks the same.
+    assert np.corrcoef(found["ce"]["test.z"], found["ss"]["test.z"])[0, 1] > 0.999
+    last = "weights.head.last.linear.weight"
+    torch.testing.assert_close(found["ce"][last], found["ss"][last], atol=1e-6, rtol=0)
+    assert (found["ce"][last] - found["ss-new"][last]).abs().max() > 0.01
+
+
+def test_an_oracle_is_stale_when_what_it_starts_from_is(write_study):
+    study = load_study(write_study(arms=STAGES, seeds=[0]))
+    other = STAGES | {"ce-head": STAGES["ce-head"] | {"training": {"rate": 0.1}}}
+    changed = load_study(write_study(arms=other, seeds=[0]))
+    for arm in STAGES:
+        keys = {provenance.digest(experiments.oracle_config(s, "rsn-rsn", arm, 0)) for s in (study, changed)}
+        assert len(keys) == 2, arm
+
+
+def test_features_of_both_views_are_kept_for_heads(tiny):
+    experiments.extract_features(tiny, "rsn-rsn", quiet)
+    seen = runs.read_tensors(runs.features_path(tiny, "rsn"))
+    assert seen["train"].dtype == torch.float16
+    assert seen["train"].shape[:2] == (2, 3000)
+    assert seen["test"].shape[:2] == (1, 1000)
+    kept = runs.read_tensors(runs.classifier_path(tiny, "rsn"), "test.")["features"]
+    torch.testing.assert_close(seen["test"][0].float(), kept, atol=1e-3, rtol=1e-3)
+    assert not torch.equal(seen["train"][0], seen["train"][1])
+
+
+def test_checkpoints_are_two_go_with_the_training_and_are_not_taken_up_by_another(tmp_path):
+    path, said = tmp_path / "seed0.safetensors", []
+    keeper = runs.Checkpoints(path, {"a": 1}, 0, said.append)
+    assert keeper.latest() is None
+    for steps in (1, 2, 3):
+        assert keeper.due(steps)
+        keeper.save({"steps": steps, "weights": torch.full((2,), steps)})
+    assert len(list(tmp_path.glob(".*"))) == 2
+    assert runs.Checkpoints(path, {"a": 1}, 5, said.append).latest()["weights"].tolist() == [3, 3]
+    assert runs.Checkpoints(path, {"a": 2}, 5).latest() is None
+    assert not runs.Checkpoints(path, {"a": 1}, 5).due(1)
+    newest = max(tmp_path.glob(".*"), key=lambda p: p.stat().st_mtime_ns)
+    newest.write_bytes(newest.read_bytes()[:100])  # half written, had it been possible
+    assert keeper.latest()["steps"] == 2
+    assert "going on after 2 steps" in said[-1]
+    runs.cached(path, {"a": 1}, lambda: ({"x": torch.zeros(1)}, {}))
+    assert not list(tmp_path.glob(".*.pt"))
+
+
+def test_a_full_disk_does_not_stop_a_training(tmp_path, monkeypatch):
+    said, keeper = [], runs.Checkpoints(tmp_path / "seed0.safetensors", {}, 0, print)
+    keeper.save({"steps": 1})
+    keeper.log = said.append
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runs.torch, "save", full)
+    keeper.save({"steps": 2})
+    assert "no checkpoint written, the last one stays: OSError: [Errno 28]" in said[0]
+    monkeypatch.undo()
+    assert keeper.latest()["steps"] == 1
+
+
+def test_a_large_training_part_keeps_the_images_that_scores_refer_to(write_study, monkeypatch):
+    monkeypatch.setattr(confidence, "REFERENCE", 500)
+    study = load_study(write_study())
+    experiments.train_classifier(study, "rsn", quiet)
+    path = runs.classifier_path(study, "rsn")
+    kept = runs.read_tensors(path, "reference.")
+    assert kept["index"].tolist() == sorted(set(kept["index"].tolist()))
+    assert kept["logits"].shape == (500, 10)
+    assert runs.read_tensors(path, "train.")["correct"].shape == (2, 3000)
+    images = data.load("digits")
+    seen = experiments.observed(path, images, "train")
+    np.testing.assert_array_equal(seen.labels, images.labels["train"][kept["index"]])
+    of_all = runs.read_tensors(path, "train.")["correct"][0][kept["index"]]
+    np.testing.assert_array_equal(seen.correct, of_all)

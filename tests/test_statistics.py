@@ -289,3 +289,21 @@ def test_the_bound_of_a_finite_set_holds_and_is_hoeffdings():
     assert bound == pytest.approx(np.sqrt(np.log(10) / 200))
     with pytest.raises(ValueError, match="delta"):
         statistics.hoeffding_bound(1.0, 0.0, 100, delta=1.0)
+
+
+def test_hanley_and_mcneils_interval_is_as_wide_as_exponential_scores_vary():
+    rng, n_right, n_wrong, area = np.random.default_rng(0), 120, 40, 0.85
+    rate = 1 / area - 1  # of the right predictions' scores: P(right > wrong) = 1 / (1 + rate)
+    areas = [(rng.exponential(1 / rate, (n_right, 1)) > rng.exponential(1.0, n_wrong)).mean() for _ in range(2000)]
+    low, high = statistics.hanley_mcneil(area, n_right, n_wrong)
+    assert (high - low) / 2 / 1.96 == pytest.approx(np.std(areas), rel=0.06)
+    assert np.mean(areas) == pytest.approx(area, abs=0.005)
+    wide_low, wide_high = statistics.hanley_mcneil(area, n_right, n_wrong, level=0.99)
+    assert wide_low < low < area < high < wide_high
+    assert statistics.hanley_mcneil(0.99, 3, 3)[1] == 1.0
+
+
+@pytest.mark.parametrize("arguments", [(1.1, 5, 5), (0.5, 0, 5), (0.5, 5, 0)])
+def test_hanley_and_mcneil_refuse_what_is_no_area_or_no_count(arguments):
+    with pytest.raises(ValueError, match="expected an area in"):
+        statistics.hanley_mcneil(*arguments)

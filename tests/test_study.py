@@ -3,8 +3,10 @@
 import copy
 
 import pytest
+import yaml
 from conftest import AUDIT, TINY
 
+from trustlib.data import ROOT
 from trustlib.study import StudyError, load_study
 
 FOCAL = {"label": "Focal", "loss": "focal", "head": "linear"}
@@ -129,3 +131,73 @@ def test_what_an_audit_adds_is_known_by_name(write_study):
         study.control("label")
     with pytest.raises(StudyError, match="no arm 'ce-fix'; did you mean 'ce-fixed'"):
         study.arm("ce-fix")
+
+
+def test_a_study_over_another_holds_what_differs(write_study, tmp_path):
+    below = load_study(write_study())
+    above = tmp_path / "above.yaml"
+    above.write_text("base: tiny\nseeds: [7]\noracle: {rate: 0.5}\narms: {ce: {hyper: {weight_wrong: 2.0}}}\n")
+    study = load_study(str(above))
+    assert (study.name, study.seeds, study.oracle.rate) == ("above", [7], 0.5)
+    assert study.oracle.epochs == below.oracle.epochs
+    assert list(study.arms) == list(below.arms)
+    assert study.arms["ce"].hyper == {"weight_wrong": 2.0}
+    assert study.arms["ce"].label == "CE"
+
+
+@pytest.mark.parametrize("base", ["nothing", "above", 3])
+def test_a_base_that_does_not_stand_by_itself_is_refused(write_study, tmp_path, base):
+    write_study()
+    for name, of in (("above", "tiny"), ("top", base)):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"base": of}))
+    with pytest.raises(StudyError, match=f"top.yaml: base: {base!r} is no study in"):
+        load_study(str(tmp_path / "top.yaml"))
+
+
+GIVEN = {
+    "label": "G",
+    "model": "resnet18",
+    "weights": "x.safetensors",
+    "steep_slope": {"alpha_pos": 1.0, "alpha_neg": 3.0},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"networks": {"rsn": GIVEN | {"training": TINY["oracle"]}}}, "has either training, a recipe, or weights"),
+        ({"networks": {"rsn": {k: v for k, v in GIVEN.items() if k != "weights"}}}, "has either training, a recipe"),
+        (
+            {"networks": {"rsn": GIVEN | {"inputs": {"sise": 3}}}},
+            "a trained network has no 'sise'; did you mean 'size'",
+        ),
+        ({"networks": {"rsn": TINY["networks"]["rsn"] | {"inputs": {"size": 3}}}}, "inputs go with weights"),
+        (
+            {"networks": {"rsn": GIVEN}, "classifier_seeds": [0, 1]},
+            "classifier_seeds: a network with given weights has one",
+        ),
+        ({"networks": {"rsn": GIVEN}, "domains": {"judged": ["recolor"]}}, "recolor needs networks that see"),
+        ({"dataset": "folder"}, "folder: dataset 'folder' needs one"),
+        ({"folder": "photos"}, "folder: dataset 'digits' has none"),
+        ({"dataset": "folder", "folder": "photos"}, "heldout: a dataset of folders needs the number"),
+        (
+            {"arms": {"ce": TINY["arms"]["ce"] | {"start": "see"}, "ss": TINY["arms"]["ss"]}},
+            "arms.ce.start: unknown arm 'see'",
+        ),
+        (
+            {"arms": {"ce": TINY["arms"]["ce"] | {"start": "ss"}, "ss": TINY["arms"]["ss"] | {"start": "ce"}}},
+            "arms.ce.start: ce starts from ss starts from ce",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused(write_study, changes, message):
+    with pytest.raises(StudyError) as error:
+        load_study(write_study(**changes))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_study_that_comes_with_the_project_is_sound(path):
+    study = load_study(path.stem)
+    assert study.pairs
+    assert study.arms

@@ -265,7 +265,7 @@ def hanley_mcneil(auroc: float, n_right: int, n_wrong: int, level: float = 0.95)
     Examples
     --------
     >>> [round(end, 3) for end in hanley_mcneil(0.9, 100, 50)]
-    [0.842, 0.958]
+    [0.852, 0.948]
     """
     _fraction("level", level)
     if not 0 <= auroc <= 1 or min(n_right, n_wrong) < 1:
@@ -273,7 +273,7 @@ def hanley_mcneil(auroc: float, n_right: int, n_wrong: int, level: float = 0.95)
             f"hanley_mcneil: expected an area in [0, 1] and counts >= 1, found {auroc}, {n_right}, {n_wrong}"
         )
     q1, q2 = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
-    variance = auroc * (1 - auroc) + (n_wrong - 1) * (q1 - auroc**2) + (n_right - 1) * (q2 - auroc**2)
+    variance = auroc * (1 - auroc) + (n_right - 1) * (q1 - auroc**2) + (n_wrong - 1) * (q2 - auroc**2)
     half = norm.isf((1 - level) / 2) * (variance / (n_right * n_wrong)) ** 0.5
     return max(0.0, float(auroc - half)), min(1.0, float(auroc + half))
 
