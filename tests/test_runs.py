@@ -2,11 +2,15 @@
 
 import ast
 import json
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import TINY
 
 from trustlib import (
     confidence,
@@ -432,3 +436,26 @@ def test_a_large_training_part_keeps_the_images_that_scores_refer_to(write_study
     np.testing.assert_array_equal(seen.labels, images.labels["train"][kept["index"]])
     of_all = runs.read_tensors(path, "train.")["correct"][0][kept["index"]]
     np.testing.assert_array_equal(seen.correct, of_all)
+
+
+def test_a_training_killed_in_the_middle_goes_on_to_the_same_bits(write_study, monkeypatch, tmp_path):
+    settings = {"training": TINY["networks"]["rsn"]["training"] | {"epochs": 3}}
+    networks = {"rsn": TINY["networks"]["rsn"] | settings}
+    study = load_study(write_study(networks=networks, checkpoint_minutes=1e-6))  # at every step
+    path = runs.classifier_path(study, "rsn")
+    first, second = runs._checkpoints(path)
+    with subprocess.Popen([sys.executable, "-m", "trustlib", "work", study.file, "classifier", "rsn", "0"]) as training:
+        while not second.exists():
+            assert training.poll() is None
+            time.sleep(0.01)
+        training.kill()
+    assert not path.exists()
+    said = []
+    experiments.train_classifier(study, "rsn", said.append)
+    assert not first.exists()
+    assert not second.exists()
+    resumed = runs.read_tensors(path)
+    monkeypatch.setenv("TRUST_RESULTS", str(tmp_path / "undisturbed"))
+    experiments.train_classifier(study, "rsn", quiet)
+    for name, tensor in runs.read_tensors(runs.classifier_path(study, "rsn")).items():
+        assert torch.equal(tensor, resumed[name]), name

@@ -270,3 +270,20 @@ def test_predict_gives_chosen_images_and_their_labels_in_order():
     found = training.predict(lambda x, y: (x.mean((1, 2, 3)), y), images, "test", among=among, labelled=True, batch=3)
     torch.testing.assert_close(found[0], images.view("test", among).mean((1, 2, 3)))
     assert torch.equal(found[1], images.labels["test"][among])
+
+
+def test_a_compiled_network_is_the_one_that_is_trained(monkeypatch):
+    calls = []
+
+    def compiled(net):
+        calls.append(net)
+        return lambda x: net(x)
+
+    monkeypatch.setattr(training.torch, "compile", compiled)
+    target = torch.arange(3000) % 3 > 0
+    plain = squeeze(small_net(1))
+    fast = copy.deepcopy(plain)
+    train(plain, target, losses.cross_entropy)
+    train(fast, target, losses.cross_entropy, compiled=True)
+    assert calls == [fast]
+    assert torch.equal(plain[0][1].weight, fast[0][1].weight)

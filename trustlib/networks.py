@@ -6,6 +6,8 @@ from torch import nn
 from . import data, oracle, pretrained, runs
 from .study import Study
 
+ANEW = 1_000_000  # added to the seed of a last layer that is drawn anew
+
 
 def inputs(study: Study, name: str, classifier_name: str | None = None) -> data.Inputs | None:
     """What a network of the study sees of an image: None, for the set's own mean and deviation, if it is trained here.
@@ -41,7 +43,8 @@ def new_oracle(study: Study, pair: str, arm: str, seed: int) -> oracle.Oracle:
     """An oracle before its training: a new head, and the weights it starts from; on the CPU."""
     oracle_name, _ = study.pair(pair)
     network, settings = study.network(oracle_name), study.arm(arm)
-    torch.manual_seed(seed)  # the head's initial weights
+    # The head's initial weights. With the same seed a new last layer would be what the oracle it replaces began with.
+    torch.manual_seed(seed if settings.keep_last else seed + ANEW)
     net = oracle.Oracle(oracle.build_backbone(network.model, network.args), settings.head)
     oracle.initialise(net.backbone, runs.read_tensors(runs.classifier_path(study, oracle_name), "weights."))
     if settings.start:
