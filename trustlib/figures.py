@@ -27,9 +27,13 @@ BINS = 50  # of a histogram over [0, 1]
 CURVE_POINTS = 500  # at most, in one curve of an SVG
 
 
-def line_style(loss: str, form: str = "corrected") -> dict:
+DASHES = ("-", ":", "-.", (0, (3, 1, 1, 1, 1, 1)))  # of the arms of one loss that a study trains
+
+
+def line_style(loss: str, form: str = "corrected", variant: int = 0) -> dict:
     """Colour and dashes of a loss; a loss that is not in `COLOURS` gets grey."""
-    return {"color": COLOURS.get(loss, "#777777"), "linestyle": "--" if form == "released" else "-"}
+    dashes = "--" if form == "released" else DASHES[variant % len(DASHES)]
+    return {"color": COLOURS.get(loss, "#777777"), "linestyle": dashes}
 
 
 def loss_curves(axs: NDArray, z: NDArray, curves: dict[str, tuple[dict, NDArray, NDArray]], *, title: str) -> None:
@@ -118,7 +122,7 @@ def normals(ax: Axes, fit: tuple[float, float, float, float]) -> list[Line2D]:
 
 
 def risk_coverage(
-    ax: Axes, coverage: NDArray, risk: NDArray, *, label: str, loss: str, form: str = "corrected"
+    ax: Axes, coverage: NDArray, risk: NDArray, *, label: str, loss: str, form: str = "corrected", variant: int = 0
 ) -> Line2D:
     """One risk-coverage curve (Fig. 4a), at most `CURVE_POINTS` of its points.
 
@@ -127,7 +131,7 @@ def risk_coverage(
     coverage, risk : float (M,), as `metrics.risk_coverage` gives them.
     """
     keep = np.unique(np.searchsorted(coverage, np.linspace(coverage[0], 1, CURVE_POINTS)).clip(max=len(coverage) - 1))
-    (line,) = ax.plot(coverage[keep], risk[keep], label=label, **line_style(loss, form))
+    (line,) = ax.plot(coverage[keep], risk[keep], label=label, **line_style(loss, form, variant))
     ax.set(xlabel="coverage", ylabel="risk", xlim=(0, 1), ylim=(0, None))
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(lambda v, _: f"{v:.0%}")
@@ -143,7 +147,15 @@ def history(ax: Axes, epochs: NDArray, loss: NDArray, *, label: str, color: str 
 
 
 def rate_search(
-    ax: Axes, rates: NDArray, values: NDArray, chosen: float | None, *, label: str, loss: str, form: str = "corrected"
+    ax: Axes,
+    rates: NDArray,
+    values: NDArray,
+    chosen: float | None,
+    *,
+    label: str,
+    loss: str,
+    form: str = "corrected",
+    variant: int = 0,
 ) -> Line2D:
     """A metric, per cent, against the learning rate; the chosen rate is filled.
 
@@ -151,7 +163,7 @@ def rate_search(
     ----------
     rates, values : float (M,), ascending by rate; values are fractions.
     """
-    style = line_style(loss, form)
+    style = line_style(loss, form, variant)
     (line,) = ax.plot(rates, 100 * values, label=label, marker="o", markersize=3.5, markerfacecolor="white", **style)
     ax.plot(rates[rates == chosen], 100 * values[rates == chosen], "o", markersize=5, color=style["color"])
     ax.set(xscale="log", xlabel="learning rate")
@@ -197,7 +209,7 @@ def roc(ax: Axes, fpr: NDArray, tpr: NDArray, *, label: str, **style) -> Line2D:
 
 
 def severity(
-    ax: Axes, severities: NDArray, values: NDArray, *, label: str, loss: str, form: str = "corrected"
+    ax: Axes, severities: NDArray, values: NDArray, *, label: str, loss: str, form: str = "corrected", variant: int = 0
 ) -> Line2D:
     """A metric, per cent, against a corruption's severity, 0 being the clean images; the seeds' range is shaded.
 
@@ -206,7 +218,7 @@ def severity(
     severities : int (M,).
     values : float (S, M), fractions, a row a seed; the line is their mean. NaN leaves a gap.
     """
-    style, percent = line_style(loss, form), 100 * values
+    style, percent = line_style(loss, form, variant), 100 * values
     (line,) = ax.plot(severities, percent.mean(0), label=label, marker="o", markersize=2.5, **style)
     if len(values) > 1:
         ax.fill_between(severities, percent.min(0), percent.max(0), color=style["color"], alpha=0.15, linewidth=0)

@@ -345,10 +345,14 @@ class Study(Strict):
         """The label of an arm, or of a score of the classifier itself, which is no arm but a row of every table."""
         return self.all_arms[arm].label if arm in self.all_arms else confidence.SCORES[arm].label
 
-    def line(self, arm: str) -> dict[str, str]:
-        """The loss and form of an arm, by which figures choose its colour and dashes."""
+    def line(self, arm: str) -> dict[str, Any]:
+        """The loss, form and number among the study's arms of that kind, by which figures choose colour and dashes."""
         settings = self.all_arms.get(arm)
-        return {"loss": settings.loss, "form": settings.form} if settings else {"loss": arm}
+        if settings is None:
+            return {"loss": arm}
+        kind = {"loss": settings.loss, "form": settings.form}
+        alike = [name for name, other in self.arms.items() if (other.loss, other.form) == tuple(kind.values())]
+        return kind | {"variant": alike.index(arm) if arm in alike else 0}
 
 
 @lru_cache(maxsize=1)
