@@ -74,6 +74,21 @@ def test_a_failed_training_is_shown_and_only_it_is_made_again(write_study, tmp_p
     assert "done in" not in printed
 
 
+def test_a_job_of_a_cluster_removes_no_manifest(write_study):
+    """It reads the Snakefile again, as a remote job, while others may be writing theirs."""
+    study = write_study()
+    manifest = runs.job_path(load_study(study), "classifier-rsn")
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")  # without its training
+    command = ["snakemake", "--dry-run", "--nolock", "--config", f"study={study}"]
+    done = run([*command, "--mode", "remote"])
+    assert done.returncode == 0, done.stdout
+    assert manifest.exists()
+    done = run(command)
+    assert done.returncode == 0, done.stdout
+    assert not manifest.exists()
+
+
 def test_two_at_once_are_refused(tiny, tmp_path):
     folder = runs.run_folder(tiny)
     folder.mkdir(parents=True)
