@@ -5,12 +5,22 @@
 
 STUDY ?= fashion
 JOBS ?= $(shell nproc 2>/dev/null || echo 1)
+PROFILE ?= default
 PYTHON ?= python3
 RUN = $(or $(TRUST_RESULTS),results)/runs/$(notdir $(basename $(STUDY)))
 BIN = .venv/bin
 SHELL := bash
+# A cluster needs a plugin, and what a profile cannot know: where the logs of a run lie, and who to ask about its jobs.
+ifneq ($(shell grep -s '^executor: slurm' profiles/$(PROFILE)/config.yaml),)
+PLUGIN = .venv/slurm
+AT_ONCE = --jobs $(JOBS) --slurm-logdir $(RUN)/slurm \
+	--slurm-status-command $$(sacct --allocations --noheader > /dev/null 2>&1 && echo sacct || echo squeue)
+else
+PLUGIN =
+AT_ONCE = --cores $(JOBS)
+endif
 # What Snakemake says of itself; the jobs speak for themselves.
-CHATTER = '^(Using |Assuming |Building |Select jobs|Execute [0-9]|Complete log|Elapsed|Exiting because|Shutting down|RuleException|CalledProcessError in|Command .set |$$)'
+CHATTER = '^(Using |Assuming |Building |Select jobs|Execute [0-9]|Complete log|Elapsed|Exiting because|Shutting down|RuleException|CalledProcessError in|Command .set |SLURM run ID|Provided remote|No SLURM account|No account was|Unable to guess|$$)'
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export JUPYTER_PREFER_ENV_PATH = 1
@@ -20,13 +30,18 @@ export JUPYTER_PREFER_ENV_PATH = 1
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1|/' | column -t -s '|'
-	@echo "  STUDY=$(STUDY) names a file in studies/, JOBS=$(JOBS) says how many notebooks run at once"
+	@echo "  STUDY=$(STUDY) names a file in studies/, JOBS=$(JOBS) says how many notebooks run at once,"
+	@echo "  PROFILE=$(PROFILE) names a folder in profiles/, and so where: default is this machine, slurm a cluster"
 
-report: .venv/ready  ## run a study and write results/runs/STUDY/report.html (STUDY=fashion JOBS=cores)
+report: .venv/ready $(PLUGIN)  ## run a study and write results/runs/STUDY/report.html (STUDY=fashion JOBS=cores)
+	@[ -e profiles/$(PROFILE)/config.yaml ] || { echo "error: there is no profiles/$(PROFILE)/config.yaml" >&2; exit 1; }
+	@[ -z "$(PLUGIN)" ] || command -v sbatch > /dev/null || \
+		{ echo "error: PROFILE=$(PROFILE) needs SLURM: there is no sbatch here" >&2; exit 1; }
 	@python -m trustlib check $(STUDY) $(ASKED)
 	@mkdir -p $(RUN)
-	@flock --nonblock --conflict-exit-code 75 $(RUN)/lock snakemake --workflow-profile profiles/default \
-		--cores $(JOBS) --config study=$(STUDY) audit="$(ASKED)" sweep=$(SWEEP) 2> >(grep --line-buffered -vE $(CHATTER) >&2) || { status=$$?; \
+	@flock --nonblock --conflict-exit-code 75 $(RUN)/lock snakemake --workflow-profile profiles/$(PROFILE) \
+		$(AT_ONCE) --config study=$(STUDY) audit="$(ASKED)" sweep=$(SWEEP) \
+		2> >(grep --line-buffered -vE $(CHATTER) >&2) || { status=$$?; \
 		[ $$status != 75 ] || echo "a run of STUDY=$(STUDY) is already running in this checkout"; exit $$status; }
 
 audit: .venv/ready  ## the same with its controls, all or some (CONTROLS="rate head")
@@ -48,7 +63,6 @@ benchmark: .venv/ready  ## time the metrics against other libraries, into result
 		--no-progress-bar -y '{sizes: [10000, 100000, 1000000, 10000000], resamples: 2000, out: "$(abspath $(or $(TRUST_RESULTS),results))/benchmark"}'
 
 imagenet: .venv/ready  ## photographs and an ImageNet classifier in every domain, into results/imagenet (TRUST_DATA has them)
-	uv pip install --quiet --python $(BIN)/python --editable '.[imagenet]'
 	mkdir -p $(or $(TRUST_RESULTS),results)/runs/imagenet
 	papermill notebooks/imagenet.ipynb $(or $(TRUST_RESULTS),results)/runs/imagenet/imagenet.ipynb -k python3 \
 		--no-progress-bar --log-output -p out "$(abspath $(or $(TRUST_RESULTS),results))/imagenet"; status=$$?; \
@@ -73,4 +87,8 @@ clean:  ## remove the environment and everything a run made; published results a
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --requirements requirements.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+.venv/slurm: .venv/ready
+	uv pip install --quiet --python $(BIN)/python --constraint requirements.txt --editable '.[slurm]'
 	@touch $@

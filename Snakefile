@@ -28,10 +28,12 @@ TRAINED = list(JOBS)  # asked about unseen domains once all are there; where one
 JOBS += [f"domain-{name}" for name in plan.domains.judged]
 SWEPT = [part for parts in plan.domains.sweep.values() for part in parts]
 # A job is done when all its trainings are, whatever its manifest says: made with today's settings and source.
-visits = unseen.visits(plan) + unseen.visits(plan, SWEPT)
-for row in experiments.trainings(plan) + controls.trainings(plan) + visits:
-    if row["status"] not in ("done", "diverged"):
-        job_path(row["job"]).unlink(missing_ok=True)
+# On a cluster every job reads this file again, while others write their manifests: none of them may remove any.
+if workflow.is_main_process:
+    visits = unseen.visits(plan) + unseen.visits(plan, SWEPT)
+    for row in experiments.trainings(plan) + controls.trainings(plan) + visits:
+        if row["status"] not in ("done", "diverged"):
+            job_path(row["job"]).unlink(missing_ok=True)
 
 # The report shows the controls and the sweeps that have been run, and waits for those that are asked for.
 ASKED = [plan.control(name) and name for name in str(config.get("audit") or "").split()]
@@ -39,6 +41,13 @@ CONTROLS = [f"control-{name}" for name in plan.audit.controls if name in ASKED o
 JOBS += CONTROLS
 JOBS += [f"sweep-{name}" for name in plan.domains.swept if config.get("sweep") or job_path(f"sweep-{name}").exists()]
 
+# Snakemake takes a page for finished whose jobs' manifests are gone, as after a failure: it has to look older than they.
+if workflow.is_main_process and not all(job_path(name).exists() for name in JOBS):
+    for path in [RUN / "report.html", *(RUN / "sections").glob("*.ipynb")]:
+        if path.exists():
+            os.utime(path, (0, 0))
+
+CPUS = plan.threads + plan.workers  # of a job of a cluster
 os.environ["TRUST_JOBS"] = " ".join(JOBS)  # for the numbers on the terminal: as a parameter, a new job would make all stale
 
 PAPERMILL = (
@@ -53,12 +62,16 @@ SECTIONS = {
     "10_record": f"notebooks/10_record.ipynb {{output}} -p study {STUDY}",
 }
 USED = ["audit", "calibration", "claims", "confidence", "controls", "data", "domains", "evaluation", "experiments", "figures"]
-USED += ["metrics", "released", "report", "resampling", "runs", "statistics", "study", "tables"]
+USED += ["metrics", "networks", "released", "report", "resampling", "runs", "statistics", "study", "tables", "unseen"]
 PUBLISHED = [f"data/published/{name}.csv" for name in ("table1", "table2", "table3", "msp_imagenet")]
 
 
 def section_path(name):
     return RUN / "sections" / f"{name}.ipynb"
+
+
+localrules:
+    report,
 
 
 rule report:
@@ -88,6 +101,10 @@ rule section:
         name="{section}",
         code=lambda wildcards: job_digest(wildcards.section, USED),
         call=lambda wildcards, output: SECTIONS[wildcards.section].format(output=output),
+    resources:
+        cpus_per_task=CPUS,
+    message:
+        "{params.name}"
     shell:
         PAPERMILL + " {params.call}"
 
@@ -102,6 +119,10 @@ rule classifier:
         text=RUN / "notebooks/classifier-{network}.log",
     params:
         name="classifier-{network}",
+    resources:
+        cpus_per_task=CPUS,
+    message:
+        "{params.name}"
     shell:
         PAPERMILL + " notebooks/01_train_classifier.ipynb {log.notebook} -p study {STUDY} -p network {wildcards.network}"
 
@@ -117,6 +138,10 @@ rule confidence:
         text=RUN / "notebooks/confidence-{network}.log",
     params:
         name="confidence-{network}",
+    resources:
+        cpus_per_task=CPUS,
+    message:
+        "{params.name}"
     shell:
         PAPERMILL + " notebooks/03_confidence.ipynb {log.notebook} -p study {STUDY} -p network {wildcards.network}"
 
@@ -132,6 +157,10 @@ rule oracles:
         text=RUN / "notebooks/oracles-{pair}.log",
     params:
         name="oracles-{pair}",
+    resources:
+        cpus_per_task=CPUS,
+    message:
+        "{params.name}"
     shell:
         PAPERMILL + " notebooks/02_train_oracles.ipynb {log.notebook} -p study {STUDY} -p pair {wildcards.pair}"
 
@@ -147,6 +176,10 @@ rule control:
         text=RUN / "notebooks/control-{control}.log",
     params:
         name="control-{control}",
+    resources:
+        cpus_per_task=CPUS,
+    message:
+        "{params.name}"
     shell:
         PAPERMILL + " notebooks/05_controls.ipynb {log.notebook} -p study {STUDY} -p control {wildcards.control}"
 
@@ -162,6 +195,10 @@ rule domain:
         text=RUN / "notebooks/domain-{domain}.log",
     params:
         name="domain-{domain}",
+    resources:
+        cpus_per_task=CPUS,
+    message:
+        "{params.name}"
     shell:
         PAPERMILL + " notebooks/04_domains.ipynb {log.notebook} -p study {STUDY} -p domain {wildcards.domain} -p pair all"
 

@@ -52,6 +52,12 @@ def test_a_failed_training_is_shown_and_only_it_is_made_again(write_study, tmp_p
     kept = {path: time for path, time in kept.items() if "bootstraps" not in path.parts}
     assert len(kept) == 3  # the classifier, its confidences and cross entropy
 
+    again = run(
+        ["snakemake", "--dry-run", "--nolock", "--config", f"study={broken}"], TRUST_RESULTS=str(results)
+    ).stdout
+    assert "notebooks/oracles-rsn-rsn.ipynb" in again  # what failed is tried again, though there is a page
+    assert "notebooks/classifier-rsn.ipynb" not in again
+
     domains = {"judged": ["contrast-5"], "images": 40, "swept": ["contrast"], "sweep_images": 20}
     mended = write_study(seeds=[0], domains=domains)
     status, printed = make_report(mended, results, "domains")
@@ -72,6 +78,21 @@ def test_a_failed_training_is_shown_and_only_it_is_made_again(write_study, tmp_p
     assert status == 0, printed
     assert "Nothing to be done" in printed
     assert "done in" not in printed
+
+
+def test_a_job_of_a_cluster_removes_no_manifest(write_study):
+    """It reads the Snakefile again, as a remote job, while others may be writing theirs."""
+    study = write_study()
+    manifest = runs.job_path(load_study(study), "classifier-rsn")
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")  # without its training
+    command = ["snakemake", "--dry-run", "--nolock", "--config", f"study={study}"]
+    done = run([*command, "--mode", "remote"])
+    assert done.returncode == 0, done.stdout
+    assert manifest.exists()
+    done = run(command)
+    assert done.returncode == 0, done.stdout
+    assert not manifest.exists()
 
 
 def test_two_at_once_are_refused(tiny, tmp_path):
