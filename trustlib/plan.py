@@ -16,7 +16,11 @@ from . import confidence, data, experiments, networks, oracle, pretrained, runs,
 from .study import Study
 
 STATES = {"adamw": 2, "adam": 2, "sgd": 1, "onecycle": 1}  # numbers that an optimizer keeps of each parameter
-ROOM = {"disk": "free some, or set TRUST_RESULTS", "memory": "hold out fewer images", "GPU": "take a smaller batch"}
+ROOM = {
+    "disk": "free some, or set TRUST_RESULTS",
+    "memory": "take a machine with more, or fewer processes",
+    "GPU": "take a smaller batch",
+}
 
 
 def misfits(study: Study) -> list[str]:
@@ -59,7 +63,7 @@ def prepare(study: Study, seconds: float = 50, log: Callable[[str], None] = prin
             f"workers: {study.workers} each\n{_jobs(work, rates)}")  # fmt: skip
     elif images and not problems:
         log("\nall is made")
-    return list(dict.fromkeys(problems + _room(study, images, nets, work, log)))
+    return list(dict.fromkeys(problems + _room(study, images, nets, work, world, log)))
 
 
 def _network(study: Study, name: str, nets: dict[str, nn.Module], problems: list[str]) -> dict:
@@ -133,7 +137,9 @@ def _jobs(work: pd.DataFrame, rates: dict[tuple, float]) -> str:
     return _text(table.rename(columns={"images": "images each", "seconds": "seconds each"}))
 
 
-def _room(study: Study, images: data.Images | None, nets: dict, work: pd.DataFrame, log: Callable) -> list[str]:
+def _room(
+    study: Study, images: data.Images | None, nets: dict, work: pd.DataFrame, world: int, log: Callable
+) -> list[str]:
     """Print what is needed of disk and memory, as far as it can be told, and what there is; return what is short."""
     folder = next(path for path in (runs.results(), *runs.results().resolve().parents) if path.is_dir())
     largest, recipes = max(map(_bytes, nets.values()), default=0), [study.recipe(arm) for arm in study.arms]
@@ -150,7 +156,9 @@ def _room(study: Study, images: data.Images | None, nets: dict, work: pd.DataFra
         count += len(confidence.drawn_reference(len(images.labels["train"])))
         wide = len(images.classes) + max((net.head_hidden_size for net in nets.values()), default=0)
         needs.append(("memory", "logits and features, in three copies", 12 * count * wide))
-    needs.append(("memory", "network, gradients, optimizer", kept + largest))
+    if len(work) and (features := work.loc[work["work"] == "features", "bytes"].max()) > 0:
+        needs.append(("memory", "features while they are put together, twice a process", 2 * world * features))
+    needs.append(("memory", "network, gradients, optimizer", world * (kept + largest)))
     there = {"disk": shutil.disk_usage(folder).free, "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")}
     if torch.cuda.is_available():
         needs.append(("GPU", "at most, in the timings", torch.cuda.max_memory_allocated()))
