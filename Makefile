@@ -26,12 +26,15 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export JUPYTER_PREFER_ENV_PATH = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help report audit domains publish test benchmark imagenet lab lock clean
+.PHONY: help plan report audit domains publish test benchmark imagenet lab lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1|/' | column -t -s '|'
 	@echo "  STUDY=$(STUDY) names a file in studies/, JOBS=$(JOBS) says how many notebooks run at once,"
 	@echo "  PROFILE=$(PROFILE) names a folder in profiles/, and so where: default is this machine, slurm a cluster"
+
+plan: .venv/ready  ## what a study needs, whether it is there, and how long it will take here (STUDY=imagenet)
+	@python -m trustlib plan $(STUDY)
 
 report: .venv/ready $(PLUGIN)  ## run a study and write results/runs/STUDY/report.html (STUDY=fashion JOBS=cores)
 	@[ -e profiles/$(PROFILE)/config.yaml ] || { echo "error: there is no profiles/$(PROFILE)/config.yaml" >&2; exit 1; }

@@ -309,6 +309,10 @@ def test_publish_copies_report_tables_and_scores_but_no_weights(tiny, monkeypatc
         runs.publish(tiny, experiments.trainings(tiny))
     monkeypatch.setattr(runs, "read_manifest", with_dirty(False))
     (folder / "figures").mkdir()
+    (runs.results() / "tiny").mkdir()
+    with pytest.raises(runs.JobError, match="tiny is no study's: move it"):
+        runs.publish(tiny, experiments.trainings(tiny))
+    (runs.results() / "tiny").rmdir()
     written = {
         str(path.relative_to(runs.results() / "tiny")) for path in runs.publish(tiny, experiments.trainings(tiny))
     }

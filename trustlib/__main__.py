@@ -1,4 +1,4 @@
-"""Commands for the Makefile and the Snakefile: ``python -m trustlib check|controls|work|render|publish ...``."""
+"""Commands for the Makefile and the Snakefile: ``python -m trustlib check|plan|controls|work|render|publish ...``."""
 
 import argparse
 import sys
@@ -9,9 +9,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m trustlib", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="read a study's YAML and its data; say what is wrong")
+    planned = commands.add_parser("plan", help="what a study needs, whether it is there, and how long it takes here")
     publish = commands.add_parser("publish", help="copy a finished study's results to results/STUDY")
     listing = commands.add_parser("controls", help="the names of a study's controls, in one line")
-    for command in (check, listing, publish):
+    for command in (check, planned, listing, publish):
         command.add_argument("study", help="a name in studies/, or the path of a YAML file")
     check.add_argument("controls", nargs="*", help="controls of its audit that are asked for")
     work = commands.add_parser("work", help="one training, as one of the processes that torchrun started")
@@ -30,7 +31,7 @@ def main() -> int:
         report.write(args.page, args.notebooks)
         return 0
 
-    from . import data, domains, parallel, pretrained, runs
+    from . import data, domains, parallel, plan, pretrained, runs
     from .study import StudyError, load_study
     from .training import TrainingError
 
@@ -47,6 +48,11 @@ def main() -> int:
                 raise TrainingError(str(error)) from None
         elif args.command == "controls":
             print(*study.audit.controls)
+        elif args.command == "plan":
+            problems = plan.prepare(study)
+            print("\nNothing stands in its way." if not problems else f"\n{len(problems)} things stand in its way:")
+            print(*(f"  - {line}" for line in problems), sep="\n", end="\n" if problems else "")
+            return int(bool(problems))
         elif args.command == "check":
             for name in args.controls:
                 study.control(name)
@@ -54,6 +60,8 @@ def main() -> int:
             for network in study.all_networks.values():
                 if network.weights:  # raises where they are not to be had
                     pretrained.checksum(network.model, network.weights)
+            if wrong := plan.misfits(study):
+                raise StudyError("\n".join(wrong))
             for name, part in study.domains.parts.items():  # raises where a file is missing, or images are too few
                 domains.origin(study.dataset, name)
                 try:

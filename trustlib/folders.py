@@ -28,12 +28,13 @@ from .data import Inputs
 
 LAYOUT = "ROOT/train/CLASS/*.JPEG and ROOT/val/CLASS/*.JPEG, the same classes in both"
 INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+LOOK = Inputs((0.0,) * 3, (1.0,) * 3, size=224, crop=1.0, interpolation="bilinear")  # for pictures: the centre, cut out
 CHECKED_TOGETHER = 64  # images, by one worker
 
 Listing = dict[str, list[tuple[str, int]]]  # class -> (path relative to the root, bytes) of each image, all sorted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Folder:
     """An image set on disk, with the methods of `data.Images`.
 
@@ -46,6 +47,8 @@ class Folder:
     inputs : what `view` and `batches` make of an image; None until `seen_by`
     workers : decoding processes; 0 decodes in this one
     device : of the labels and of what the methods return
+
+    Its `images` are decoded when they are indexed, as its inputs say; without inputs as `LOOK` does, for the eye.
     """
 
     paths: dict[str, tuple[str, ...]]
@@ -59,6 +62,12 @@ class Folder:
     device: torch.device = torch.device("cpu")  # noqa: RUF009 (immutable)
 
     channels = 3
+
+    @property
+    def images(self) -> "dict[str, Pictures]":
+        """part -> its pixels, as those of `data.Images`."""
+        shown = self if self.inputs else self.seen_by(LOOK)
+        return {part: Pictures(shown, part) for part in self.paths}
 
     @property
     def wnids(self) -> tuple[str, ...]:
@@ -137,6 +146,21 @@ class Folder:
         """uint8 (B, 3, H, W) -> float32 on the device, mirrored where asked and normalised."""
         flip = flip.to(self.device) if isinstance(flip, Tensor) else flip
         return self.inputs.standardised(data.mirrored(x.to(self.device, non_blocking=True), flip))
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The images of a part of a folder, decoded when they are indexed, by a slice or int64 (B,): uint8 (B, 3, S, S)."""
+
+    folder: Folder
+    part: str
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return len(self.folder.paths[self.part]), self.folder.channels, *(self.folder.inputs.size,) * 2
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        return self.folder.pixels(self.part, index)
 
 
 def load_folder(

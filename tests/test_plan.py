@@ -1,0 +1,329 @@
+"""A study of image folders from end to end, and the dry run: what it finds, times, and leaves out."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import save_file
+
+from trustlib import __main__ as commands
+from trustlib import data, evaluation, experiments, networks, oracle, plan, pretrained, runs, timing
+from trustlib.study import StudyError, load_study
+
+CLASSES = ("n01440764", "n01443537", "n01484850")
+ARGS = {"large": {"channels": [8, 8, 16, 16], "stem_width": 4}, "small": {"channels": [4, 8, 8, 8], "stem_width": 4}}
+STUDY = {
+    "dataset": "folder",
+    "folder": "photos",
+    "heldout": 20,
+    "flip": True,
+    "preprocessing": "released",
+    "networks": {
+        name: {
+            "label": name,
+            "model": "resnet10t",
+            "args": args,
+            "weights": f"weights/{name}.safetensors",
+            "inputs": {"size": side, "crop": 0.9},
+            "steep_slope": {"alpha_pos": 2.0, "alpha_neg": 5.0},
+        }
+        for (name, args), side in zip(ARGS.items(), (32, 24), strict=True)
+    },
+    "pairs": ["large-small", "small-small"],
+    "oracle": {"epochs": 1, "batch": 5, "rate": 1.0e-4, "weight_decay": 0.0, "optimizer": "onecycle"},
+    "arms": {
+        "ce": {"label": "CE", "loss": "ce", "head": "linear"},
+        "ss-frozen": {
+            "label": "SS, frozen", "loss": "ss", "head": "distance", "backbone": "frozen",
+            "training": {"optimizer": "adamw", "rate": 1.0e-2, "batch": 20},
+        },
+    },
+    "seeds": [0],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A data root: 40 images to train on and 15 to test on in three classes, no two of a size, and two networks."""
+    root, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    for folder, count in (("train", 40), ("val", 15)):
+        for i in range(count):
+            path = root / "photos" / folder / CLASSES[i % 3] / f"{i}.JPEG"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+            Image.fromarray(pixels).resize((31 + i, 57 - i)).save(path)
+    (root / "weights").mkdir()
+    torch.manual_seed(0)
+    for name, args in ARGS.items():
+        tensors = oracle.build_backbone("resnet10t", args).state_dict()
+        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, root / f"weights/{name}.safetensors")
+    return root
+
+
+@pytest.fixture
+def write(root, tmp_path, monkeypatch):
+    """A function that writes STUDY, changed as asked, and reads it; results lie in a folder of the test's own."""
+    monkeypatch.setenv("TRUST_DATA", str(root))
+    monkeypatch.setenv("TRUST_RESULTS", str(tmp_path / "results"))
+
+    def write(**changes):
+        path = tmp_path / "photos.yaml"
+        path.write_text(yaml.safe_dump(STUDY | changes, sort_keys=False))
+        return load_study(str(path))
+
+    return write
+
+
+def quiet(line):
+    pass
+
+
+def make(study, pair="large-small"):
+    """The manifests of a pair's oracles, trained where they must be."""
+    return {arm: experiments.train_oracle(study, pair, arm, 0, quiet) for arm in study.arms}
+
+
+def outputs(study, arm, pair="large-small", part="test"):
+    return runs.read_tensors(runs.oracle_path(study, pair, arm, 0), f"{part}.")["z"]
+
+
+# --- A study of folders ---
+
+
+def test_a_trained_and_a_frozen_oracle_judge_every_image_and_are_evaluated(write):
+    study = write()
+    make(study)
+    for arm in study.arms:
+        for part, count in (("heldout", 20), ("test", 15)):
+            z = outputs(study, arm, part=part)
+            assert z.shape == (count,)
+            assert z.dtype == torch.float32
+            assert z.unique().numel() > 1
+    frame = evaluation.evaluate(study, ["large-small"])
+    assert frame["arm"].tolist() == ["mcp", "ce", "ss-frozen"]
+    right = runs.read_tensors(runs.classifier_path(study, "small"), "test.")
+    assert right["logits"].shape == (15, 3)  # the three classes' rows of the thousand
+    assert frame["accuracy"].tolist() == pytest.approx([right["correct"].float().mean().item()] * 3)
+
+
+def test_the_number_of_workers_changes_no_bit(write, tmp_path, monkeypatch):
+    found = []
+    for workers in (0, 2):
+        monkeypatch.setenv("TRUST_RESULTS", str(tmp_path / f"workers{workers}"))
+        study = write(workers=workers)
+        make(study, "small-small")
+        found.append([outputs(study, arm, "small-small") for arm in study.arms])
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
+def test_as_released_an_oracle_sees_what_its_classifier_sees_and_by_itself_its_own(write):
+    study = write()
+    assert networks.inputs(study, "large").size == 32
+    released = networks.inputs(study, "large", "small")
+    assert (released.size, released.then, released.crop, released.mean) == (24, 32, None, (0.5, 0.5, 0.5))
+    view = study.images().seen_by(released).view("test", slice(3))
+    assert view.shape == (3, 3, 32, 32)
+    assert torch.equal(view[..., :1, :], view[..., 1:2, :])  # the nearest neighbour: 24 rows on 32
+    own = write(preprocessing="own")
+    assert networks.inputs(own, "large", "small") == networks.inputs(own, "large")
+    assert networks.inputs(own, "large").crop == 0.9
+    make(own)
+    assert outputs(own, "ce").shape == (15,)
+
+
+def test_a_damaged_image_is_left_out_everywhere_or_named(write, root):
+    broken = root / "photos" / "train" / CLASSES[1] / "broken.JPEG"
+    broken.write_bytes((root / "photos" / "train" / CLASSES[0] / "0.JPEG").read_bytes()[:300])
+    try:
+        study = write(damaged="skip")
+        images = study.images()
+        assert images.damaged == (f"train/{CLASSES[1]}/broken.JPEG",)
+        assert {part: len(labels) for part, labels in images.labels.items()} == {"train": 20, "heldout": 20, "test": 15}
+        make(study, "small-small")
+        assert outputs(study, "ce", "small-small", "heldout").shape == (20,)
+        seen = runs.read_tensors(runs.classifier_path(study, "small"))
+        alone = experiments.observe(
+            networks.trained_classifier(study, "small", 0, torch.device("cpu")),
+            images.seen_by(networks.inputs(study, "small")), "heldout", False, among=torch.tensor([7, 2]), brief=True,
+        )  # fmt: skip
+        torch.testing.assert_close(seen["heldout.p_true"][[7, 2]], alone["p_true"])
+        said = []
+        plan.prepare(study, 0, said.append)
+        assert "1 damaged files left out" in said[0]
+        with pytest.raises(data.DataError, match=r"broken\.JPEG is damaged"):
+            make(write(damaged="error"), "large-small")
+    finally:
+        broken.unlink()
+
+
+def test_pictures_are_decoded_when_they_are_indexed(write):
+    images = write().images()
+    assert images.images["test"].shape == (15, 3, 224, 224)
+    pictures = images.images["test"][:2]
+    assert pictures.shape == (2, 3, 224, 224)
+    assert pictures.dtype == torch.uint8
+    assert torch.equal(images.images["test"][torch.tensor([1])][0], pictures[1])
+    seen = images.seen_by(data.Inputs((0.5,) * 3, (0.5,) * 3, size=8))
+    assert seen.images["heldout"].shape == (20, 3, 8, 8)
+    assert torch.equal(seen.images["heldout"][3:5], seen.pixels("heldout", slice(3, 5)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"domains": {"judged": ["fog-5"]}}, "unseen domains are not made of a dataset of folders"),
+        ({"networks": STUDY["networks"] | {"large": {
+            **{k: v for k, v in STUDY["networks"]["large"].items() if k not in ("weights", "inputs")},
+            "training": {"epochs": 1, "batch": 20, "rate": 1.0e-3, "weight_decay": 0.0},
+        }}}, "networks.large: a dataset of folders needs weights"),
+    ],
+)  # fmt: skip
+def test_what_folders_cannot_do_is_refused(write, changes, message):
+    with pytest.raises(StudyError, match=message):
+        write(**changes)
+
+
+# --- Classes ---
+
+
+def check(study, monkeypatch, capsys, command="check"):
+    """(exit status, stdout, stderr) of ``python -m trustlib``, in this process."""
+    monkeypatch.setattr(sys, "argv", ["trustlib", command, study.file])
+    status = commands.main()
+    return status, *capsys.readouterr()
+
+
+def with_classes(number):
+    return {
+        name: network | {"args": network["args"] | {"num_classes": number}}
+        for name, network in STUDY["networks"].items()
+    }
+
+
+def test_a_study_whose_networks_fit_passes_the_check(write, monkeypatch, capsys):
+    assert check(write(), monkeypatch, capsys)[0] == 0
+
+
+@pytest.mark.parametrize("number", [2, 1001])
+def test_wordnet_ids_need_a_classifier_of_imagenets_classes(write, monkeypatch, capsys, number):
+    status, _, err = check(write(networks=with_classes(number)), monkeypatch, capsys)
+    assert status == 1
+    assert "networks.small: expected a classifier of 1,000 classes, among which WordNet ids are looked up" in err
+    assert f"resnet10t has {number:,}: correct num_classes" in err
+
+
+def test_other_classes_need_a_classifier_of_as_many(write, root, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TRUST_DATA", str(tmp_path / "data"))
+    (tmp_path / "data").mkdir()
+    for part in ("train", "val"):
+        (tmp_path / "data" / "photos" / part).mkdir(parents=True)
+        for name, wnid in zip(("cat", "dog", "emu"), CLASSES, strict=True):
+            (tmp_path / "data" / "photos" / part / name).symlink_to(root / "photos" / part / wnid)
+    (tmp_path / "data" / "weights").symlink_to(root / "weights")
+    status, _, err = check(write(), monkeypatch, capsys)
+    assert status == 1
+    assert "expected a classifier of 3 classes, since the images are of 3 (cat, dog, emu); resnet10t has 1,000" in err
+    assert plan.misfits(write(networks=with_classes(3))) == []
+
+
+def test_an_id_that_is_not_imagenets_is_named():
+    why = pretrained.misfit("resnet10t", {}, True, ("n99999999",), ("n99999999",))
+    assert "expected WordNet ids of ImageNet's 1,000 classes, found n99999999" in why
+    assert pretrained.misfit("resnet10t", {"num_classes": 2}, False, ("a", "b"), ()) == ""
+    assert "unknown backbone 'resnet10x'" in pretrained.misfit("resnet10x", {}, True, ("a",), ())
+
+
+# --- The dry run ---
+
+
+def test_the_plan_lists_what_is_not_made_yet(write):
+    study, said = write(), []
+    assert plan.prepare(study, 0, said.append) == []
+    text = "\n".join(said)
+    assert "data from the folder photos; 20 train, 20 heldout, 15 test; 3 classes" in text
+    for line in ("classifier-small classifier", "oracles-large-small features", "oracles-small-small head"):
+        assert " ".join(line.split()) in " ".join(text.split())
+    assert "nan" not in text.lower()
+    make(study)
+    said.clear()
+    assert plan.prepare(study, 0, said.append) == []
+    text = " ".join("\n".join(said).split())
+    assert "classifier-small" not in text
+    assert "oracles-large-small" not in text
+    assert "oracles-small-small" in text
+    make(study, "small-small")
+    for name in study.networks:
+        config = experiments.confidence_config(study, name)
+        runs.cached(runs.confidence_path(study, name), config, lambda: ({"test.mcp": torch.zeros(15)}, {}))
+    said.clear()
+    assert plan.prepare(study, 0, said.append) == []
+    assert "all is made" in said[2]
+
+
+def test_the_plan_counts_images_and_bytes(write):
+    study = write()
+    nets = {name: pretrained.skeleton(n.model, n.args) for name, n in study.networks.items()}
+    work = list(plan._work(study, study.images(), nets))
+    size = {(row["job"], row["work"]): row["bytes"] for row in work}
+    experiments.extract_features(study, "large-small", quiet)
+    for job, path in (
+        ("classifier-large", runs.classifier_path(study, "large")),
+        ("oracles-large-small", runs.features_path(study, "large-small")),
+    ):
+        kind = "classifier" if job.startswith("classifier") else "features"
+        assert size[job, kind] == pytest.approx(path.stat().st_size, rel=0.3, abs=80_000)  # a head of 1,000 classes
+    (asked,) = (row["asked"] for row in work if (row["job"], row["work"]) == ("oracles-small-small", "features"))
+    assert asked == {("ask", "small-small"): 2 * (20 + 20) + 15}
+
+
+def test_all_that_fails_is_listed_and_told_by_the_exit_status(write, monkeypatch, capsys):
+    broken = {name: network | {"weights": "weights/none.safetensors"} for name, network in STUDY["networks"].items()}
+    study = write(folder="phots", networks=broken)
+    status, out, _ = check(study, monkeypatch, capsys, "plan")
+    assert status == 1
+    assert "3 things stand in its way" in out
+    assert "phots/train: No such file or directory" in out
+    assert "networks.large: no weights at" in out
+    assert "networks.small: no weights at" in out
+
+
+def test_too_little_room_and_batches_that_cannot_be_shared_are_told(write, monkeypatch):
+    monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    problems = plan.prepare(write(processes=3), 0, quiet)
+    assert any("3 processes cannot share a batch of 5 evenly" in line for line in problems)
+    assert any(line.startswith("disk: 0.0 GB are needed") for line in problems)
+
+
+def test_the_plan_of_a_set_in_memory_times_classifiers_too(tiny):
+    said = []
+    assert plan.prepare(tiny, 0, said.append) == []
+    text = " ".join("\n".join(said).split())
+    assert "trained here" in text
+    assert "oracles-rsn-rsn oracle 4" in text
+
+
+def test_a_timing_stops_and_leaves_out_what_came_before_the_first_batch(monkeypatch):
+    now = iter([0.0, 50.0, 51.0, 52.0, 53.0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(now))
+    clock = timing.Clock(2.5)
+    assert not any(clock.due(step) for step in range(3))
+    with pytest.raises(timing.Enough):
+        clock.due(3)
+    assert clock.mean() == 1.0
+
+
+def test_a_batch_is_no_larger_than_the_time_allows(write, monkeypatch):
+    given = []
+
+    def slow(batch, clock):
+        given.append(batch)
+        clock.times = [0.0, 0.1 * batch]  # 0.1 s an image
+
+    monkeypatch.setattr(timing, "_doing", lambda *_: (slow, 40))
+    assert timing.seconds(write(), "fit", "large-small", 1, 6.0) == pytest.approx(0.1)
+    assert given == [2, 10]
+    assert timing.seconds(write(), "fit", "large-small", 1, 60.0) == pytest.approx(0.1)
+    assert given == [2, 10, 2, 40]
