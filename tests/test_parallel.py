@@ -2,10 +2,10 @@
 
 import subprocess
 import sys
-import textwrap
 
 import pytest
 import torch
+from torch import nn
 
 from trustlib import experiments, parallel, runs
 from trustlib.study import load_study
@@ -59,44 +59,41 @@ def test_two_processes_train_what_one_does(made, write_study, run):
             torch.testing.assert_close(tensor, two[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
-def run_processes(code, count=2):
-    """Run code in so many processes and return what they printed, sorted."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    script = (
-        "from trustlib import parallel\nimport torch\nparallel.start()\n" + textwrap.dedent(code) + "parallel.stop()\n"
+TOGETHER = """
+import torch
+from trustlib import parallel
+
+parallel.start()
+rows = parallel.gathered_rows(torch.arange(7)[parallel.share(7), None], 7).flatten().tolist()
+own = torch.full((2,), float(parallel.rank()), requires_grad=True)
+(parallel.gathered(own) ** 2).sum().backward()
+try:
+    parallel.agree(f"settings {parallel.rank()}", "settings")
+except parallel.Disagreement as error:
+    found = str(error)
+agreed = parallel.from_first(f"of {parallel.rank()}"), parallel.each(parallel.rank())
+print(f"{parallel.rank()} {rows} {own.grad.tolist()} {agreed} {found}\\n", end="")
+parallel.stop()
+"""
+
+
+def test_what_processes_hold_is_put_together_and_a_disagreement_is_told():
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
+    done = subprocess.run([*command, sys.executable, "-c", TOGETHER], capture_output=True, text=True)
+    found = sorted(filter(None, done.stdout.split("\n")))
+    rows, message = (
+        "[0, 1, 2, 3, 4, 5, 6]",
+        "the processes were given different settings: process 0: settings 0; process 1",
     )
-    done = subprocess.run([*command, "--no-python", sys.executable, "-c", script], capture_output=True, text=True)
-    return sorted(filter(None, done.stdout.split("\n"))), done.stderr
+    for rank, gradient in enumerate(("[0.0, 0.0]", "[2.0, 2.0]")):  # of its own part alone; no row of padding
+        assert found[rank].startswith(f"{rank} {rows} {gradient} ('of 0', [0, 1]) {message}"), done.stderr
 
 
-def test_rows_are_put_together_in_order_without_padding_and_gradients_flow_through_ones_own():
-    code = """
-    rows = torch.arange(7)[parallel.share(7), None]
-    print(f"{parallel.gathered_rows(rows, 7).flatten().tolist()}\\n", end="")
-    own = torch.full((2,), float(parallel.rank()), requires_grad=True)
-    (parallel.gathered(own) ** 2).sum().backward()
-    print(f"{parallel.rank()} {own.grad.tolist()}\\n", end="")
-    """
-    found, _ = run_processes(code)
-    assert found == ["0 [0.0, 0.0]", "1 [2.0, 2.0]", *["[0, 1, 2, 3, 4, 5, 6]"] * 2]
-
-
-def test_processes_that_disagree_say_what_each_was_given():
-    code = """
-    try:
-        parallel.agree(f"settings {parallel.rank()}", "settings")
-    except parallel.Disagreement as error:
-        print(f"{error}\\n", end="")
-    """
-    found, _ = run_processes(code)
-    message = "the processes were given different settings: process 0: settings 0; process 1: settings 1."
-    assert [line[: len(message)] for line in found] == [message] * 2
-
-
-def test_batch_norm_over_processes_without_a_gpu_is_refused(write_study):
-    study = load_study(write_study(processes=2))
-    with pytest.raises(RuntimeError, match=r"2 processes of work .* failed: error: batch norm over several processes"):
-        experiments.train_classifier(study, "rsn", quiet)
+def test_batch_norm_over_processes_without_a_gpu_is_refused(monkeypatch):
+    monkeypatch.setattr(parallel, "world", lambda: 2)
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    with pytest.raises(ValueError, match="batch norm over several processes needs GPUs"):
+        parallel.replicated(net, torch.device("cpu"))
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(write_study):
