@@ -26,7 +26,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export JUPYTER_PREFER_ENV_PATH = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help plan report audit domains publish test benchmark imagenet lab lock clean
+.PHONY: help plan report audit domains publish test benchmark speed imagenet lab lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1|/' | column -t -s '|'
@@ -64,6 +64,14 @@ benchmark: .venv/ready  ## time the metrics against other libraries, into result
 	uv pip install --quiet --python $(BIN)/python --editable '.[benchmark]'
 	OMP_NUM_THREADS=1 papermill notebooks/benchmark.ipynb $(or $(TRUST_RESULTS),results)/runs/benchmark.ipynb -k python3 \
 		--no-progress-bar -y '{sizes: [10000, 100000, 1000000, 10000000], resamples: 2000, out: "$(abspath $(or $(TRUST_RESULTS),results))/benchmark"}'
+
+speed: .venv/ready  ## time training steps and data loading, and a GPU where there is one, into results/speed
+	mkdir -p $(or $(TRUST_RESULTS),results)/runs/speed
+	OMP_NUM_THREADS=1 papermill notebooks/speed.ipynb $(or $(TRUST_RESULTS),results)/runs/speed/speed.ipynb -k python3 \
+		--no-progress-bar --log-output -p rounds 20 -p steps 20 -p photo_steps 4 -p photo_batch 16 -p gpu_steps 20 -p photos 300 \
+		-y '{gpu_batches: [32, 64, 128, 256, 512], out: "$(abspath $(or $(TRUST_RESULTS),results))/speed"}'
+	python -m trustlib render $(or $(TRUST_RESULTS),results)/speed/report.html \
+		$(or $(TRUST_RESULTS),results)/runs/speed/speed.ipynb
 
 imagenet: .venv/ready  ## photographs and an ImageNet classifier in every domain, into results/imagenet (TRUST_DATA has them)
 	mkdir -p $(or $(TRUST_RESULTS),results)/runs/imagenet
