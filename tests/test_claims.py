@@ -147,6 +147,12 @@ def test_the_bound_is_the_papers_formula(study):
     )
 
 
+def test_the_bound_is_that_of_networks_that_are_oracles(write_study):
+    networks = {name: TINY["networks"]["rsn"] | {"label": name} for name in ("rsn", "judged")}
+    rows = claims.bounds(load_study(write_study(networks=networks, pairs=["rsn-judged"])))
+    assert len(rows) == 3  # the paper's two and a head; no oracle of the study's is trained, and one has none
+
+
 @pytest.mark.parametrize(
     "change",
     [{"fact": "no_such"}, {"unjudged": "why"}, {"tests": []}, {"tests": [{"metric": "auroc", "arms": ["ce"]}]}],

@@ -449,8 +449,8 @@ def bounds(study: Study, delta: float = 0.05) -> pd.DataFrame:
     """
     sizes = {f"{name}, the paper's": (*size, PAPER_IMAGES) for name, size in PAPER_ORACLES.items()}
     sizes["a head of 769 parameters, the paper's images"] = (769, 1.0, 3.0, PAPER_IMAGES)
-    for name, network in study.networks.items():
-        pair = next(pair for pair in study.pairs if pair.startswith(f"{name}-"))
+    for name in dict.fromkeys(pair.split("-")[0] for pair in study.pairs):
+        network, pair = study.networks[name], next(pair for pair in study.pairs if pair.startswith(f"{name}-"))
         arm = next((arm for arm, settings in study.arms.items() if settings.loss == "ss"), None)
         manifest = arm and runs.read_manifest(runs.oracle_path(study, pair, arm, study.seeds[0]))
         if manifest:
