@@ -45,7 +45,7 @@ JOBS += [f"sweep-{name}" for name in plan.domains.swept if config.get("sweep") o
 if workflow.is_main_process and not all(job_path(name).exists() for name in JOBS):
     for path in [RUN / "report.html", *(RUN / "sections").glob("*.ipynb")]:
         if path.exists():
-            os.utime(path, (0, 0))
+            os.utime(path, (1, 1))  # 0 would mean no time at all
 
 CPUS = plan.threads + plan.workers  # of a job of a cluster
 os.environ["TRUST_JOBS"] = " ".join(JOBS)  # for the numbers on the terminal: as a parameter, a new job would make all stale

@@ -55,8 +55,8 @@ def test_a_failed_training_is_shown_and_only_it_is_made_again(write_study, tmp_p
     again = run(
         ["snakemake", "--dry-run", "--nolock", "--config", f"study={broken}"], TRUST_RESULTS=str(results)
     ).stdout
-    assert "notebooks/oracles-rsn-rsn.ipynb" in again  # what failed is tried again, though there is a page
-    assert "notebooks/classifier-rsn.ipynb" not in again
+    assert "oracles" in again  # what failed is tried again, though there is a page
+    assert "classifier" not in again
 
     domains = {"judged": ["contrast-5"], "images": 40, "swept": ["contrast"], "sweep_images": 20}
     mended = write_study(seeds=[0], domains=domains)
