@@ -133,7 +133,7 @@ def test_a_larger_reference_is_drawn_from_with_a_seed(monkeypatch):
     monkeypatch.setattr(confidence, "REFERENCE", 100)
     first, again = (SCORES["knn"].function(PART, FIT, observed(400, seed=3)) for _ in range(2))
     np.testing.assert_array_equal(first, again)
-    drawn = confidence._subsample(400)
+    drawn = confidence.drawn_reference(400)
     assert len(np.unique(drawn)) == 100
 
 
