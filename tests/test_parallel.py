@@ -49,7 +49,7 @@ def made(tmp_path_factory):
 
 @pytest.mark.parametrize("run", [*ARMS, "classifier"])
 def test_two_processes_train_what_one_does(made, write_study, run):
-    # Sums in another order round otherwise: 1e-4 is a hundred times what was seen, and a thousandth of z's spread.
+    # Sums in another order round otherwise.
     one, two = made(1, write_study)[run], made(2, write_study)[run]
     assert one.keys() == two.keys()
     for name, tensor in one.items():

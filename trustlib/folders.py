@@ -99,17 +99,7 @@ class Folder:
         return replace(self, inputs=inputs)
 
     def view(self, part: str, index: Tensor | slice, flip: Tensor | bool = False) -> Tensor:
-        """A batch ready for a network, decoded in this process.
-
-        Parameters
-        ----------
-        part : "train", "heldout" or "test".
-        index : int64 (B,) or a slice, the images wanted.
-        flip : bool (B,), or one bool for all: True gives the image's mirror image.
-
-        Returns
-        -------
-        float32 (B, 3, S, S) on the device, normalised; S is `inputs.then`, or `inputs.size` where that is None.
+        """`data.Images.view`, decoded in this process: float32 (B, 3, S, S) on the device, S the inputs' size or `then`.
 
         Raises
         ------
