@@ -99,7 +99,7 @@ class Folder:
         return replace(self, inputs=inputs)
 
     def view(self, part: str, index: Tensor | slice, flip: Tensor | bool = False) -> Tensor:
-        """`data.Images.view`, decoded in this process: float32 (B, 3, S, S) on the device, S the inputs' size or `then`.
+        """`data.Images.view`, decoded here: float32 (B, 3, S, S) on the device, S its inputs' `then` or size.
 
         Raises
         ------
