@@ -225,7 +225,7 @@ class Score:
     label : its name in tables
     function : ``(part, fit, reference) -> float64 (N,)``
     needs : what must be there: "passes" and "members" of the part, "features" of all, right and wrong predictions in
-        the held-out ("heldout_errors") or the training part ("train_errors")
+        the held-out ("heldout_errors") or the training part ("train_errors"), a temperature that fits the former
     has_zero : whether 0 is a threshold, a prediction above it being more likely right than wrong
     """
 
@@ -241,6 +241,11 @@ class Score:
                 name, seen = ("held-out", fit) if need == "heldout_errors" else ("training", reference)
                 if seen.correct.all() or not seen.correct.any():
                     return f"all {len(seen.correct)} predictions on the {name} part are of one kind"
+            elif need == "temperature":
+                try:
+                    fitted_temperature(fit)
+                except ValueError as error:
+                    return str(error)
             elif any(
                 getattr(seen, need) is None for seen in ([part, fit, reference] if need == "features" else [part])
             ):
@@ -252,7 +257,7 @@ LEARNED = ("features", "heldout_errors", "train_errors")
 
 SCORES = {
     "mcp": Score("MCP", mcp, has_zero=True),
-    "temperature": Score("Temperature-scaled MCP", temperature, ("heldout_errors",), has_zero=True),
+    "temperature": Score("Temperature-scaled MCP", temperature, ("heldout_errors", "temperature"), has_zero=True),
     "margin": Score("Margin", margin),
     "entropy": Score("Negative entropy", entropy),
     "max_logit": Score("Max logit", max_logit),

@@ -116,35 +116,35 @@ class Images:
         """The same set as a network with these inputs sees it."""
         return self if inputs == self.inputs else replace(self, inputs=inputs)
 
-    def view(self, part: str, index: Tensor | slice, flip: Tensor | bool = False) -> Tensor:
+    def view(self, part: str, index: Tensor | slice, view: Tensor | int = 0) -> Tensor:
         """A batch ready for a network.
 
         Parameters
         ----------
         part : "train", "heldout" or "test".
         index : int64 (B,) or a slice, the images wanted.
-        flip : bool (B,), or one bool for all: True gives the image's mirror image.
+        view : int64 (B,), or one int for all: 0 the image as it is, 1 its mirror image.
 
         Returns
         -------
         float32 (B, C, H, W), as `inputs` says.
         """
-        x = mirrored(self.images[part][index], flip)  # (B, C, H, W) uint8
+        x = mirrored(self.images[part][index], view)  # (B, C, H, W) uint8
         if self.inputs:
             return self.inputs.standardised(self.inputs.resized(x))
         mean, std = self.mean_and_std
         return x.float().div_(255).sub_(mean).div_(std)
 
-    def batches(self, part: str, index: Sequence[Tensor | slice], flips: Sequence[Tensor | bool]) -> Iterator[Tensor]:
+    def batches(self, part: str, index: Sequence[Tensor | slice], views: Sequence[Tensor | int]) -> Iterator[Tensor]:
         """`view` for many batches, one after the other."""
-        return (self.view(part, *batch) for batch in zip(index, flips, strict=True))
+        return (self.view(part, *batch) for batch in zip(index, views, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
     """What a frozen backbone makes of an image set: `Images` for a head that is trained alone.
 
-    features : part -> float (V, N, d), a row a view (the image, its mirror image), any precision, on the CPU
+    features : part -> float (V, N, d), views of each image, any precision, on the CPU
     labels : part -> int64 (N,)
     device : where batches are wanted
     """
@@ -153,26 +153,26 @@ class Features:
     labels: dict[str, Tensor]
     device: torch.device | str = "cpu"
 
-    def view(self, part: str, index: Tensor | slice, flip: Tensor | bool = False) -> Tensor:
-        """Features of a batch, float32 (B, d); arguments as for `Images.view`."""
+    def view(self, part: str, index: Tensor | slice, view: Tensor | int = 0) -> Tensor:
+        """Features of a batch, float32 (B, d); view : int64 (B,), or one int for all."""
         views = self.features[part]
         if isinstance(index, Tensor):
-            row = flip.long() if isinstance(flip, Tensor) else torch.full_like(index, int(flip))
-            found = views[row.to(views.device), index.to(views.device)]
+            row = view.to(views.device) if isinstance(view, Tensor) else view
+            found = views[row, index.to(views.device)]
         else:
-            found = views[int(flip), index]
+            found = views[view, index]
         return found.to(self.device).float()
 
-    def batches(self, part: str, index: Sequence[Tensor | slice], flips: Sequence[Tensor | bool]) -> Iterator[Tensor]:
+    def batches(self, part: str, index: Sequence[Tensor | slice], views: Sequence[Tensor | int]) -> Iterator[Tensor]:
         """`view` for many batches, one after the other."""
-        return (self.view(part, *batch) for batch in zip(index, flips, strict=True))
+        return (self.view(part, *batch) for batch in zip(index, views, strict=True))
 
 
-def mirrored(x: Tensor, flip: Tensor | bool) -> Tensor:
-    """Images (B, C, H, W), those mirrored for which `flip`, bool (B,) or one bool for all, is True."""
-    if isinstance(flip, Tensor):
-        return torch.where(flip[:, None, None, None], x.flip(-1), x)
-    return x.flip(-1) if flip else x
+def mirrored(x: Tensor, view: Tensor | int) -> Tensor:
+    """Images (B, C, H, W), those mirrored for which `view`, int64 (B,) or one int for all, is 1 and not 0."""
+    if isinstance(view, Tensor):
+        return torch.where((view == 1)[:, None, None, None], x.flip(-1), x)
+    return x.flip(-1) if view else x
 
 
 def load(dataset: str, heldout: int | None = None) -> Images:

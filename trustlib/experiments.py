@@ -48,20 +48,19 @@ def train_classifier(study: Study, name: str, log: Log = print, seed: int | None
         if network.weights:
             net, history = networks.given_classifier(study, name).to(device), {}
         else:
-            net, losses_seen = _fit_classifier(
-                study, name, images, device, seed, log, keeper=_keeper(study, path, config)
-            )
+            keeper = _keeper(study, path, config, log)
+            net, losses_seen = _fit_classifier(study, name, images, device, seed, log, keeper=keeper)
             history = {"history": losses_seen}
         tensors = {f"weights.{key}": tensor for key, tensor in net.state_dict().items()}
         index = torch.from_numpy(confidence.drawn_reference(len(images.labels["train"])))
-        views = [observe(net, images, "train", flip, brief=True) for flip in _flips(study)]
+        views = [observe(net, images, "train", view, brief=True) for view in range(study.views)]
         for key in ("correct", "p_true", "mcp"):
             tensors[f"train.{key}"] = torch.stack([view[key] for view in views])  # (V, N)
-        seen = observe(net, images, "train", False, among=index)
+        seen = observe(net, images, "train", among=index)
         tensors |= {"reference.index": index, **{f"reference.{key}": seen[key] for key in ("logits", "features")}}
         for part in ("heldout", "test"):
-            tensors |= {f"{part}.{key}": tensor for key, tensor in observe(net, images, part, False).items()}
-        seen = [observe(net, images, "heldout", flip, brief=True)["correct"] for flip in _flips(study)]
+            tensors |= {f"{part}.{key}": tensor for key, tensor in observe(net, images, part).items()}
+        seen = [observe(net, images, "heldout", view, brief=True)["correct"] for view in range(study.views)]
         tensors["views.heldout"] = torch.stack(seen)  # (V, N): an oracle may learn from them
         accuracy = {part: tensors[f"{part}.correct"].float().mean().item() for part in ("train", "heldout")}
         log(f"classifier {name}: accuracy {accuracy['train']:.2%} train, {accuracy['heldout']:.2%} held out")
@@ -84,8 +83,8 @@ def cross_fit(study: Study, name: str, fold: int, log: Log = print) -> dict:
         of_fold = torch.arange(len(images.labels["train"])) % folds == fold
         net, history = _fit_classifier(study, name, images, device, seed, lambda _: None, (~of_fold).nonzero()[:, 0])
         index = of_fold.nonzero()[:, 0]
-        seen = [observe(net, images, "train", flip, among=index, brief=True)["correct"] for flip in _flips(study)]
-        correct = torch.stack(seen)  # (V, images of the fold)
+        views = [observe(net, images, "train", view, among=index, brief=True) for view in range(study.views)]
+        correct = torch.stack([view["correct"] for view in views])  # (V, images of the fold)
         log(f"classifier {name} without fold {fold} of {folds}: accuracy {correct[0].float().mean():.2%} on it")
         return {"correct": correct}, {"history": history, **_facts(net, device)}
 
@@ -97,6 +96,12 @@ def extract_features(study: Study, pair: str, log: Log = print) -> dict:
 
     In the file, float16: ``train`` and ``heldout`` (V, N, d), ``test`` (1, N, d). Read by memory mapping, so that a
     head learns from a large set without holding it.
+
+    With ``study.feature_passes`` T, ``train`` is (T, N, d): passes with dropout left on, each an example of its own,
+    with what the classifier said in that very pass, ``train.correct`` bool and ``train.p_true`` float32 (T, N). So the
+    first stage of ConfidNet learns (Corbière et al. 2019; its learners/selfconfid_learner.py): a classifier that is
+    right on nearly all its training images makes more mistakes so. Where the study flips, every second pass is of the
+    mirror image.
     """
     oracle_name, classifier_name = study.pair(pair)
     train_classifier(study, oracle_name, log)
@@ -107,10 +112,12 @@ def extract_features(study: Study, pair: str, log: Log = print) -> dict:
         images = images.seen_by(networks.inputs(study, oracle_name, classifier_name))
         net = networks.trained_classifier(study, oracle_name, study.classifier_seeds[0], device)
         tensors = {}
-        for part in data.PARTS:
-            flips = _flips(study) if part != "test" else (False,)
-            views = [training.predict(partial(_features, net), images, part, flip=flip)[0] for flip in flips]
-            tensors[part] = torch.stack(views)  # (V, N, d)
+        for part, views in (("train", study.views), ("heldout", study.views), ("test", 1)):
+            if part == "train" and study.feature_passes:
+                tensors |= _noisy_features(study, net, images)
+                continue
+            seen = [training.predict(partial(_features, net), images, part, view=view)[0] for view in range(views)]
+            tensors[part] = torch.stack(seen)  # (V, N, d)
         log(f"features of {path.stem}: {tensors['train'].shape[-1]} each")
         return tensors, {"device": device_name(device)}
 
@@ -137,9 +144,14 @@ def score_classifier(study: Study, name: str, log: Log = print) -> dict:
                 missing[key] = reason
                 continue
             start = time.perf_counter()
-            for part in ("heldout", "test"):
-                value = score.function(seen[part], seen["heldout"], seen["train"])
-                tensors[f"{part}.{key}"] = torch.from_numpy(value.astype(np.float32))
+            try:
+                values = {
+                    part: score.function(seen[part], seen["heldout"], seen["train"]) for part in ("heldout", "test")
+                }
+            except confidence.NotFitted as error:  # one score less, and not all of them
+                missing[key] = str(error)
+                continue
+            tensors |= {f"{part}.{key}": torch.from_numpy(value.astype(np.float32)) for part, value in values.items()}
             seconds[key] = round(time.perf_counter() - start, 2)
         log(f"confidences of {name}: {len(seconds)} scores, {sum(seconds.values()):.1f} s")
         return tensors, {"score_seconds": seconds, "missing": missing, "device": device_name(device)}
@@ -185,14 +197,14 @@ def train_oracle(study: Study, pair: str, arm: str, seed: int, log: Log = print,
             images, learner = data.Features(seen, images.labels, device), net.head.to(device)
         else:
             images, learner = images.seen_by(networks.inputs(study, oracle_name, classifier_name)), net.to(device)
-        part, among, target = _lesson(study, classifier_name, settings)
+        part, among, target = _lesson(study, pair, settings)
         hyper = dict(config["arm"]["hyper"])
         if settings.loss == "cb":
             hyper |= {"n_correct": int(target.sum()), "n_wrong": int((~target).sum())}
         history = training.train(
-            learner, images, target.to(device), partial(_loss_function(settings), **hyper), flip=study.flip, part=part,
-            among=among, seed=seed, compiled=study.compiled, keeper=_keeper(study, path, config), log=lambda _: None,
-            **study.recipe(arm, rate).model_dump(),
+            learner, images, target.to(device), partial(_loss_function(settings), **hyper), part=part, among=among,
+            views=len(target), seed=seed, compiled=study.compiled, keeper=_keeper(study, path, config, log),
+            log=lambda _: None, **study.recipe(arm, rate).model_dump(),
         )  # fmt: skip
         learner.eval()
         stored = net.head.state_dict(prefix="head.") if settings.backbone == "frozen" else net.state_dict()
@@ -255,6 +267,7 @@ def features_config(study: Study, pair: str) -> dict:
     return {
         "kind": "features",
         "own": digest(classifier_config(study, oracle_name)),
+        "passes": study.feature_passes,
         **_seen_config(study, oracle_name, classifier_name),
         **_shared_config(study),
         "source": source_digest(extract_features, loader(study)),
@@ -357,8 +370,8 @@ def _made(
     return runs.cached(path, config, make)
 
 
-def _keeper(study: Study, path: Path, config: dict) -> runs.Checkpoints:
-    return runs.Checkpoints(path, config, study.checkpoint_minutes)
+def _keeper(study: Study, path: Path, config: dict, log: Log) -> runs.Checkpoints:
+    return runs.Checkpoints(path, config, study.checkpoint_minutes, log)
 
 
 def _features_path(study: Study, pair: str) -> Path:
@@ -403,10 +416,6 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
 
 
-def _flips(study: Study) -> tuple[bool, ...]:
-    return (False, True) if study.flip else (False,)
-
-
 def _fit_classifier(
     study: Study,
     name: str,
@@ -423,14 +432,15 @@ def _fit_classifier(
     net = oracle.build_backbone(network.model, network.args).to(device)
     history = training.train(
         net, images, images.labels["train"], _classification_loss,
-        flip=study.flip, among=among, seed=seed, compiled=study.compiled, keeper=keeper, log=log,
+        views=study.views, among=among, seed=seed, compiled=study.compiled, keeper=keeper, log=log,
         **network.training.model_dump(),
     )  # fmt: skip
     return net.eval(), history
 
 
-def _lesson(study: Study, classifier_name: str, settings: Arm) -> tuple[str, Tensor | None, Tensor]:
+def _lesson(study: Study, pair: str, settings: Arm) -> tuple[str, Tensor | None, Tensor]:
     """(part, images of it or None for all, target (V, N)) that an oracle learns from."""
+    classifier_name = study.pair(pair)[1]
     path = runs.classifier_path(study, classifier_name)
     if settings.labels == "heldout":
         correct = runs.read_tensors(path, "views.")["heldout"]
@@ -441,6 +451,8 @@ def _lesson(study: Study, classifier_name: str, settings: Arm) -> tuple[str, Ten
         for fold in range(folds):
             correct[:, fold::folds] = runs.read_tensors(runs.fold_path(study, classifier_name, fold))["correct"]
         return "train", None, correct
+    if settings.backbone == "frozen" and study.feature_passes:
+        cache = runs.read_tensors(_features_path(study, pair), "train.")
     return "train", None, cache["p_true" if settings.loss == "tcp" else "correct"]
 
 
@@ -449,7 +461,7 @@ def _classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def observe(
-    net: nn.Module, images: data.Images, part: str, flip: bool, *, among: Tensor | None = None, brief: bool = False
+    net: nn.Module, images: data.Images, part: str, view: int = 0, *, among: Tensor | None = None, brief: bool = False
 ) -> dict[str, Tensor]:
     """All that is ever asked of a classifier about one view of a part, or of some images of it.
 
@@ -464,12 +476,23 @@ def observe(
         return found if brief else (*found, logits.float(), features.float())
 
     names = ("correct", "p_true", "mcp", "logits", "features")[: 3 if brief else 5]
-    seen = training.predict(look, images, part, flip=flip, among=among, labelled=True)
+    seen = training.predict(look, images, part, view=view, among=among, labelled=True)
     return dict(zip(names, seen, strict=True))
 
 
 def _features(net: nn.Module, x: Tensor) -> Tensor:
     return oracle.classify(net, x)[0].half()
+
+
+def _noisy_features(study: Study, net: nn.Module, images: data.Images) -> dict[str, Tensor]:
+    """What `extract_features` keeps of the training part, seen with dropout left on; `net` is in eval mode after it."""
+    if not oracle.leave_dropout_on(net):
+        raise ValueError("feature_passes: this network has no dropout to leave on; set it to 0")
+    torch.manual_seed(study.classifier_seeds[0])
+    passes = [observe(net, images, "train", number % study.views) for number in range(study.feature_passes)]
+    net.eval()
+    told = {f"train.{key}": torch.stack([seen[key] for seen in passes]) for key in ("correct", "p_true")}
+    return {"train": torch.stack([seen["features"].half() for seen in passes])} | told
 
 
 def observed(path: Path, images: data.Images, part: str) -> confidence.Observed:

@@ -98,25 +98,25 @@ class Folder:
             raise ValueError(f"unknown interpolation {inputs.interpolation!r}; known: {', '.join(INTERPOLATIONS)}")
         return replace(self, inputs=inputs)
 
-    def view(self, part: str, index: Tensor | slice, flip: Tensor | bool = False) -> Tensor:
+    def view(self, part: str, index: Tensor | slice, view: Tensor | int = 0) -> Tensor:
         """`data.Images.view`, decoded here: float32 (B, 3, S, S) on the device, S its inputs' `then` or size.
 
         Raises
         ------
         data.DataError : when a file is damaged or cannot be read.
         """
-        return self._finished(self._decode(self._chosen(part, index)), flip)
+        return self._finished(self._decode(self._chosen(part, index)), view)
 
-    def batches(self, part: str, index: Sequence[Tensor | slice], flips: Sequence[Tensor | bool]) -> Iterator[Tensor]:
-        """`view` of one index and flip after another, bit for bit, decoded ahead by the workers.
+    def batches(self, part: str, index: Sequence[Tensor | slice], views: Sequence[Tensor | int]) -> Iterator[Tensor]:
+        """`view` of one index and view after another, bit for bit, decoded ahead by the workers.
 
         A set without workers decodes each batch when it is asked for. No global random number is drawn.
         """
-        if len(index) != len(flips):
-            raise ValueError(f"batches: expected a flip for each of {len(index)} batches, found {len(flips)}")
+        if len(index) != len(views):
+            raise ValueError(f"batches: expected a view for each of {len(index)} batches, found {len(views)}")
         chosen = (self._chosen(part, i) for i in index)
         pixels = _ahead(self._decode, chosen, self.workers, pin=self.device.type == "cuda")
-        return map(self._finished, pixels, flips)
+        return map(self._finished, pixels, views)
 
     def pixels(self, part: str, index: Tensor | slice) -> Tensor:
         """uint8 (B, 3, S, S) on the device, 0 to 255: images as decoded, resized and cut to `inputs.size`."""
@@ -132,10 +132,10 @@ class Folder:
             raise ValueError(f"{self.source} has no inputs yet: choose them with seen_by")
         return partial(_decode, inputs=self.inputs)
 
-    def _finished(self, x: Tensor, flip: Tensor | bool) -> Tensor:
+    def _finished(self, x: Tensor, view: Tensor | int) -> Tensor:
         """uint8 (B, 3, H, W) -> float32 on the device, mirrored where asked and normalised."""
-        flip = flip.to(self.device) if isinstance(flip, Tensor) else flip
-        return self.inputs.standardised(data.mirrored(x.to(self.device, non_blocking=True), flip))
+        view = view.to(self.device) if isinstance(view, Tensor) else view
+        return self.inputs.standardised(data.mirrored(x.to(self.device, non_blocking=True), view))
 
 
 @dataclass(frozen=True)

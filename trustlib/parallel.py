@@ -1,7 +1,7 @@
 """Several processes that train one network together: torch.distributed, started by torchrun.
 
 One process, the default, needs none of this: every function then returns what it was given. Each of several processes
-runs the same code on its share of every batch; what is drawn at random, the order of the images and their flips, comes
+runs the same code on its share of every batch; what is drawn at random, the order of the images and their views, comes
 from one seed and is the same in all of them, so that a result does not depend on how many there are.
 """
 

@@ -82,7 +82,7 @@ def _network(study: Study, name: str, nets: dict[str, nn.Module], problems: list
 def _work(study: Study, images: data.Images, nets: dict[str, nn.Module]) -> Iterator[dict]:
     """What is not made yet, a dict a file: job, work, bytes, asked ((what, of whom) -> how many images), batch."""
     train, heldout, test = (len(images.labels[part]) for part in data.PARTS)
-    views, reference, new = 1 + study.flip, len(confidence.drawn_reference(train)), heldout + test
+    views, reference, new = study.views, len(confidence.drawn_reference(train)), heldout + test
     every, cached = views * (train + heldout) + test, set()
 
     def row(job: str, work: str, size: int, asked: dict, batch: int = 0) -> dict:
@@ -110,7 +110,8 @@ def _work(study: Study, images: data.Images, nets: dict[str, nn.Module]) -> Iter
             continue
         path = experiments._features_path(study, pair)
         if path not in cached and not _made(path, experiments.features_config, study, pair):
-            yield row(job, "features", 2 * net.head_hidden_size * every, {("ask", pair): every})
+            seen = train * (study.feature_passes or views) + (views * heldout + test)
+            yield row(job, "features", 2 * net.head_hidden_size * seen, {("ask", pair): seen})
         cached.add(path)
         yield row(job, "head", 4 * new, {("head", pair): lesson}, recipe.batch)
 

@@ -97,8 +97,8 @@ class Judged:
     def labels(self) -> dict[str, Tensor]:
         return self.images.labels
 
-    def batches(self, part: str, index: Sequence[Tensor], flips: Sequence[Tensor]) -> Iterator[Tensor]:
-        for rows, x in zip(index, self.images.batches(part, index, flips), strict=True):
+    def batches(self, part: str, index: Sequence[Tensor], views: Sequence[Tensor]) -> Iterator[Tensor]:
+        for rows, x in zip(index, self.images.batches(part, index, views), strict=True):
             with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
                 self.correct = self.classifier(x).argmax(1) == self.labels[part][rows]
             yield x
@@ -137,7 +137,7 @@ def steps(
         torch.backends.cudnn.benchmark = False
         return training.train(net, judged or images, target, loss, **settings)
 
-    settings = {"flip": True, "epochs": 1, "batch": batch, "rate": RATE, "log": lambda _: None} | recipe
+    settings = {"views": 2, "epochs": 1, "batch": batch, "rate": RATE, "log": lambda _: None} | recipe
     settings["among"] = torch.arange(batch).repeat(count)
     return run
 

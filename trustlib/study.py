@@ -190,6 +190,7 @@ class Study(Strict):
     threads: int = Field(default=1, ge=1)  # CPU threads of one job
     classifier_seeds: list[int] = Field(default=[0], min_length=1)  # the first is judged, all are the ensemble
     dropout_passes: int = Field(default=0, ge=0)  # of a classifier with dropout left on, for MC dropout
+    feature_passes: int = Field(default=0, ge=0)  # such passes that a head learns from, see `extract_features`
     networks: dict[str, Network]
     pairs: list[str]
     oracle: Recipe
@@ -237,6 +238,8 @@ class Study(Strict):
                     raise ValueError(f"audit.controls.{control}: unknown arm {arm!r}{nearest(arm, self.all_arms)}")
         if any(network.weights for network in self.all_networks.values()):
             self._check_given()
+        if self.feature_passes and (mixed := [pair for pair in self.all_pairs if len(set(pair.split("-"))) > 1]):
+            raise ValueError(f"feature_passes: the oracle of {mixed[0]!r} shares no dropout with its classifier")
         for name, arm in self.all_arms.items():
             self._check_start(name)
             try:
@@ -275,6 +278,11 @@ class Study(Strict):
         if self.folder is None:
             return data.load(self.dataset, self.heldout)
         return _folder(data.root() / self.folder, self.heldout, self.workers, self.damaged)
+
+    @property
+    def views(self) -> int:
+        """How many views of an image networks learn from: the image, and its mirror image where the study flips."""
+        return 2 if self.flip else 1
 
     @property
     def all_networks(self) -> dict[str, Network]:

@@ -83,16 +83,16 @@ def _doing(study: Study, what: str, whom: str, world: int) -> tuple[Callable[[in
         arm = next(arm for arm, settings in study.arms.items() if settings.backbone == backbone)
         net, recipe = oracle.Oracle(net, study.arms[arm].head), study.recipe(arm)
         target, loss = target > 0, losses.cross_entropy
-    share = max(2, recipe.batch // world)
+    share, views = max(2, recipe.batch // world), study.feature_passes or study.views if what == "head" else study.views
     if what == "head":
         target = target[: BATCHES * share]
-        features = torch.randn(1 + study.flip, len(target), net.backbone.head_hidden_size).half()
+        features = torch.randn(views, len(target), net.backbone.head_hidden_size).half()
         net, seen = net.head, data.Features({"train": features}, {"train": target}, device)
     net.to(device)
 
     def fit(batch: int, clock: Clock) -> None:
         training.train(  # plain SGD for OneCycle: it costs the same, and a step or two are no cycle
-            net, seen, target, loss, flip=study.flip, epochs=1, batch=batch, rate=1e-9, keeper=clock,
+            net, seen, target, loss, views=views, epochs=1, batch=batch, rate=1e-9, keeper=clock,
             optimizer=recipe.optimizer.replace("onecycle", "sgd"), frozen=recipe.frozen, log=lambda _: None,
         )  # fmt: skip
 

@@ -55,7 +55,7 @@ def train(
     target: Tensor,
     loss: Callable[[Tensor, Tensor], Tensor],
     *,
-    flip: bool,
+    views: int = 1,
     epochs: int,
     images: int | None = None,
     batch: int = 128,
@@ -76,10 +76,11 @@ def train(
     ----------
     model : images (B, C, H, W) to whatever `loss` takes, on its device.
     data : the image set, on the same device; anything with the `batches` of `data.Images`.
-    target : (V, N) or (N,), what the loss compares with, for each view of each image of the part; V is 2 when the
-        study flips (view 1 is the mirror image) and 1 otherwise. A 1-d target serves every view.
+    target : (V, N) or (N,), what the loss compares with, for each view of each image of the part. A 1-d target serves
+        every view.
     loss : ``(output, target) -> tensor`` of a whole batch, whichever processes share it; its mean is minimised.
-    flip : show each image as it is or mirrored, at random.
+    views : V, how many views of an image the data has: each time it is shown, one of them is drawn. `Images` have 2,
+        the image and its mirror image; `Features` as many as were extracted.
     epochs, images, batch : passes over the first `images` of a seeded permutation (all by default), batch size.
         The last, smaller batch is left out.
     rate, weight_decay : highest learning rate, weight decay.
@@ -89,7 +90,7 @@ def train(
         back, warmed up over the same share of all steps as theirs.
     frozen : what stays as in eval mode: "nothing"; "norm", the statistics of batch norm; "noise", dropout too.
     part, among : the part of the data to learn from, and the images of it, int64 (M,); all by default.
-    seed : of the order, the flips and dropout.
+    seed : of the order, the views and dropout.
     compiled : by torch.compile: quicker on a GPU, after minutes of compiling; rounds otherwise.
     keeper : where to look for a state to go on from and to keep one now and then.
 
@@ -104,7 +105,7 @@ def train(
     """
     device, world = target.device, parallel.world()
     torch.manual_seed(seed if world == 1 else seed * 1000 + parallel.rank())  # dropout
-    draw = torch.Generator().manual_seed(seed)  # order and flips: on the CPU, so that a GPU sees the same images
+    draw = torch.Generator().manual_seed(seed)  # order and views: on the CPU, so that a GPU sees the same images
     among = torch.arange(len(data.labels[part])) if among is None else among.cpu()
     subset = among[torch.randperm(len(among), generator=draw)[:images]]
     steps = len(subset) // batch
@@ -117,25 +118,23 @@ def train(
     stateful = {"model": model, "optimizer": optimizer, "schedule": schedule}
     done, total, history = _resumed(stateful, keeper, device)
     net = parallel.replicated(torch.compile(model) if compiled else model, device)
-    target = target.expand(2, -1) if target.ndim == 1 else target  # (V, N)
+    target = target.expand(views, -1)  # (V, N)
     for epoch in range(1, epochs + 1):
         order = subset[torch.randperm(len(subset), generator=draw)].to(device)
-        mirrored = torch.rand(len(subset), generator=draw) < 0.5 if flip else torch.zeros(len(subset)).bool()
+        drawn = torch.randint(views, order.shape, generator=draw).to(device)
         first = done - (epoch - 1) * steps  # of this epoch's steps: all before were taken by a run that was interrupted
         if first >= steps:
             continue
         start = time.perf_counter()
-        shares = [
-            [whole[parallel.share(batch)] for whole in tensor.split(batch)[first:steps]]
-            for tensor in (order, mirrored.to(device))
-        ]
-        wholes = zip(order.split(batch)[first:steps], mirrored.to(device).split(batch)[first:steps], strict=True)
-        x_batches = data.batches(part, shares[0], shares[1] if flip else [False] * (steps - first))
-        for x, (index, mirror) in zip(x_batches, wholes, strict=True):  # x (B / world, C, H, W)
+        indices, which = (tensor.split(batch)[first:steps] for tensor in (order, drawn))
+        own = parallel.share(batch)
+        asked = [view[own] for view in which] if views > 1 else [0] * len(which)
+        x_batches = data.batches(part, [index[own] for index in indices], asked)
+        for x, index, view in zip(x_batches, indices, which, strict=True):  # x (B / world, C, H, W)
             try:
                 with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                     output = net(x)
-                value = loss(parallel.gathered(output.float()), target[mirror.long(), index]).mean()
+                value = loss(parallel.gathered(output.float()), target[view, index]).mean()
                 optimizer.zero_grad(set_to_none=True)
                 (world * value).backward()  # gradients are averaged over the processes, each has those of its share
             except torch.cuda.OutOfMemoryError:
@@ -234,6 +233,8 @@ RELEASED_WARMUP = 100 / 32_030  # steps, of all
 
 
 def _onecycle(model: nn.Module, rate: float, weight_decay: float, steps: int) -> tuple[Optimizer, LRScheduler]:
+    if steps < 3:
+        raise ValueError(f"train: onecycle needs 3 steps at least, found {steps}: a smaller batch or more epochs")
     # The momentum given here is the one the cycle overwrites at once.
     optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.95, weight_decay=weight_decay, fused=True)
     warmup = max(RELEASED_WARMUP, 2 / steps)  # the first step of the cycle at least
@@ -249,7 +250,7 @@ def predict(
     data: Images | Features,
     part: str,
     *,
-    flip: bool = False,
+    view: int = 0,
     among: Tensor | None = None,
     labelled: bool = False,
     batch: int | None = None,
@@ -261,7 +262,7 @@ def predict(
     Parameters
     ----------
     function : images (B, C, H, W) to a tensor (B, ...) or a tuple of them. A module must be in eval mode already.
-    part, flip : which images, and whether mirrored.
+    part, view : which images, and which view of them.
     among : of the part, int64 (M,); all by default.
     labelled : give the function the labels (B,) too.
     batch : by default 500 small images; fewer large ones, since a CPU works quickest within its cache.
@@ -277,7 +278,7 @@ def predict(
     slices = list(itertools.starmap(slice, itertools.pairwise(edges)))
     wanted = slices if among is None else [among[index].to(data.labels[part].device) for index in slices]
     outputs = []
-    for x, index in zip(data.batches(part, wanted, [flip] * len(wanted)), wanted, strict=True):
+    for x, index in zip(data.batches(part, wanted, [view] * len(wanted)), wanted, strict=True):
         output = function(x, data.labels[part][index]) if labelled else function(x)
         outputs.append([column.cpu() for column in (output if isinstance(output, tuple) else (output,))])
     return tuple(parallel.gathered_rows(torch.cat(column), count) for column in zip(*outputs, strict=True))

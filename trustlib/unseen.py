@@ -69,7 +69,7 @@ def observe_domain(study: Study, part: str, classifier_name: str, log: Log = pri
         images, device = experiments.setup(study)
         unseen = _unseen(study, images, part, classifier_name).seen_by(networks.inputs(study, classifier_name))
         nets = (networks.trained_classifier(study, classifier_name, seed, device) for seed in study.classifier_seeds)
-        own, *others = (experiments.observe(net, unseen, "test", False) for net in nets)
+        own, *others = (experiments.observe(net, unseen, "test") for net in nets)
         extra = {}
         if others:
             extra["members"] = torch.stack([own["logits"], *(other["logits"] for other in others)]).numpy()
