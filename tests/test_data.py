@@ -31,10 +31,10 @@ def test_a_view_is_normalised_and_mirrored_where_asked():
     x = images.view("train", slice(0, 3000))
     assert x.mean().item() == pytest.approx(0, abs=1e-3)
     assert x.std().item() == pytest.approx(1, abs=1e-3)
-    flip = torch.tensor([False, True])
-    both = images.view("train", torch.tensor([5, 5]), flip)
+    view = torch.tensor([0, 1])
+    both = images.view("train", torch.tensor([5, 5]), view)
     torch.testing.assert_close(both[1], both[0].flip(-1))
-    torch.testing.assert_close(images.view("train", slice(5, 6), True)[0], both[1])
+    torch.testing.assert_close(images.view("train", slice(5, 6), 1)[0], both[1])
 
 
 def test_the_split_is_fixed_disjoint_and_complete():

@@ -174,11 +174,11 @@ def test_a_view_is_timms(root, crop):
 def test_a_view_is_chosen_and_mirrored_as_asked(root):
     images = load(root)
     whole = images.view("test", slice(None))
-    index, flip = torch.tensor([4, 1, 4]), torch.tensor([False, True, True])
-    found = images.view("test", index, flip)
+    index, view = torch.tensor([4, 1, 4]), torch.tensor([0, 1, 1])
+    found = images.view("test", index, view)
     assert not torch.equal(whole[4], whole[4].flip(-1))
     assert torch.equal(found, torch.stack([whole[4], whole[1].flip(-1), whole[4].flip(-1)]))
-    assert torch.equal(images.view("test", slice(1, 3), True), whole[1:3].flip(-1))
+    assert torch.equal(images.view("test", slice(1, 3), 1), whole[1:3].flip(-1))
 
 
 @pytest.mark.parametrize("then", [8, 40])
@@ -199,13 +199,13 @@ def test_batches_are_the_views_whatever_the_workers(root, workers):
     torch.nn.functional.conv2d(torch.randn(4, 3, 64, 64), torch.randn(8, 3, 5, 5))
     images = load(root, workers=workers).seen_by(Inputs(MEAN, STD, size=16, crop=0.875, then=20))
     index = [torch.tensor([3, 0]), slice(1, 4), torch.tensor([], dtype=torch.int64), torch.tensor([6]), slice(0, 7)]
-    flips = [torch.tensor([True, False]), False, True, True, torch.arange(7) % 2 == 0]
+    views = [torch.tensor([1, 0]), 0, 1, 1, torch.arange(7) % 2]
     state = torch.get_rng_state()
-    found = list(images.batches("train", index, flips))
+    found = list(images.batches("train", index, views))
     assert torch.equal(torch.get_rng_state(), state)
     assert [len(x) for x in found] == [2, 3, 0, 1, 7]
-    for x, i, flip in zip(found, index, flips, strict=True):
-        assert torch.equal(x, images.view("train", i, flip))
+    for x, i, view in zip(found, index, views, strict=True):
+        assert torch.equal(x, images.view("train", i, view))
 
 
 def test_workers_decode_elsewhere_and_go_when_the_caller_stops(root):
@@ -411,7 +411,7 @@ def test_inputs_that_do_not_suit_a_folder(root, changes, message):
         load(root).seen_by(Inputs(**{"mean": MEAN, "std": STD, "size": 16, **changes}))
 
 
-def test_inputs_come_first_and_every_batch_has_a_flip(root):
+def test_inputs_come_first_and_every_batch_has_a_view(root):
     images = folders.load_folder(root, heldout=5)
     for call in (
         lambda: images.view("test", slice(1)),
@@ -420,5 +420,5 @@ def test_inputs_come_first_and_every_batch_has_a_flip(root):
     ):
         with pytest.raises(ValueError, match="no inputs yet: choose them with seen_by"):
             call()
-    with pytest.raises(ValueError, match="a flip for each of 2 batches, found 1"):
+    with pytest.raises(ValueError, match="a view for each of 2 batches, found 1"):
         images.seen_by(SQUARE).batches("test", [slice(1)] * 2, [False])

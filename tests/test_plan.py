@@ -147,7 +147,7 @@ def test_a_damaged_image_is_left_out_everywhere_or_named(write, root):
         seen = runs.read_tensors(runs.classifier_path(study, "small"))
         alone = experiments.observe(
             networks.trained_classifier(study, "small", 0, torch.device("cpu")),
-            images.seen_by(networks.inputs(study, "small")), "heldout", False, among=torch.tensor([7, 2]), brief=True,
+            images.seen_by(networks.inputs(study, "small")), "heldout", among=torch.tensor([7, 2]), brief=True,
         )  # fmt: skip
         torch.testing.assert_close(seen["heldout.p_true"][[7, 2]], alone["p_true"])
         said = []

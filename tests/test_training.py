@@ -24,7 +24,7 @@ def quiet(line):
 
 
 def train(net, target, loss, seed=0, **changes):
-    settings = {"flip": True, "epochs": 2, "images": 600, "batch": 50, "rate": 5e-3, "log": quiet} | changes
+    settings = {"views": 2, "epochs": 2, "images": 600, "batch": 50, "rate": 5e-3, "log": quiet} | changes
     return training.train(net, data.digits(), target, loss, seed=seed, **settings)
 
 
@@ -87,7 +87,7 @@ def test_a_classifier_learns():
     images = data.digits()
     net = small_net(10)
     history = train(
-        net, images.labels["train"], lambda o, y: F.cross_entropy(o, y, reduction="none"), images=None, flip=False
+        net, images.labels["train"], lambda o, y: F.cross_entropy(o, y, reduction="none"), images=None, views=1
     )
     net.eval()
     (logits,) = training.predict(net, images, "test")
@@ -127,7 +127,7 @@ def test_only_the_images_asked_for_are_learnt_from():
 
     images, among = data.digits(), torch.arange(0, 1000, 4)
     target = torch.ones(1000, dtype=torch.bool)
-    train(Recorder(), target, losses.cross_entropy, part="heldout", among=among, images=None, flip=False, epochs=1)
+    train(Recorder(), target, losses.cross_entropy, part="heldout", among=among, images=None, views=1, epochs=1)
     allowed = {bytes(image.numpy()) for image in images.view("heldout", among)}
     assert len(seen) == 250
     assert set(seen) <= allowed
@@ -143,7 +143,7 @@ def test_the_released_recipe_is_sgd_under_onecyclelr():
 
     net, twin = (squeeze(nn.Sequential(nn.Flatten(), small_net(1)[1], nn.ReLU(), small_net(1)[4])) for _ in range(2))
     twin.load_state_dict(net.state_dict())
-    settings = {"optimizer": "onecycle", "rate": 0.01, "epochs": 1, "images": 1000, "batch": 50, "flip": False}
+    settings = {"optimizer": "onecycle", "rate": 0.01, "epochs": 1, "images": 1000, "batch": 50, "views": 1}
     train(net, target, loss, **settings)
     draw = torch.Generator().manual_seed(0)
     subset = torch.randperm(3000, generator=draw)[:1000]
@@ -251,13 +251,13 @@ def test_a_head_learns_from_features_what_it_would_from_images():
     images, target = data.digits(), torch.arange(3000) % 3 > 0
 
     def features(part):
-        views = [images.view(part, slice(None), flip).flatten(1) for flip in (False, True)]
+        views = [images.view(part, slice(None), view).flatten(1) for view in (0, 1)]
         return torch.stack(views)  # (2, N, 784)
 
     seen = data.Features({part: features(part) for part in ("train", "test")}, images.labels)
     whole, head = (squeeze(nn.Sequential(nn.Flatten(), nn.Linear(784, 1))) for _ in range(2))
     head.load_state_dict(whole.state_dict())
-    settings = {"flip": True, "epochs": 2, "images": 600, "batch": 50, "rate": 5e-3, "log": quiet}
+    settings = {"views": 2, "epochs": 2, "images": 600, "batch": 50, "rate": 5e-3, "log": quiet}
     training.train(whole, images, target, losses.cross_entropy, **settings)
     training.train(head, seen, target, losses.cross_entropy, **settings)
     assert torch.equal(whole[0][1].weight, head[0][1].weight)

@@ -144,14 +144,9 @@ def score_classifier(study: Study, name: str, log: Log = print) -> dict:
                 missing[key] = reason
                 continue
             start = time.perf_counter()
-            try:
-                values = {
-                    part: score.function(seen[part], seen["heldout"], seen["train"]) for part in ("heldout", "test")
-                }
-            except confidence.NotFitted as error:  # one score less, and not all of them
-                missing[key] = str(error)
-                continue
-            tensors |= {f"{part}.{key}": torch.from_numpy(value.astype(np.float32)) for part, value in values.items()}
+            for part in ("heldout", "test"):
+                value = score.function(seen[part], seen["heldout"], seen["train"])
+                tensors[f"{part}.{key}"] = torch.from_numpy(value.astype(np.float32))
             seconds[key] = round(time.perf_counter() - start, 2)
         log(f"confidences of {name}: {len(seconds)} scores, {sum(seconds.values()):.1f} s")
         return tensors, {"score_seconds": seconds, "missing": missing, "device": device_name(device)}
