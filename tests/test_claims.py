@@ -113,6 +113,8 @@ def test_a_study_that_has_hardly_run_is_judged_without_a_guess(write_study, monk
     study = load_study(write_study(audit=AUDIT, seeds=[0]))
     experiments.train_oracle(study, "rsn-rsn", "ss", 0, lambda line: None)
     judged = claims.judge(study).set_index("id")
+    first = judged.index.get_loc
+    assert first("all-cases") < first(next(entry.id for entry in claims.load() if entry.tests))  # answers come first
     unrun = [entry.id for entry in claims.load() if entry.tests]
     assert set(judged.loc[unrun, "verdict"]) == {claims.UNKNOWN}
     colour = [entry.id for entry in claims.load() if entry.colour]

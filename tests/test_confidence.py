@@ -98,6 +98,15 @@ def test_a_temperature_that_does_not_exist_is_an_error(right):
         confidence.fitted_temperature(part)
 
 
+def test_a_temperature_that_does_not_exist_costs_no_other_score():
+    part = Observed(np.eye(3)[[0, 1, 2, 0]], np.array([1, 2, 0, 0]))  # right less often than by chance
+    assert part.correct.sum() == 1
+    assert "no finite temperature" in confidence.SCORES["temperature"].missing(part, part, part)
+    scores = confidence.all_scores(part, part, part)
+    assert "temperature" not in scores
+    assert "energy" in scores
+
+
 def test_the_norm_is_the_best_on_the_held_out_part_or_none():
     value = score("p_norm")
     aurocs = {p: metrics.evaluate(confidence._normed(FIT, p), FIT.correct)["auroc"] for p in confidence.P_NORMS}

@@ -1,6 +1,7 @@
 """What lies on disk: whole files or none, nothing done twice, nothing lost, failures kept."""
 
 import ast
+import copy
 import json
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from trustlib import (
     training,
     unseen,
 )
-from trustlib.study import load_study
+from trustlib.study import StudyError, load_study
 
 
 def quiet(line):
@@ -390,6 +391,47 @@ def test_features_of_both_views_are_kept_for_heads(tiny):
     kept = runs.read_tensors(runs.classifier_path(tiny, "rsn"), "test.")["features"]
     torch.testing.assert_close(seen["test"][0].float(), kept, atol=1e-3, rtol=1e-3)
     assert not torch.equal(seen["train"][0], seen["train"][1])
+
+
+def test_a_head_learns_from_passes_with_dropout_and_their_own_labels(write_study):
+    networks_ = copy.deepcopy(TINY["networks"])
+    networks_["rsn"]["args"]["drop_rate"] = 0.5
+    study = load_study(write_study(networks=networks_, arms=STAGES, seeds=[0], feature_passes=3))
+    experiments.extract_features(study, "rsn-rsn", quiet)
+    path = runs.features_path(study, "rsn")
+    seen = runs.read_tensors(path)
+    plain = runs.read_tensors(runs.classifier_path(study, "rsn"))
+    assert {tuple(seen[key].shape[:2]) for key in ("train", "train.correct", "train.p_true")} == {(3, 3000)}
+    assert [len(seen[part]) for part in ("heldout", "test")] == [2, 1]
+    assert not torch.equal(seen["train"][0], seen["train"][2])  # two passes of the image as it is
+    torch.testing.assert_close(seen["test"][0].float(), plain["test.features"], atol=1e-3, rtol=1e-3)  # no dropout
+
+    # What the file says of a pass follows from the features of that very pass.
+    labels, weight = study.images().labels["train"], plain["weights.fc.weight"]
+    logits = seen["train"].float() @ weight.T + plain["weights.fc.bias"]  # (3, N, K)
+    p_true = logits.softmax(2).gather(2, labels.expand(3, -1)[..., None])[..., 0]
+    torch.testing.assert_close(seen["train.p_true"], p_true, atol=5e-3, rtol=0)
+    assert ((logits.argmax(2) == labels) == seen["train.correct"]).float().mean() > 0.995  # but for rounding to float16
+    assert seen["train.correct"].float().mean() < plain["train.correct"].float().mean()
+
+    taught = []
+    monkey = training.train
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "train", lambda *args, **kw: taught.append((args, kw)) or monkey(*args, **kw))
+        experiments.train_oracle(study, "rsn-rsn", "ce", 0, quiet)
+    (head, head_settings), (whole, whole_settings) = taught  # the head, and the oracle that starts from it
+    assert torch.equal(head[2], seen["train.correct"])
+    assert head_settings["views"] == 3
+    assert torch.equal(whole[2], plain["train.correct"])
+    assert whole_settings["views"] == 2
+
+
+def test_passes_with_dropout_need_dropout_and_one_network(write_study, tiny):
+    with pytest.raises(ValueError, match="feature_passes: this network has no dropout"):
+        experiments.extract_features(load_study(write_study(feature_passes=2)), "rsn-rsn", quiet)
+    two = {"rsn": TINY["networks"]["rsn"], "other": TINY["networks"]["rsn"]}
+    with pytest.raises(StudyError, match="feature_passes: the oracle of 'rsn-other' shares no dropout"):
+        load_study(write_study(networks=two, pairs=["rsn-rsn", "rsn-other"], feature_passes=2))
 
 
 def test_checkpoints_are_two_go_with_the_training_and_are_not_taken_up_by_another(tmp_path):

@@ -23,7 +23,9 @@ HOLDS, FAILS, UNKNOWN = "holds", "does not hold here", "cannot be judged here"
 ONLY_RELEASED, REFUTED = "holds only as released", "does not hold"  # the last: of arithmetic and of published figures
 PATH = data.ROOT / "data" / "claims.yaml"
 LEVEL = 0.95
+NOT_RUN, OTHER_DATA = "not run", "asked of other data"
 GREY = "these images have no colour: the attack can only bend their tone curve; results/colour judges it"
+UNANSWERED = (NOT_RUN, OTHER_DATA, GREY)  # how the findings begin that say why nothing was measured
 
 
 class Test(Strict):
@@ -106,17 +108,17 @@ def judge(study: Study, entries: list[Claim] | None = None) -> pd.DataFrame:
 
     Returns
     -------
-    A row a claim: id, claim, where, quantity, found, verdict, section.
+    A row a claim: id, claim, where, quantity, found, verdict, section; last those that nothing was measured for.
     """
     seen, grey = _Seen(study), study.images().channels == 1
-    rows = []
+    rows, unanswered = [], []
     for claim in load() if entries is None else entries:
         if claim.unjudged:
             verdict, found = UNKNOWN, claim.unjudged
         elif claim.colour and grey:
             verdict, found = UNKNOWN, GREY
         elif claim.datasets and study.dataset not in claim.datasets:
-            verdict, found = UNKNOWN, f"asked of other data: {', '.join(f'results/{name}' for name in claim.datasets)}"
+            verdict, found = UNKNOWN, f"{OTHER_DATA}: {', '.join(f'results/{name}' for name in claim.datasets)}"
         elif claim.fact:
             verdict, found = FACTS[claim.fact](study)
         else:
@@ -124,8 +126,10 @@ def judge(study: Study, entries: list[Claim] | None = None) -> pd.DataFrame:
         shown = claim.model_dump(include={"id", "claim", "where", "quantity"})
         if claim.added:
             shown["where"] += f"; added {claim.added}"
-        rows.append(shown | {"found": found, "verdict": verdict, "section": claim.section})
-    return pd.DataFrame(rows)
+        (unanswered if claim.unjudged or found.startswith(UNANSWERED) else rows).append(
+            shown | {"found": found, "verdict": verdict, "section": claim.section}
+        )
+    return pd.DataFrame(rows + unanswered)
 
 
 def _verdict(seen: "_Seen", tests: list[Test]) -> tuple[str, str]:
@@ -143,7 +147,7 @@ def _decide(seen: "_Seen", tests: list[Test]) -> tuple[bool | None, str]:
     """(True where all intervals lie beyond the margins, False where one excludes its own, else None; what was found)"""
     cells = [(test, name, seen.difference(test, *way)) for test in tests for name, way in _ways(seen.study, test)]
     if missing := [name for _, name, values in cells if values is None]:
-        return None, f"not run: {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+        return None, f"{NOT_RUN}: {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
     wide = 1 - (1 - LEVEL) / len(cells)
     verdicts, texts = [], []
     for test in tests:
@@ -413,7 +417,7 @@ def _normality(study: Study) -> tuple[str, str]:
                 worst = max(worst, (distance - error, distance + error, f"{study.pair_label(pair)}, {name}"))
     low, high, where = worst
     if not where:
-        return UNKNOWN, "not run"
+        return UNKNOWN, NOT_RUN
     verdict = HOLDS if high < 0.05 else FAILS if low > 0.05 else UNKNOWN
     return verdict, f"{50 * (low + high):.1f} [{100 * low:.1f}, {100 * high:.1f}] points at worst ({where} predictions)"
 
@@ -426,7 +430,7 @@ def _iid(study: Study) -> tuple[str, str]:
             train, test = rates.loc["train"], rates.loc["test"]
             gaps[study.network(name).label] = (train.rate - test.rate, train.low - test.high, train.high - test.low)
     if not gaps:
-        return UNKNOWN, "not run"
+        return UNKNOWN, NOT_RUN
     text = "; ".join(
         f"{label} {100 * gap:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]" for label, (gap, low, high) in gaps.items()
     )
@@ -490,7 +494,7 @@ def _domain_accuracy(study: Study) -> tuple[str, str]:
     for domain, part, name in tasks:
         pair = next(pair for pair in study.pairs if pair.endswith(f"-{name}"))
         if not evaluation.has_classifier(study, pair, part):
-            return UNKNOWN, f"not run: {domains.parse(domain).label}"
+            return UNKNOWN, f"{NOT_RUN}: {domains.parse(domain).label}"
         right = evaluation.correct(study, pair, part)
         fall = evaluation.correct(study, pair)[: len(right)].astype(float) - right
         error = fall.std(ddof=1) / np.sqrt(len(fall))
