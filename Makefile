@@ -26,7 +26,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export JUPYTER_PREFER_ENV_PATH = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help plan report audit domains publish test benchmark speed imagenet lab lock clean
+.PHONY: help plan report audit domains publish test benchmark speed photos lab lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1|/' | column -t -s '|'
@@ -73,12 +73,12 @@ speed: .venv/ready  ## time training steps and data loading, and a GPU where the
 	python -m trustlib render $(or $(TRUST_RESULTS),results)/speed/report.html \
 		$(or $(TRUST_RESULTS),results)/runs/speed/speed.ipynb
 
-imagenet: .venv/ready  ## photographs and an ImageNet classifier in every domain, into results/imagenet (TRUST_DATA has them)
-	mkdir -p $(or $(TRUST_RESULTS),results)/runs/imagenet
-	papermill notebooks/imagenet.ipynb $(or $(TRUST_RESULTS),results)/runs/imagenet/imagenet.ipynb -k python3 \
-		--no-progress-bar --log-output -p out "$(abspath $(or $(TRUST_RESULTS),results))/imagenet"; status=$$?; \
-	python -m trustlib render $(or $(TRUST_RESULTS),results)/imagenet/report.html \
-		$(or $(TRUST_RESULTS),results)/runs/imagenet/imagenet.ipynb; exit $$status
+photos: .venv/ready  ## photographs and an ImageNet classifier in every domain, into results/photos (TRUST_DATA has them)
+	mkdir -p $(or $(TRUST_RESULTS),results)/runs/photos
+	papermill notebooks/photos.ipynb $(or $(TRUST_RESULTS),results)/runs/photos/photos.ipynb -k python3 \
+		--no-progress-bar --log-output -p out "$(abspath $(or $(TRUST_RESULTS),results))/photos"; status=$$?; \
+	python -m trustlib render $(or $(TRUST_RESULTS),results)/photos/report.html \
+		$(or $(TRUST_RESULTS),results)/runs/photos/photos.ipynb; exit $$status
 
 lab: .venv/ready  ## JupyterLab on the notebooks
 	jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks

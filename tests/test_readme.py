@@ -20,7 +20,7 @@ def test_the_example_runs(capsys):
 def test_every_figure_with_an_interval_is_that_of_a_committed_result():
     results = ROOT / "results"
     files = [results / f"fashion/tables/{name}.csv" for name in ("comparisons", "controls", "domains")]
-    files += [results / "colour/tables/domains.csv", results / "imagenet/domains.csv"]
+    files += [results / "colour/tables/domains.csv", results / "photos/domains.csv"]
     measured = set()
     for file in files:
         frame = pd.read_csv(file)
@@ -76,7 +76,7 @@ def test_what_the_readme_counts_on_unseen_domains_is_in_the_committed_results():
     }
     assert f"{fall['rsn']:.2f} (RSN) and {fall['vit']:.2f} points (ViT)" in text
 
-    photos = pd.read_csv(ROOT / "results/imagenet/domains.csv").query("score == 'mcp'").set_index("domain")
+    photos = pd.read_csv(ROOT / "results/photos/domains.csv").query("score == 'mcp'").set_index("domain")
     others = 100 * photos.drop(["clean", "recolor"])[["accuracy", "estimate"]]
     low, high = others.min(), others.max()
     assert f"In {len(others)} domains" in text
