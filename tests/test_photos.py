@@ -444,5 +444,6 @@ def test_the_interval_of_the_accuracy_is_exact(judged):
 
 
 def test_every_score_of_the_logits_has_a_row(judged):
-    logits_alone = [name for name, score in confidence.SCORES.items() if set(score.needs) <= {"heldout_errors"}]
+    fitted = {"heldout_errors", "temperature"}
+    logits_alone = [name for name, score in confidence.SCORES.items() if set(score.needs) <= fitted]
     assert list(judged.index) == logits_alone
