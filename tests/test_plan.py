@@ -1,6 +1,7 @@
 """A study of image folders from end to end, and the dry run: what it finds, times, and leaves out."""
 
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +11,21 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from trustlib import __main__ as commands
-from trustlib import data, evaluation, experiments, networks, oracle, plan, pretrained, runs, timing
+from trustlib import (
+    confidence,
+    data,
+    domains,
+    evaluation,
+    experiments,
+    networks,
+    oracle,
+    plan,
+    pretrained,
+    recolor,
+    runs,
+    timing,
+    unseen,
+)
 from trustlib.study import StudyError, load_study
 
 CLASSES = ("n01440764", "n01443537", "n01484850")
@@ -91,6 +106,33 @@ def outputs(study, arm, pair="large-small", part="test"):
 
 
 # --- A study of folders ---
+
+
+def test_unseen_domains_are_made_of_what_the_classifier_sees(write, monkeypatch):
+    monkeypatch.setattr(domains.recolor, "attack", partial(recolor.attack, steps=2))
+    of_logits = {name: score for name, score in confidence.SCORES.items() if "features" not in score.needs}
+    monkeypatch.setattr(confidence, "SCORES", of_logits)  # 20 images to train on have no 50th neighbour
+    judged = {"judged": ["saturate-1", "stylized", "recolor"], "images": 9, "attacked": 6}
+    study = write(domains=judged, dropout_passes=2)
+    make(study)
+    pixels = study.images().seen_by(networks.inputs(study, "small")).images["test"]
+    for part in study.domains.parts.values():
+        count = study.domains.size(part)
+        unseen.observe_domain(study, part, "small", quiet)
+        unseen.ask_oracles(study, part, "large-small", quiet)
+        made = unseen.domain_images(study, part, "small")
+        assert made.shape == (count, 3, 24, 24)  # the classifier's size; the oracle's is 32
+        assert 0 < (made.float() - pixels[:count].float()).abs().mean() < 64
+        seen = runs.read_tensors(runs.domain_path(study, part, "small"))
+        z = runs.read_tensors(runs.domain_path(study, part, "large-small"))["ce/seed0"]
+        assert seen["mcp"].shape == z.shape == (count,)
+        assert z.isfinite().all()
+    # The images as they are, in place of a domain's, are what the networks saw of them.
+    monkeypatch.setattr(unseen, "domain_images", lambda *_: pixels[:9])
+    plain = unseen._unseen(study, study.images(), part, "small")
+    whole = study.images().seen_by(networks.inputs(study, "small"))
+    torch.testing.assert_close(plain.view("test", slice(0, 9)), whole.view("test", slice(0, 9)))
+    assert unseen._unseen(study, study.images(), part, "small", "large").view("test", slice(0, 9)).shape[2:] == (32, 32)
 
 
 def test_a_trained_and_a_frozen_oracle_judge_every_image_and_are_evaluated(write):
@@ -174,7 +216,8 @@ def test_pictures_are_decoded_when_they_are_indexed(write):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"domains": {"judged": ["fog-5"]}}, "unseen domains are not made of a dataset of folders"),
+        ({"domains": {"judged": ["normalised"]}}, "normalised needs networks that see the images standardised"),
+        ({"domains": {"judged": ["recolor-released"]}}, "recolor-released needs networks that see the images"),
         ({"networks": STUDY["networks"] | {"large": {
             **{k: v for k, v in STUDY["networks"]["large"].items() if k not in ("weights", "inputs")},
             "training": {"epochs": 1, "batch": 20, "rate": 1.0e-3, "weight_decay": 0.0},

@@ -121,7 +121,7 @@ def make(
 
     Parameters
     ----------
-    images : on the device that is to work.
+    images : on the device that is to work; a `folders.Folder` as the classifier sees it.
     count : how many.
     classifier : for an attack: images (B, C, H, W), standardised as `data.Images.view` does, to logits (B, K).
 
@@ -222,13 +222,19 @@ def _recolored(
 
 
 def _normalisation(images: data.Images, *, released: bool) -> tuple[Tensor, Tensor]:
-    """(mean, deviation) of the networks' inputs, (1, 1, 1) the study's own or (3, 1, 1) ImageNet's."""
-    values = (IMAGENET_MEAN, IMAGENET_STD) if released else ([value] for value in images.mean_and_std)
-    mean, std = (images.images["test"].new_tensor(v, dtype=torch.float32)[:, None, None] for v in values)
+    """(mean, deviation) of the networks' inputs, (1, 1, 1) or (C, 1, 1): the study's own or ImageNet's."""
+    if released:
+        values = IMAGENET_MEAN, IMAGENET_STD
+    elif images.inputs:
+        values = images.inputs.mean, images.inputs.std
+    else:
+        values = ([value] for value in images.mean_and_std)
+    device = images.labels["test"].device
+    mean, std = (torch.tensor(v, dtype=torch.float32, device=device)[:, None, None] for v in values)
     return mean, std
 
 
 def _as_seen(images: data.Images, x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """What the study's own normalisation must be given, so that a network sees (x - mean) / std; x in [0, 1]."""
-    own_mean, own_std = images.mean_and_std
+    own_mean, own_std = _normalisation(images, released=False)
     return (x - mean) / std * own_std + own_mean

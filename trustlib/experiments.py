@@ -507,16 +507,18 @@ def _with_passes(study: Study, name: str, images: data.Images, part: str) -> con
     if others:
         extra["members"] = np.stack([own.logits, *(member.logits for member in others)])
     if study.dropout_passes:
-        passes = dropout_passes(study, name, images, part)
+        passes = dropout_passes(study, name, images.seen_by(networks.inputs(study, name)), part)
         extra |= {"passes": passes.numpy()} if passes is not None else {}
     return replace(own, **extra)
 
 
 def dropout_passes(study: Study, name: str, images: data.Images, part: str) -> Tensor | None:
-    """Logits of the judged classifier with its dropout left on, float32 (T, N, K); None where it has no dropout."""
+    """Logits of the judged classifier with its dropout left on, float32 (T, N, K); None where it has no dropout.
+
+    images : as the classifier sees them.
+    """
     net = networks.trained_classifier(study, name, study.classifier_seeds[0], training.pick_device(study.device))
     if not oracle.leave_dropout_on(net):
         return None
-    images = images.seen_by(networks.inputs(study, name))
     torch.manual_seed(study.classifier_seeds[0])
     return torch.stack([training.predict(net, images, part)[0] for _ in range(study.dropout_passes)])

@@ -168,7 +168,7 @@ def load_folder(
     Parameters
     ----------
     heldout : images of train/ that become the held-out part, by a fixed random permutation; the rest is "train".
-        val/ is "test".
+        val/ is "test", in a random order that is fixed too, so that its first images are a draw of all classes.
     workers : decoding processes of the set, and of the check.
     damaged : "error" raises when a damaged file is read. "skip" decodes all files once and leaves out the damaged
         ones, before the split. The outcome is kept in the data root, as checked/DIGEST.json: a listing is checked once.
@@ -206,11 +206,11 @@ def load_folder(
     n = len(paths["train"])
     if n < heldout + 1:
         raise data.DataError(f"{root}/train: expected more than the {heldout:,} images to hold out, found {n:,}")
-    split = data._split(n, heldout=heldout)
+    split = {part: ("train", rows) for part, rows in data._split(n, heldout=heldout).items()}
+    split["test"] = "val", data._split(len(paths["val"]))["train"]
     return Folder(
-        {**{part: tuple(paths["train"][i] for i in rows.tolist()) for part, rows in split.items()},
-         "test": tuple(paths["val"])},
-        {**{part: labels["train"][rows] for part, rows in split.items()}, "test": labels["val"]},
+        {part: tuple(paths[folder][i] for i in rows.tolist()) for part, (folder, rows) in split.items()},
+        {part: labels[folder][rows] for part, (folder, rows) in split.items()},
         tuple(listings["train"]), f"the folder {name}", {"listing": digest}, left_out, workers=workers,
     )  # fmt: skip
 

@@ -207,11 +207,9 @@ class Study(Strict):
             raise ValueError(f"folder: dataset {self.dataset!r} {'needs one' if self.folder is None else 'has none'}")
         if self.folder is not None and self.heldout is None:
             raise ValueError("heldout: a dataset of folders needs the number of training images that are held out")
-        if self.folder is not None:
-            if trained := [name for name, network in self.all_networks.items() if network.weights is None]:
-                raise ValueError(f"networks.{trained[0]}: a dataset of folders needs weights, for inputs of a size")
-            if self.domains.judged or self.domains.swept:
-                raise ValueError("domains: unseen domains are not made of a dataset of folders")
+        trained = [name for name, network in self.all_networks.items() if network.weights is None]
+        if self.folder is not None and trained:
+            raise ValueError(f"networks.{trained[0]}: a dataset of folders needs weights, for inputs of a size")
         for own, other in ((self.networks, self.audit.networks), (self.arms, self.audit.arms)):
             for name in own.keys() & other.keys():
                 raise ValueError(f"audit: {name!r} is a name of the study's own")
@@ -260,7 +258,8 @@ class Study(Strict):
         if crossfit:
             raise ValueError(f"arms.{crossfit[0]}: cross-fitted labels need classifiers that are trained here")
         for name in self.domains.judged:
-            if domains.parse(name).kind in (domains.RECOLOR, domains.NORMALISED):
+            kind = domains.parse(name).kind
+            if kind == domains.NORMALISED or (kind == domains.RECOLOR and (name != kind or not self.folder)):
                 raise ValueError(f"domains: {name} needs networks that see the images standardised as they are")
 
     def _check_start(self, name: str) -> None:

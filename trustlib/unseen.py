@@ -4,7 +4,7 @@ Each is made once and then read from its file, as `trustlib.experiments` does.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -25,7 +25,8 @@ def make_domain(study: Study, part: str, classifier_name: str, log: Log = print)
     Parameters
     ----------
     part : "domains/NAME" or "sweeps/NAME"; says how many images too, see `Study.domains`.
-    classifier_name : whose images an attack makes; other domains are the same for all.
+    classifier_name : whose images an attack makes, and on whose inputs a dataset of folders is changed; other domains
+        are the same for all.
 
     In the file: ``images``, uint8 (N, C, H, W), or float32 on the same scale where they are not rounded.
     """
@@ -34,6 +35,8 @@ def make_domain(study: Study, part: str, classifier_name: str, log: Log = print)
 
     def make() -> tuple[dict[str, Tensor], dict]:
         images, device = experiments.setup(study)
+        if study.folder:
+            images = images.seen_by(networks.inputs(study, classifier_name))
         net = None
         if _is_attack(part):
             net = networks.trained_classifier(study, classifier_name, study.classifier_seeds[0], device)
@@ -67,7 +70,7 @@ def observe_domain(study: Study, part: str, classifier_name: str, log: Log = pri
 
     def make() -> tuple[dict[str, Tensor], dict]:
         images, device = experiments.setup(study)
-        unseen = _unseen(study, images, part, classifier_name).seen_by(networks.inputs(study, classifier_name))
+        unseen = _unseen(study, images, part, classifier_name)
         nets = (networks.trained_classifier(study, classifier_name, seed, device) for seed in study.classifier_seeds)
         own, *others = (experiments.observe(net, unseen, "test") for net in nets)
         extra = {}
@@ -110,8 +113,7 @@ def ask_oracles(study: Study, part: str, pair: str, log: Log = print) -> dict:
 
     def make() -> tuple[dict[str, Tensor], dict]:
         images, device = experiments.setup(study)
-        unseen = _unseen(study, images, part, classifier_name)
-        unseen = unseen.seen_by(networks.inputs(study, oracle_name, classifier_name))
+        unseen = _unseen(study, images, part, classifier_name, oracle_name)
         tensors = {}
         for run in config["oracles"]:
             arm, seed = run.split("/seed")
@@ -136,6 +138,7 @@ def domain_config(study: Study, part: str, classifier_name: str) -> dict:
         "how": how,
         "files": files,
         "data": study.images().checksums,
+        "inputs": asdict(networks.inputs(study, classifier_name)) if study.folder else {},
         "source": source_digest(make_domain, experiments.loader(study)),
     }
 
@@ -210,19 +213,31 @@ def _is_attack(part: str) -> bool:
 
 
 def _images_path(study: Study, part: str, classifier_name: str) -> Path:
-    return runs.domain_path(study, f"{part}/images", classifier_name if _is_attack(part) else "all")
+    return runs.domain_path(study, f"{part}/images", classifier_name if _is_attack(part) or study.folder else "all")
 
 
-def _unseen(study: Study, images: data.Images, part: str, classifier_name: str) -> data.Images:
-    """The study's images with those of a domain for its test part."""
+def _unseen(
+    study: Study, images: data.Images, part: str, classifier_name: str, oracle_name: str | None = None
+) -> data.Images:
+    """The study's images with those of a domain for its test part, as the classifier, or an oracle of it, sees them.
+
+    Of a dataset of folders they are what the classifier sees, cut and of its size: an oracle of another size gets them
+    resized.
+    """
+    own = (oracle_name, classifier_name) if oracle_name else (classifier_name,)
+    inputs = networks.inputs(study, *own)
     # In float64, where they are not uint8: `Images.view` works in place on what is float32 already.
     made = domain_images(study, part, classifier_name)
     made = made if made.dtype == torch.uint8 else made.double()
     labels = images.labels["test"][: len(made)]
+    if study.folder:
+        images = data.Images({}, {}, images.classes, images.source, images.checksums)
+        inputs = replace(inputs, crop=None)
     return replace(
         images,
         images=images.images | {"test": made.to(labels.device)},
         labels=images.labels | {"test": labels},
+        inputs=inputs,
     )
 
 
