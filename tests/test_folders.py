@@ -238,7 +238,7 @@ def test_a_damaged_file_is_named_when_it_is_read(root, how, workers):
     images = load(root, workers=workers)
     bad = Path(images.paths["test"][3])
     damage(bad, how)
-    batches = images.batches("test", [slice(0, 2), slice(2, 4), slice(4, 6)], [False] * 3)
+    batches = images.batches("test", [slice(0, 2), slice(2, 4), slice(4, 6)], [0] * 3)
     assert len(next(batches)) == 2
     with pytest.raises(data.DataError) as error:
         list(batches)
@@ -263,7 +263,7 @@ def test_damaged_files_are_left_out_before_the_split_where_the_study_says_so(roo
     assert {part: len(images.labels[part]) for part in data.PARTS} == {"train": 5, "heldout": 5, "test": 5}
     assert aligned(images)
     assert sorted(images.labels["test"].tolist()) == [0, 0, 1, 2, 2]
-    assert [len(x) for x in images.batches("train", [slice(None)], [False])] == [5]
+    assert [len(x) for x in images.batches("train", [slice(None)], [0])] == [5]
     for path in bad:
         assert str(root / path) not in images.paths["train"] + images.paths["heldout"] + images.paths["test"]
     assert [line.split(": ")[1].split(" of")[0] for line in said] == [f"{k}0 %" for k in range(1, 11)]

@@ -415,9 +415,9 @@ def test_a_head_learns_from_passes_with_dropout_and_their_own_labels(write_study
     assert seen["train.correct"].float().mean() < plain["train.correct"].float().mean()
 
     taught = []
-    monkey = training.train
+    train = training.train
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "train", lambda *args, **kw: taught.append((args, kw)) or monkey(*args, **kw))
+        patch.setattr(training, "train", lambda *args, **kw: taught.append((args, kw)) or train(*args, **kw))
         experiments.train_oracle(study, "rsn-rsn", "ce", 0, quiet)
     (head, head_settings), (whole, whole_settings) = taught  # the head, and the oracle that starts from it
     assert torch.equal(head[2], seen["train.correct"])

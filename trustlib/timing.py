@@ -83,8 +83,9 @@ def _doing(study: Study, what: str, whom: str, world: int) -> tuple[Callable[[in
         arm = next(arm for arm, settings in study.arms.items() if settings.backbone == backbone)
         net, recipe = oracle.Oracle(net, study.arms[arm].head), study.recipe(arm)
         target, loss = target > 0, losses.cross_entropy
-    share, views = max(2, recipe.batch // world), study.feature_passes or study.views if what == "head" else study.views
+    share, views = max(2, recipe.batch // world), study.views
     if what == "head":
+        views = study.feature_passes or views
         target = target[: BATCHES * share]
         features = torch.randn(views, len(target), net.backbone.head_hidden_size).half()
         net, seen = net.head, data.Features({"train": features}, {"train": target}, device)
