@@ -19,7 +19,8 @@ else
 PLUGIN =
 AT_ONCE = --cores $(JOBS)
 endif
-# What Snakemake says of itself; the jobs speak for themselves.
+# What Snakemake says of itself; the jobs speak for themselves. Ctrl-C must not stop the filter: a Snakemake that cannot
+# print does not take its jobs back from a cluster.
 CHATTER = '^(Using |Assuming |Building |Select jobs|Execute [0-9]|Complete log|Elapsed|Exiting because|Shutting down|RuleException|CalledProcessError in|Command .set |SLURM run ID|Provided remote|No SLURM account|No account was|Unable to guess|$$)'
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -44,7 +45,7 @@ report: .venv/ready $(PLUGIN)  ## run a study and write results/runs/STUDY/repor
 	@mkdir -p $(RUN)
 	@flock --nonblock --conflict-exit-code 75 $(RUN)/lock snakemake --workflow-profile profiles/$(PROFILE) \
 		$(AT_ONCE) --config study=$(STUDY) audit="$(ASKED)" sweep=$(SWEEP) \
-		2> >(grep --line-buffered -vE $(CHATTER) >&2) || { status=$$?; \
+		2> >(trap '' INT; grep --line-buffered -vE $(CHATTER) >&2) || { status=$$?; \
 		[ $$status != 75 ] || echo "a run of STUDY=$(STUDY) is already running in this checkout"; exit $$status; }
 
 audit: .venv/ready  ## the same with its controls, all or some (CONTROLS="rate head")

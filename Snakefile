@@ -42,12 +42,19 @@ JOBS += CONTROLS
 JOBS += [f"sweep-{name}" for name in plan.domains.swept if config.get("sweep") or job_path(f"sweep-{name}").exists()]
 
 # Snakemake takes a page for finished whose jobs' manifests are gone, as after a failure: it has to look older than they.
-if workflow.is_main_process and not all(job_path(name).exists() for name in JOBS):
+# What still does when they are there shows a part that failed.
+if workflow.is_main_process:
+    complete = all(job_path(name).exists() for name in JOBS)
     for path in [RUN / "report.html", *(RUN / "sections").glob("*.ipynb")]:
-        if path.exists():
+        if path.exists() and not complete:
             os.utime(path, (1, 1))  # 0 would mean no time at all
+        elif path.exists() and path.stat().st_mtime == 1:
+            path.unlink()
 
 CPUS = plan.threads + plan.workers  # of a job of a cluster
+# A job that trains in one process a GPU has all of them: the default profile has one such place, a cluster's jobs have
+# GPUs of their own.
+NEEDS = {"cpus_per_task": CPUS, "all_gpus": int(plan.processes == "auto")}
 os.environ["TRUST_JOBS"] = " ".join(JOBS)  # for the numbers on the terminal: as a parameter, a new job would make all stale
 
 PAPERMILL = (
@@ -120,7 +127,7 @@ rule classifier:
     params:
         name="classifier-{network}",
     resources:
-        cpus_per_task=CPUS,
+        **NEEDS,
     message:
         "{params.name}"
     shell:
@@ -139,7 +146,7 @@ rule confidence:
     params:
         name="confidence-{network}",
     resources:
-        cpus_per_task=CPUS,
+        **NEEDS,
     message:
         "{params.name}"
     shell:
@@ -158,7 +165,7 @@ rule oracles:
     params:
         name="oracles-{pair}",
     resources:
-        cpus_per_task=CPUS,
+        **NEEDS,
     message:
         "{params.name}"
     shell:
@@ -177,7 +184,7 @@ rule control:
     params:
         name="control-{control}",
     resources:
-        cpus_per_task=CPUS,
+        **NEEDS,
     message:
         "{params.name}"
     shell:
@@ -196,7 +203,7 @@ rule domain:
     params:
         name="domain-{domain}",
     resources:
-        cpus_per_task=CPUS,
+        **NEEDS,
     message:
         "{params.name}"
     shell:
@@ -214,16 +221,22 @@ use rule domain as sweep with:
 
 
 onerror:
-    # A job failed, and so the report's rules did not run: report what there is all the same.
-    if not all(job_path(name).exists() for name in JOBS):
-        for section, call in SECTIONS.items():
-            text = RUN / f"notebooks/{section}.log"
-            for folder in (text.parent, section_path(section).parent):
+    # A job or a part of the report failed: show what there is all the same, tracebacks too; but not after Ctrl-C.
+    if not any("Terminating processes on user request" in Path(path).read_text() for path in log):
+        complete = all(job_path(name).exists() for name in JOBS)
+        missing = [name for name in SECTIONS if not (complete and section_path(name).exists())]
+        for name in missing:
+            text, path = RUN / f"notebooks/{name}.log", section_path(name)
+            for folder in (text.parent, path.parent):
                 folder.mkdir(parents=True, exist_ok=True)
-            settings = SimpleNamespace(name=section)
-            shell(f"{PAPERMILL} {call}", log=SimpleNamespace(text=text), output=section_path(section), params=settings)
-        sections = [str(section_path(name)) for name in SECTIONS]
+            settings = SimpleNamespace(name=name, call=SECTIONS[name].format(output=path))
+            # papermill keeps a notebook up to the cell that failed
+            shell(PAPERMILL + " {params.call} || true", log=SimpleNamespace(text=text), params=settings)
+        sections = [str(section_path(name)) for name in SECTIONS if section_path(name).exists()]
         shell("python -m trustlib render {page} {sections}", page=RUN / "report.html", sections=sections)
+        for path in [RUN / "report.html", *map(section_path, missing)]:
+            if path.exists():
+                os.utime(path, (1, 1))  # made again by the next run, see above
         print(f"The report shows what failed: {RUN / 'report.html'}", file=sys.stderr)
 
 

@@ -79,6 +79,25 @@ def test_a_failed_training_is_shown_and_only_it_is_made_again(write_study, tmp_p
     assert "Nothing to be done" in printed
     assert "done in" not in printed
 
+    # A part of the report that fails is on the page up to where it failed, and made again by the next run.
+    folder = runs.run_folder(load_study(mended))
+    for path in (folder / "sections" / "10_record.ipynb", page):
+        path.unlink()
+    (folder / "tables" / "runs.csv").rename(folder / "runs.csv")
+    (folder / "tables" / "runs.csv").mkdir()
+    status, printed = make_report(mended, results)
+    assert status != 0
+    assert "[6/6] 10_record: FAILED" in printed
+    assert "The report shows what failed" in printed
+    check_page(page.read_text())
+    assert "IsADirectoryError" in page.read_text()
+    (folder / "tables" / "runs.csv").rmdir()
+    status, printed = make_report(mended, results)
+    assert status == 0, printed
+    assert "06_report" not in printed
+    assert "[6/6] 10_record: done in" in printed
+    assert "IsADirectoryError" not in page.read_text()
+
 
 def test_a_job_of_a_cluster_removes_no_manifest(write_study):
     """It reads the Snakefile again, as a remote job, while others may be writing theirs."""

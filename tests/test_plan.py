@@ -2,6 +2,7 @@
 
 import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,6 +134,26 @@ def test_unseen_domains_are_made_of_what_the_classifier_sees(write, monkeypatch)
     whole = study.images().seen_by(networks.inputs(study, "small"))
     torch.testing.assert_close(plain.view("test", slice(0, 9)), whole.view("test", slice(0, 9)))
     assert unseen._unseen(study, study.images(), part, "small", "large").view("test", slice(0, 9)).shape[2:] == (32, 32)
+
+
+def test_imagenets_images_as_others_published_them_are_preferred_and_named(write, root, tmp_path, monkeypatch):
+    whole = tmp_path / "data"
+    whole.mkdir()
+    for name in ("photos", "weights"):
+        (whole / name).symlink_to(root / name)
+    study = write(domains={"judged": ["stylized", "fog-3", "fog-4"], "images": 9})
+    monkeypatch.setenv("TRUST_DATA", str(whole))
+    shades = {path: 20 * i for i, path in enumerate(study.images().paths["test"])}
+    for place in ("Stylized-ImageNet/val", "ImageNet-C/fog/3"):
+        for path, shade in shades.items():
+            file = whole / place / Path(path).parent.name / f"{Path(path).stem}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (22, 20), (shade,) * 3).save(file)
+    expected = torch.tensor(list(shades.values()))[:9, None, None, None].expand(-1, 3, 24, 24).byte()
+    for name, how in (("stylized", "Stylized-ImageNet"), ("fog-3", "the released files of ImageNet-C")):
+        assert unseen.make_domain(study, f"domains/{name}", "small", quiet)["how"] == how
+        assert torch.equal(unseen.domain_images(study, f"domains/{name}", "small"), expected)
+    assert unseen.make_domain(study, "domains/fog-4", "small", quiet)["how"].startswith("the package imagecorruptions")
 
 
 def test_a_trained_and_a_frozen_oracle_judge_every_image_and_are_evaluated(write):

@@ -31,7 +31,7 @@ def main() -> int:
         report.write(args.page, args.notebooks)
         return 0
 
-    from . import data, domains, parallel, plan, pretrained, runs
+    from . import data, domains, parallel, plan, pretrained, runs, unseen
     from .study import StudyError, load_study
     from .training import TrainingError
 
@@ -63,13 +63,13 @@ def main() -> int:
             if wrong := plan.misfits(study):
                 raise StudyError("\n".join(wrong))
             for name, part in study.domains.parts.items():  # raises where a file is missing, or images are too few
-                domains.origin(study.dataset, name)
+                domains.origin(unseen.dataset(study), name)
                 try:
                     domains.check(study.images(), name, study.domains.size(part))
                 except ValueError as error:
                     raise StudyError(str(error)) from None
         else:
-            from . import controls, experiments, unseen
+            from . import controls, experiments
 
             swept = [part for parts in study.domains.sweep.values() for part in parts]
             extra = controls.trainings(study) + unseen.visits(study, swept)

