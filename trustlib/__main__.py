@@ -1,7 +1,9 @@
-"""Commands for the Makefile and the Snakefile: ``python -m trustlib check|plan|controls|work|render|publish ...``."""
+"""Commands: ``python -m trustlib evaluate`` for your own predictions; the others for the Makefile and the Snakefile."""
 
 import argparse
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 
@@ -22,6 +24,23 @@ def main() -> int:
     render = commands.add_parser("render", help="turn executed notebooks into one HTML file")
     render.add_argument("page", type=Path)
     render.add_argument("notebooks", type=Path, nargs="+")
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="which of your own predictions can be trusted: one HTML page and one JSON file",
+        description="Runs notebooks/your_model.ipynb on a file of predictions, a row each. It holds either correct (0 "
+        "or 1) and a column of numbers for each confidence, or label and, for every class, a column prob_CLASS or "
+        "logit_CLASS; an .npz has the arrays labels and probabilities or logits (N, K). A column group is optional.",
+    )
+    evaluate.add_argument("predictions", type=Path, help="a .csv, .parquet or .npz file")
+    evaluate.add_argument("--max-risk", type=float, default=0.05, help="largest acceptable share of errors (0.05)")
+    evaluate.add_argument("--delta", type=float, default=0.01, help="how often the guarantee may fail (0.01)")
+    evaluate.add_argument("--method", default="", help="the confidence that decides; the first one by default")
+    evaluate.add_argument("--confidence", action="append", default=[], metavar="COLUMN", help="one of the confidences")
+    evaluate.add_argument("--group", default="", metavar="COLUMN", help="the column of groups")
+    evaluate.add_argument("--drop", action="store_true", help="leave out rows in which something is missing")
+    evaluate.add_argument("--resamples", type=int, default=2000, help="of the bootstrap (2000)")
+    evaluate.add_argument("--html", type=Path, help="the page; by default the file's name with the ending .html, here")
+    evaluate.add_argument("--json", type=Path, help="the numbers; by default beside the page")
     args = parser.parse_args()
 
     # Imported where they are needed: torch alone takes seconds.
@@ -30,6 +49,9 @@ def main() -> int:
 
         report.write(args.page, args.notebooks)
         return 0
+
+    if args.command == "evaluate":
+        return _evaluate(args)
 
     from . import data, domains, parallel, plan, pretrained, runs, unseen
     from .study import StudyError, load_study
@@ -81,6 +103,36 @@ def main() -> int:
         return 1
     finally:
         parallel.stop()
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    import papermill
+
+    from . import report
+    from .data import ROOT
+
+    page = args.html or Path(args.predictions.with_suffix(".html").name)
+    numbers = args.json or page.with_suffix(".json")
+    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this environment
+    with tempfile.TemporaryDirectory() as folder:
+        executed = Path(folder) / "your_model.ipynb"
+        parameters = {
+            "predictions": str(args.predictions.resolve()), "confidences": args.confidence, "group": args.group,
+            "method": args.method, "max_risk": args.max_risk, "delta": args.delta, "drop": args.drop,
+            "resamples": args.resamples, "out": str(numbers.resolve()),
+        }  # fmt: skip
+        try:
+            notebook = ROOT / "notebooks" / "your_model.ipynb"
+            papermill.execute_notebook(
+                notebook, executed, parameters, kernel_name="python3", progress_bar=False, stdout_file=sys.stdout
+            )
+        except papermill.PapermillExecutionError as error:
+            print(f"error: {error.evalue}", file=sys.stderr)
+            return 1
+        page.parent.mkdir(parents=True, exist_ok=True)
+        report.write(page, [executed])
+    print(f"page: {page}")
     return 0
 
 

@@ -7,6 +7,7 @@ its loss's colour, dashed. Apply the style once: ``plt.style.use(figures.STYLE)`
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -136,6 +137,37 @@ def risk_coverage(
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(lambda v, _: f"{v:.0%}")
     return line
+
+
+def risk_band(
+    ax: Axes, coverage: NDArray, risk: NDArray, low: NDArray, high: NDArray, *, label: str, color: str
+) -> Line2D:
+    """A risk-coverage curve with a band, float (M,) each, fractions."""
+    (line,) = ax.plot(coverage, risk, label=label, color=color)
+    ax.fill_between(coverage, low, high, color=color, alpha=0.15, linewidth=0)
+    ax.set(xlabel="coverage", ylabel="risk", xlim=(0, 1), ylim=(0, None))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(lambda v, _: f"{v:.0%}")
+    return line
+
+
+def reliability(ax: Axes, probability: NDArray, accuracy: NDArray, low: NDArray, high: NDArray, *, color: str) -> None:
+    """The reliability diagram: accuracy with its interval against mean probability, float (M,) each, a point a bin."""
+    ax.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, zorder=0)
+    with_errors(ax, probability, accuracy, low, high, color=color)
+    ax.plot(probability, accuracy, color=color, linewidth=1)
+    ax.set(xlabel="said: probability of being right", ylabel="found: share that is right", xlim=(0, 1), ylim=(0, 1.02))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(lambda v, _: f"{v:.0%}")
+
+
+def confusion(ax: Axes, counts: pd.DataFrame) -> None:
+    """Counts, a row a true class and a column a predicted one; empty cells stay white."""
+    sns.heatmap(
+        counts.where(counts > 0), annot=counts.size <= 400, fmt=".0f", cmap="Oranges", cbar=False, square=True,
+        linewidths=0.4, linecolor="0.93", ax=ax,
+    )  # fmt: skip
+    ax.set(xlabel="predicted", ylabel="true class")
 
 
 def history(ax: Axes, epochs: NDArray, loss: NDArray, *, label: str, color: str | None = None) -> Line2D:

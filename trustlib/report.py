@@ -19,9 +19,11 @@ from matplotlib.figure import Figure
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pandas.io.formats.style import Styler
+from traitlets.config import Config
 
 from .runs import atomic
 
+PROGRESS = {"TagRemovePreprocessor": {"enabled": True, "remove_all_outputs_tags": {"progress"}}}  # of cells so tagged
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
@@ -61,9 +63,11 @@ def table(style: Styler, caption: str, *, folded: bool = False) -> None:
 def write(page: Path, notebooks: Sequence[Path]) -> None:
     """Turn executed notebooks into one self-contained HTML file; code cells are left out, their outputs stay.
 
+    But for those of cells with the tag "progress", which only someone who waits wants to see.
+
     The first one's title is the page's; headings of the second level are its contents.
     """
-    exporter = _Exporter(template_name="basic", exclude_input=True, exclude_output_prompt=True)
+    exporter = _Exporter(template_name="basic", exclude_input=True, exclude_output_prompt=True, config=Config(PROGRESS))
     bodies = [exporter.from_notebook_node(nbformat.read(path, as_version=4))[0] for path in notebooks]
     body = "\n".join(bodies)
     contents = re.findall(r'<h2 id="([^"]+)"[^>]*>(.*?)<a class="anchor-link"', body, re.DOTALL)

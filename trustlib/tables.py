@@ -246,6 +246,50 @@ def operating_form(points: pd.DataFrame, risk: float) -> Styler:
     return plain(text.replace("nan", MISSING))
 
 
+def metrics_form(judged: pd.DataFrame, scale: float = 100) -> Styler:
+    """Every metric of several scores, per cent, with intervals: what `predictions.judge` returns.
+
+    The best of a column is in bold; the last column is the difference in AUC from the first score.
+    """
+    order = judged["score"].drop_duplicates()
+    metric = {name: rows.set_index("score").reindex(order) for name, rows in judged.groupby("metric")}
+    text, bold = {}, {}
+    for name, (heading, direction) in COLUMNS.items():
+        text[heading] = with_interval(metric[name], ("estimate", "low", "high"), scale)
+        signed = metric[name]["estimate"] * (direction or np.nan)
+        bold[heading] = signed.eq(signed.max()) & (len(order) > 1)
+    if len(order) > 1:
+        less = f"AUC minus {order.iloc[0]}'s"
+        columns = ("difference", "difference_low", "difference_high")
+        text[less] = with_interval(metric["auroc"], columns, scale, sign="+")
+        bold[less] = (metric["auroc"]["difference_low"] > 0) | (metric["auroc"]["difference_high"] < 0)
+    return plain(pd.DataFrame(text).style.apply(lambda _: _bold(pd.DataFrame(bold)), axis=None), escape=True)
+
+
+def guarantees_form(found: pd.DataFrame) -> Styler:
+    """What `predictions.guarantees` returns, per cent; where there is no threshold, why."""
+    rows = {}
+    for name, row in found.iterrows():
+        if row["found"]:
+            shares = (f"{100 * row[column]:.2f}" for column in ("coverage", "risk", "bound"))
+            rows[name] = [f"{row['threshold']:.6g}", f"{row['kept']:,.0f}", *shares, ""]
+        else:
+            rows[name] = [MISSING] * 5 + [row["reason"]]
+    columns = ["threshold", "kept", "coverage", "errors among them", "bound", "why there is none"]
+    frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    return plain(frame if (frame[columns[-1]] != "").any() else frame[columns[:-1]], escape=True)
+
+
+def groups_form(found: pd.DataFrame, scale: float = 100) -> Styler:
+    """What `predictions.groups` returns, per cent."""
+    text = {"rows": found["n"].map("{:,}".format), "wrong": found["wrong"].map("{:,}".format)}
+    headings = {"accuracy": "Acc", "auroc": "AUC", "coverage": "kept", "risk": "errors among the kept"}
+    for name, heading in headings.items():
+        text[heading] = with_interval(found, (name, f"{name}_low", f"{name}_high"), scale)
+    text["AUC"] = text["AUC"].where(found["note"] == "", found["note"])
+    return plain(pd.DataFrame(text), escape=True)
+
+
 def published_form(published: pd.DataFrame) -> Styler:
     """A published table, as it stands in data/published, in the form of the paper.
 
@@ -342,9 +386,16 @@ def runs_table(rows: list[dict]) -> Styler:
     return plain(style.hide(axis="index"))
 
 
-def plain(style: Styler | pd.DataFrame) -> Styler:
-    """A Styler that writes the same HTML every time, its cells' ids its own; names of rows and columns are left out."""
+def plain(style: Styler | pd.DataFrame, *, escape: bool = False) -> Styler:
+    """A Styler that writes the same HTML every time, its cells' ids its own; names of rows and columns are left out.
+
+    escape : show texts as they are, where they may be anybody's; else they are taken for HTML.
+    """
     style = style.style if isinstance(style, pd.DataFrame) else style
+    if escape:
+        style = style.format(escape="html")
+        for axis in ("index", "columns"):
+            style = style.format_index(escape="html", axis=axis)
     style = style.set_uuid(digest(style.data.to_csv())).set_table_attributes('class="data"')
     style = style.set_table_styles([{"selector": "td", "props": "white-space: nowrap"}])
     return style.hide(names=True, axis="index").hide(names=True, axis="columns")

@@ -1,0 +1,371 @@
+"""Anybody's predictions: what a file may hold, what it must, and the page and numbers made of it."""
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_report import check_page
+
+from trustlib import __main__ as commands
+from trustlib import confidence, metrics, predictions, resampling, statistics
+
+N, K = 60, 3
+CLASSES = ("cat", "dog", "eel")
+
+
+@pytest.fixture
+def logits():
+    return np.random.default_rng(0).normal(size=(N, K))
+
+
+@pytest.fixture
+def label(logits):
+    """Right for about two thirds of the rows."""
+    rng = np.random.default_rng(1)
+    return np.where(rng.random(N) < 0.6, logits.argmax(1), rng.integers(0, K, N))
+
+
+@pytest.fixture
+def outputs(logits, label):
+    """A table of logits, with the names of the classes."""
+    table = pd.DataFrame(logits, columns=[f"logit_{name}" for name in CLASSES])
+    return table.assign(label=np.array(CLASSES)[label])
+
+
+@pytest.fixture
+def judged():
+    """A table of two confidences, and a column that is neither."""
+    rng = np.random.default_rng(2)
+    correct = rng.random(N) < 0.7
+    table = {"image": [f"{i}.png" for i in range(N)], "correct": correct.astype(int)}
+    return pd.DataFrame(table | {"mine": rng.random(N) + 0.4 * correct, "theirs": rng.random(N)})
+
+
+@pytest.fixture
+def save(tmp_path):
+    def save(table, name="found.csv"):
+        path = tmp_path / name
+        if name.endswith(".csv"):
+            table.to_csv(path, index=False)
+        elif name.endswith(".parquet"):
+            table.to_parquet(path)
+        else:
+            np.savez(path, **table)
+        return path
+
+    return save
+
+
+# --- What a file may hold ---
+
+
+def test_confidences_and_whether_each_prediction_was_right(judged, save):
+    found = predictions.read(save(judged))
+    assert found.source == "found.csv"
+    np.testing.assert_array_equal(found.correct, judged["correct"] == 1)
+    assert list(found.confidences) == ["mine", "theirs"]
+    np.testing.assert_array_equal(found.confidences["mine"], judged["mine"])
+    assert found.unused == ("image",)
+    assert found.logits is found.label is found.group is None
+    assert predictions.read(save(judged), confidences=["theirs"]).unused == ("image", "mine")
+
+
+@pytest.mark.parametrize("truth", [("True", "False"), (1.0, 0.0), (" true", "FALSE ")])
+def test_right_and_wrong_in_other_words(judged, save, truth):
+    table = judged.assign(correct=np.where(judged["correct"] == 1, *map(np.array, truth)))
+    np.testing.assert_array_equal(predictions.read(save(table)).correct, judged["correct"] == 1)
+
+
+def test_logits_and_labels(outputs, logits, label, save):
+    found = predictions.read(save(outputs))
+    assert found.classes == CLASSES
+    np.testing.assert_allclose(found.logits, logits)
+    np.testing.assert_array_equal(found.label, label)
+    np.testing.assert_array_equal(found.predicted, logits.argmax(1))
+    np.testing.assert_array_equal(found.correct, logits.argmax(1) == label)
+    assert not found.probabilities
+
+
+def test_probabilities_are_rescaled_to_one_and_a_zero_is_no_error(save):
+    table = pd.DataFrame({"prob_0": [0.5004, 1.0, 0.25], "prob_1": [0.5, 0.0, 0.75], "label": [0, 1, 1]})
+    found = predictions.read(save(table))
+    assert found.probabilities
+    np.testing.assert_allclose(np.exp(found.logits).sum(1), 1)
+    np.testing.assert_array_equal(found.correct, [True, False, True])
+    scores, left_out = found.scores()
+    assert "Energy" in left_out
+    assert all(np.isfinite(values).all() for values in scores.values())
+
+
+@pytest.mark.parametrize("names", [{}, {"classes": np.array(CLASSES)}])
+def test_arrays_are_read_as_columns_are(outputs, logits, label, save, names):
+    labels = np.array(CLASSES)[label] if names else label
+    arrays = {"logits": logits.astype(np.float32), "labels": labels, "groups": label % 2, "mine": logits[:, 0]} | names
+    found = predictions.read(save(arrays, "found.npz"))
+    np.testing.assert_array_equal(found.label, label)
+    assert found.classes == (CLASSES if names else ("0", "1", "2"))
+    assert set(found.group) == {"0", "1"}
+    assert list(found.confidences) == ["mine"]
+
+
+def test_parquet(outputs, label, save):
+    pytest.importorskip("pyarrow")
+    np.testing.assert_array_equal(predictions.read(save(outputs, "found.parquet")).label, label)
+
+
+def test_labels_and_predictions_say_what_is_right_and_what_is_confused(judged, save):
+    table = judged.drop(columns="correct").assign(label=["a", "b", "c"] * 20, prediction=["a", "c", "c"] * 20)
+    found = predictions.read(save(table))
+    assert found.correct.tolist() == [True, False, True] * 20
+    kept = np.arange(N) < 30
+    (row,) = predictions.mistakes(found, kept).to_dict("records")
+    assert row == {"label": "b", "prediction": "c", "count": 10, "share": 0.5}
+    assert predictions.mistakes(found, np.zeros(N, bool)).empty
+
+
+def test_whole_numbers_are_the_same_labels_with_and_without_a_gap(outputs, label, save):
+    table = outputs.set_axis(["logit_0", "logit_1", "logit_2", "label"], axis=1).assign(label=label.astype(float))
+    table.loc[4, "label"] = np.nan
+    found = predictions.read(save(table), drop=True)
+    assert found.dropped == 1
+    np.testing.assert_array_equal(found.label, np.delete(label, 4))
+
+
+# --- What it must hold ---
+
+
+def changed(column, rows, value):
+    def change(table):
+        table = table.astype({column: object})
+        table.loc[rows, column] = value
+        return table
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop(columns="correct"), "expected a column correct .* found image, mine, theirs"),
+        (lambda t: t.drop(columns=["mine", "theirs"]), "expected a column correct .* found image, correct"),
+        (lambda t: t.iloc[:0], "there are no rows"),
+        (changed("mine", [3, 7], None), r"missing .* in 2 of 60 rows, the first 4, 8, of the columns mine: .*--drop"),
+        (changed("mine", [3], "high"), "column mine: expected numbers, found high in 1 of 60 rows, the row 4"),
+        (changed("correct", [0], 2), "column correct: expected 0 and 1, .* found 2 in 1 of 60 rows, the row 1"),
+        (lambda t: t.assign(mine=None), "expected numbers|missing .* in 60 of 60 rows"),
+    ],
+)
+def test_confidences_that_cannot_be_used(judged, save, change, message):
+    path = save(change(judged))
+    with pytest.raises(predictions.PredictionsError, match=message) as error:
+        predictions.read(path, confidences=["mine"] if "mine" in change(judged) else [])
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (changed("label", [1], "fox"), "column label: fox in 1 of 60 rows, the row 2 is none of the classes, cat, dog"),
+        (changed("logit_dog", [5], np.inf), "expected finite logits, found infinite ones in 1 of 60 rows, the row 6"),
+        (
+            lambda t: t.rename(columns=lambda n: n.replace("logit", "prob")),
+            "sum to one .* not in .*columns logit_CLASS",
+        ),
+        (lambda t: t[["logit_cat", "label"]].assign(label="cat"), "expected two classes or more, found cat"),
+        (lambda t: t.assign(prob_cat=0.5), "found columns prob_... and logit_...: keep one kind"),
+        (lambda t: t.assign(correct=1), "column correct says otherwise than label and prediction in .* of 60 rows"),
+    ],
+)
+def test_outputs_that_cannot_be_used(outputs, save, change, message):
+    with pytest.raises(predictions.PredictionsError, match=message):
+        predictions.read(save(change(outputs)))
+
+
+@pytest.mark.parametrize("name", ["confidences", "group"])
+def test_a_column_that_is_not_there_is_named_with_those_that_are(judged, save, name):
+    with pytest.raises(predictions.PredictionsError, match=r"no column 'site'; found image, correct, mine, theirs"):
+        predictions.read(save(judged), **{name: ["site"] if name == "confidences" else "site"})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.npz", b"label,correct\n1,1\n", "this is no npz file, or a damaged one"),
+        ("a.npz", b"", "this is no npz file, or a damaged one"),
+        ("a.csv", b"\x00\xff\xfePK\x03\x04" * 9, "this is no csv file, or a damaged one"),
+        ("a.csv", b"", "this is no csv file, or a damaged one"),
+        ("a.txt", b"1", r"ends in \.csv, \.parquet or \.npz, found \.txt"),
+        ("a", b"1", "found no ending"),
+    ],
+)
+def test_a_file_that_is_not_what_its_ending_says(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(predictions.PredictionsError, match=message):
+        predictions.read(tmp_path / name)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(predictions.PredictionsError, match=r"none\.csv: there is no such file"):
+        predictions.read(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (
+            {"logits": np.zeros(4), "labels": np.zeros(4, int)},
+            r"array logits: expected the shape \(N, K\), found \(4,\)",
+        ),
+        ({"logits": np.zeros((4, 2)), "labels": np.zeros(3, int)}, "arrays differ in length: .* label 3"),
+        ({"logits": np.zeros((4, 2)), "classes": np.array(["a"])}, "1 classes are named, logits has 2 columns"),
+        ({"correct": np.zeros(4), "mine": np.array([object()] * 4)}, "no npz file, or a damaged one .*allow_pickle"),
+    ],
+)
+def test_arrays_that_do_not_fit_together(save, arrays, message):
+    with pytest.raises(predictions.PredictionsError, match=message):
+        predictions.read(save(arrays, "found.npz"))
+
+
+# --- Scores ---
+
+
+def test_scores_are_those_of_the_study_and_what_is_fitted_is_fitted_on_the_other_half(outputs, logits, label, save):
+    scores, left_out = predictions.read(save(outputs.assign(mine=logits[:, 1]))).scores()
+    seen = confidence.Observed(logits, label)
+    needless = {s.label: s for s in confidence.SCORES.values() if not s.needs}
+    assert set(scores) == {*needless, "Temperature-scaled MCP", "MaxLogit-pNorm", "mine"}
+    assert left_out == {}
+    for name, score in needless.items():
+        np.testing.assert_allclose(scores[name], score.function(seen, None, None))
+    half = np.random.default_rng(0).permutation(N) < N // 2
+    for part in (half, ~half):
+        fit = confidence.Observed(logits[~part], label[~part])
+        expected = confidence.temperature(confidence.Observed(logits[part], label[part]), fit)
+        np.testing.assert_allclose(scores["Temperature-scaled MCP"][part], expected)
+
+
+def test_a_score_that_cannot_be_fitted_is_left_out_with_the_reason(outputs, logits, save):
+    right = outputs.assign(label=np.array(CLASSES)[logits.argmax(1)])
+    scores, left_out = predictions.read(save(right)).scores()
+    assert "MCP" in scores
+    assert "all 30 predictions" in left_out["Temperature-scaled MCP"]
+    assert predictions.read(save(right.iloc[:1])).scores()[1]["MaxLogit-pNorm"] == "one row has no halves"
+
+
+def test_which_confidences_are_probabilities(outputs, logits, save):
+    found = predictions.read(save(outputs.assign(share=np.abs(np.tanh(logits[:, 0])), other=logits[:, 0])))
+    scores, _ = found.scores()
+    probability = {name: found.probability(name, values) for name, values in scores.items()}
+    assert {name for name, p in probability.items() if p is not None} == {"MCP", "Temperature-scaled MCP", "share"}
+    softmax = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(probability["MCP"], softmax.max(1))
+
+
+# --- What is made of them ---
+
+
+def test_metrics_and_differences_are_those_of_one_paired_bootstrap(judged):
+    correct = judged["correct"].to_numpy(bool)
+    scores = {name: judged[name].to_numpy() for name in ("mine", "theirs")}
+    lines = []
+    frame = predictions.judge(scores, correct, {"mine": 0.5}, resamples=50, log=lines.append).set_index(
+        ["score", "metric"]
+    )
+    assert len(lines) == 2
+    boot = resampling.bootstrap(scores, correct, threshold={"mine": 0.5}, resamples=50)
+    expected = resampling.intervals(boot)
+    for name, values in scores.items():
+        found = metrics.evaluate(values, correct, threshold=0.5)
+        for metric in metrics.METRICS:
+            if name == "theirs" and metric in ("tpr", "tnr"):  # no threshold, and so none of these
+                assert frame.loc[(name, metric)].isna().all()
+                continue
+            assert frame.loc[(name, metric), "estimate"] == pytest.approx(found[metric])
+            assert frame.loc[(name, metric), "low"] == pytest.approx(expected.loc[(name, metric), "low"])
+    less = resampling.difference(boot, "theirs", "mine").loc["auroc"]
+    row = frame.loc[("theirs", "auroc")]
+    assert row[["difference", "difference_low", "difference_high"]].tolist() == pytest.approx(less.iloc[:3].tolist())
+    assert frame.loc["mine", "difference"].isna().all()
+
+
+def test_the_curve_has_exact_intervals_and_ends_at_the_error_rate():
+    values, correct = np.arange(1000.0), np.arange(1000) % 10 > 0
+    curve = predictions.curve(values, correct, points=11)
+    assert curve["coverage"].is_monotonic_increasing
+    last = curve.iloc[-1]
+    assert (last["coverage"], last["risk"]) == (1, 0.1)
+    assert (last["low"], last["high"]) == pytest.approx(tuple(map(float, statistics.clopper_pearson(100, 1000))))
+
+
+def test_groups_have_exact_shares_and_no_area_where_too_few_are_wrong():
+    rng = np.random.default_rng(3)
+    values, correct = rng.normal(size=200), rng.random(200) < 0.7
+    member = np.repeat(["a", "b"], [180, 20])
+    correct[180:] = True
+    found = predictions.groups(values, correct, member, 0.0)
+    a, x, right = found.loc["a"], values[:180], correct[:180]
+    assert (a["n"], a["wrong"]) == (180, (~right).sum())
+    assert a["auroc"] == pytest.approx(metrics.evaluate(x, right)["auroc"])
+    assert a["risk"] == pytest.approx((~right)[x > 0].mean())
+    assert a["coverage"] == pytest.approx((x > 0).mean())
+    assert found.loc["b", "note"] == "0 wrong: too few for an AUC"
+    assert np.isnan(found.loc["b", "auroc"])
+    assert found.loc["b", "accuracy_low"] == pytest.approx(0.025 ** (1 / 20))
+
+
+def test_no_guarantee_says_why():
+    values, correct = np.arange(30.0), np.arange(30) % 2 > 0
+    found = predictions.guarantees({"mine": values}, correct, 0.05, 0.01)
+    assert not found.loc["mine", "found"]
+    assert "at least" in found.loc["mine", "reason"]
+
+
+# --- The page ---
+
+
+def evaluate(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["trustlib", "evaluate", *map(str, arguments)])
+    return commands.main()
+
+
+def test_the_command_writes_a_page_and_numbers(outputs, save, tmp_path, monkeypatch, capfd):
+    rng = np.random.default_rng(4)
+    table = outputs.sample(400, replace=True, random_state=0).assign(group=rng.choice(["east", "<b>west</b>"], 400))
+    page = tmp_path / "out" / "page.html"
+    status = evaluate(
+        monkeypatch,
+        save(table),
+        "--max-risk",
+        0.5,
+        "--delta",
+        0.1,
+        "--method",
+        "Margin",
+        "--resamples",
+        50,
+        "--html",
+        page,
+    )
+    assert status == 0
+    printed = capfd.readouterr().out
+    assert "scores resampled: MCP" in printed
+    check_page(page.read_text())
+    numbers = json.loads(page.with_suffix(".json").read_text(), parse_constant=pytest.fail)  # no NaN
+    correct = np.array(CLASSES)[table.filter(like="logit").to_numpy().argmax(1)] == table["label"]
+    assert (numbers["n"], numbers["wrong"]) == (400, (~correct).sum())
+    assert numbers["method"] == "Margin"
+    assert numbers["guarantees"]["Margin"]["found"]
+    assert "Keep a prediction when" in page.read_text()
+    assert "scores resampled" not in page.read_text()  # progress is for those who wait
+    assert set(numbers["groups"]) == {"east", "<b>west</b>"}
+    assert "&lt;b&gt;west" in page.read_text()
+
+
+def test_the_command_says_in_one_line_what_is_wrong(save, judged, tmp_path, monkeypatch, capfd):
+    path = save(judged.drop(columns="correct"))
+    assert evaluate(monkeypatch, path, "--html", tmp_path / "page.html") == 1
+    error = capfd.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(f"error: {path}: expected a column correct")
+    assert not (tmp_path / "page.html").exists()
