@@ -187,6 +187,9 @@ def test_what_is_missing_is_named_and_left_out():
     assert reasons["knn"] == "there are no features"
     assert reasons["mc_dropout_probs"] == "there are no passes"
     right = replace(REFERENCE, labels=REFERENCE.predicted)
+    few = (PART, FIT, observed(49))
+    assert SCORES["knn"].missing(*few) == "49 training samples have no 50-th neighbour"
+    assert SCORES.keys() - confidence.all_scores(*few).keys() == {"knn"}
     assert "all 400 predictions on the training part are of one kind" in SCORES["linear_ce"].missing(PART, FIT, right)
 
 

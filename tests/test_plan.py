@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 
 from trustlib import __main__ as commands
 from trustlib import (
-    confidence,
     data,
     domains,
     evaluation,
@@ -111,8 +110,6 @@ def outputs(study, arm, pair="large-small", part="test"):
 
 def test_unseen_domains_are_made_of_what_the_classifier_sees(write, monkeypatch):
     monkeypatch.setattr(domains.recolor, "attack", partial(recolor.attack, steps=2))
-    of_logits = {name: score for name, score in confidence.SCORES.items() if "features" not in score.needs}
-    monkeypatch.setattr(confidence, "SCORES", of_logits)  # 20 images to train on have no 50th neighbour
     judged = {"judged": ["saturate-1", "stylized", "recolor"], "images": 9, "attacked": 6}
     study = write(domains=judged, dropout_passes=2)
     make(study)
@@ -126,7 +123,8 @@ def test_unseen_domains_are_made_of_what_the_classifier_sees(write, monkeypatch)
         assert 0 < (made.float() - pixels[:count].float()).abs().mean() < 64
         seen = runs.read_tensors(runs.domain_path(study, part, "small"))
         z = runs.read_tensors(runs.domain_path(study, part, "large-small"))["ce/seed0"]
-        assert seen["mcp"].shape == z.shape == (count,)
+        assert seen["mcp"].shape == z.shape == seen["trust_score"].shape == (count,)
+        assert "knn" not in seen  # 20 images to train on have no 50th neighbour
         assert z.isfinite().all()
     # The images as they are, in place of a domain's, are what the networks saw of them.
     monkeypatch.setattr(unseen, "domain_images", lambda *_: pixels[:9])

@@ -225,7 +225,8 @@ class Score:
     label : its name in tables
     function : ``(part, fit, reference) -> float64 (N,)``
     needs : what must be there: "passes" and "members" of the part, "features" of all, right and wrong predictions in
-        the held-out ("heldout_errors") or the training part ("train_errors"), a temperature that fits the former
+        the held-out ("heldout_errors") or the training part ("train_errors"), a temperature that fits the former,
+        enough "neighbours" in the latter
     has_zero : whether 0 is a threshold, a prediction above it being more likely right than wrong
     """
 
@@ -246,6 +247,9 @@ class Score:
                     fitted_temperature(fit)
                 except ValueError as error:
                     return str(error)
+            elif need == "neighbours":
+                if len(reference.labels) < NEIGHBOUR:
+                    return f"{len(reference.labels)} training samples have no {NEIGHBOUR}-th neighbour"
             elif any(
                 getattr(seen, need) is None for seen in ([part, fit, reference] if need == "features" else [part])
             ):
@@ -266,7 +270,7 @@ SCORES = {
     "doctor": Score("DOCTOR", doctor),
     "gen": Score("GEN", gen),
     "trust_score": Score("TrustScore", trust_score, ("features",)),
-    "knn": Score("k nearest neighbours", knn, ("features",)),
+    "knn": Score("k nearest neighbours", knn, ("features", "neighbours")),
     "mahalanobis": Score("Mahalanobis", mahalanobis, ("features",)),
     "mc_dropout_logits": Score("MC dropout, mean logits", mc_dropout_logits, ("passes",)),
     "mc_dropout_probs": Score("MC dropout, mean probability", mc_dropout_probs, ("passes",), has_zero=True),
