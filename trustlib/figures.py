@@ -55,6 +55,15 @@ def loss_curves(axs: NDArray, z: NDArray, curves: dict[str, tuple[dict, NDArray,
     axs[1].set_xlabel("oracle's output z")
 
 
+def optimum(ax: Axes, p: NDArray, s: NDArray, crossing: float) -> None:
+    """Where an expected loss is least, s against the chance p of being right, float (M,) each; 0 at `crossing`."""
+    ax.plot(p, s, color=COLOURS["mcp"])
+    ax.axhline(0, color="0.6", linewidth=0.7, zorder=0)
+    ax.axvline(crossing, color="0.35", linewidth=0.8, linestyle=":")
+    ax.set(xlabel="chance p of being right", ylabel="best s = z / (1 + |z|)", xlim=(0, 1), ylim=(-1.05, 1.05))
+    ax.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
+
+
 def histogram(
     ax: Axes, confidence: NDArray, correct: NDArray, *, threshold: float = 0.5, negative_threshold: float | None = None
 ) -> None:
