@@ -149,17 +149,39 @@ def test_operating_points_are_per_cent_with_intervals():
 
 def test_findings_are_computed_from_the_comparisons(study):
     sentences = tables.findings(compared(), study)
-    assert (
-        "higher AUC than every oracle in 0 of 1 pairs; the best oracle's AUC minus MCP's lies between +11.0 and +11.0"
-        in sentences[0]
-    )
+    assert "higher AUC than every oracle in 0 of 1 pairs; the best oracle's AUC minus MCP's is +11.0" in sentences[0]
     assert "Of 1 comparisons of oracles with MCP" in sentences[1]
     assert sentences[1].endswith("below 0 in 0 and above 0 in 1.")
     assert sentences[2].endswith("below 0 in 0 and above 0 in 0.")
     twice = pd.concat([compared(), compared().assign(pair="vit-rsn")])  # another oracle, the same classifier
     assert "Of 1 comparisons of the classifier's other scores" in tables.findings(twice, study)[2]
-    assert sentences[-1] == "SS: AUC 91.0 to 91.0, TPR 85.0 to 85.0, TNR 40.0 to 40.0."
+    assert sentences[-1] == "SS: AUC 91.0, TPR 85.0, TNR 40.0."
     assert tables.findings(compared().query("arm == 'mcp'"), study) == ["There is no pair with an oracle and an AUC."]
+
+
+@pytest.mark.parametrize(
+    ("name", "couples"),
+    [
+        ("fashion", {("ss", "ce")}),
+        ("mnist", {("ss-head", "ce-head"), ("ss", "ce")}),
+        ("tiny", {("ss-frozen", "ce-frozen"), ("ss", "ce")}),
+    ],
+)
+def test_losses_are_compared_that_were_trained_alike(name, couples):
+    plan = load_study(name)
+    rows = [
+        {"arm": arm, "pair": pair, "metric": metric, "estimate": 0.5 + 0.01 * i + 0.002 * j}
+        for i, arm in enumerate(["mcp", *plan.arms])
+        for j, pair in enumerate(plan.pairs)
+        for metric in ("auroc", "tpr", "tnr")
+    ]
+    frame = pd.DataFrame(rows).assign(difference=np.nan, difference_low=np.nan, difference_high=np.nan)
+    sentences = [line for line in tables.findings(frame, plan) if " minus that of " in line]
+    place = {arm: i for i, arm in enumerate(plan.arms)}
+    assert sentences == [
+        f"The AUC of {plan.arm_label(ss)} minus that of {plan.arm_label(ce)} is {place[ss] - place[ce]:+.1f} points."
+        for ss, ce in sorted(couples, key=lambda couple: place[couple[0]])
+    ]
 
 
 def test_two_tables_of_one_page_do_not_share_ids():

@@ -11,6 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 from scipy.stats import norm
 
@@ -144,7 +145,7 @@ def risk_coverage(
     (line,) = ax.plot(coverage[keep], risk[keep], label=label, **line_style(loss, form, variant))
     ax.set(xlabel="coverage", ylabel="risk", xlim=(0, 1), ylim=(0, None))
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(lambda v, _: f"{v:.0%}")
+        axis.set_major_formatter(PercentFormatter(1))  # with as many decimals as the axis needs
     return line
 
 

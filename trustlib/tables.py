@@ -5,6 +5,7 @@ in the form of the paper's Table 1: per cent, mean ± standard deviation over se
 """
 
 import html
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from pandas.io.formats.style import Styler
 
 from .corruptions import CORRUPTIONS
 from .provenance import digest
-from .study import Study
+from .study import Arm, Study
 
 # column -> (heading, which way is better: 1 up, -1 down, 0 neither is better by itself)
 COLUMNS = {
@@ -224,7 +225,7 @@ def ranges(compared: pd.DataFrame, arms: list[str]) -> str:
     parts = []
     for metric, heading in (("auroc", "AUC"), ("tpr", "TPR"), ("tnr", "TNR")):
         low, high = (f"{value:.1f}" for value in percent.loc[metric])
-        parts.append(f"{heading} {low} to {high}")
+        parts.append(f"{heading} {low}" if low == high else f"{heading} {low} to {high}")
     return ", ".join(parts)
 
 
@@ -351,7 +352,7 @@ def findings(compared: pd.DataFrame, study: Study) -> list[str]:
     lead = (auc["mcp"] - oracles.max(axis=1)).dropna()
     sentences = [
         f"MCP, which needs no oracle, has a higher AUC than every oracle in {(lead > 0).sum()} of {len(lead)} pairs; "
-        f"the best oracle's AUC minus MCP's lies between {-lead.max():+.1f} and {-lead.min():+.1f} points."
+        f"the best oracle's AUC minus MCP's {_between(-lead)}."
     ]
     others = [name for name in auc if name not in oracles]
     for what, names in (("oracles", list(oracles)), ("the classifier's other scores", others)):
@@ -364,15 +365,25 @@ def findings(compared: pd.DataFrame, study: Study) -> list[str]:
                 f"Of {len(rows)} comparisons of {what} with MCP, the 95 % interval of the AUC's difference lies "
                 f"below 0 in {below} and above 0 in {above}."
             )
-    arm = {(a.loss, a.form): name for name, a in study.arms.items() if name in oracles}
-    if {("ss", "corrected"), ("ce", "corrected")} <= arm.keys():
-        gain = oracles[arm["ss", "corrected"]] - oracles[arm["ce", "corrected"]]
-        sentences.append(
-            "The steep slope loss's AUC minus that of cross entropy as in the paper's text lies between "
-            f"{gain.min():+.1f} and {gain.max():+.1f} points."
-        )
+    for ss, ce in product(oracles, oracles):
+        if _alike(study.arms[ss], study.arms[ce]):
+            gain = _between(oracles[ss] - oracles[ce])
+            sentences.append(f"The AUC of {study.arm_label(ss)} minus that of {study.arm_label(ce)} {gain}.")
     sentences += [f"{study.arm_label(name)}: {ranges(compared, [name])}." for name in oracles]
     return sentences
+
+
+def _between(points: pd.Series) -> str:
+    """What differences, a pair each, are: "is +1.0 points" or "lies between +1.0 and +2.0 points"."""
+    low, high = f"{points.min():+.1f}", f"{points.max():+.1f}"
+    return f"is {low} points" if low == high else f"lies between {low} and {high} points"
+
+
+def _alike(ss: Arm, ce: Arm) -> bool:
+    """Steep slope loss and cross entropy as in the text, each with its head of the paper, trained in the same way?"""
+    losses = [(arm.loss, arm.form, arm.head.endswith("distance")) for arm in (ss, ce)]
+    ways = [(arm.backbone, arm.start is None, arm.training, arm.labels) for arm in (ss, ce)]
+    return losses == [("ss", "corrected", True), ("ce", "corrected", False)] and ways[0] == ways[1]
 
 
 def runs_table(rows: list[dict]) -> Styler:
