@@ -157,7 +157,7 @@ def risk_band(
     ax.fill_between(coverage, low, high, color=color, alpha=0.15, linewidth=0)
     ax.set(xlabel="coverage", ylabel="risk", xlim=(0, 1), ylim=(0, None))
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(lambda v, _: f"{v:.0%}")
+        axis.set_major_formatter(PercentFormatter(1))
     return line
 
 
@@ -168,7 +168,7 @@ def reliability(ax: Axes, probability: NDArray, accuracy: NDArray, low: NDArray,
     ax.plot(probability, accuracy, color=color, linewidth=1)
     ax.set(xlabel="said: probability of being right", ylabel="found: share that is right", xlim=(0, 1), ylim=(0, 1.02))
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(lambda v, _: f"{v:.0%}")
+        axis.set_major_formatter(PercentFormatter(1))
 
 
 def confusion(ax: Axes, counts: pd.DataFrame) -> None:
