@@ -24,6 +24,7 @@ from trustlib import (
     recolor,
     runs,
     timing,
+    training,
     unseen,
 )
 from trustlib.study import StudyError, load_study
@@ -126,6 +127,11 @@ def test_unseen_domains_are_made_of_what_the_classifier_sees(write, monkeypatch)
         assert seen["mcp"].shape == z.shape == seen["trust_score"].shape == (count,)
         assert "knn" not in seen  # 20 images to train on have no 50th neighbour
         assert z.isfinite().all()
+        asked = runs.read_tensors(runs.domain_path(study, part, "large-small"))
+        images = unseen._unseen(study, study.images(), part, "small", "large")
+        for run in ("ce/seed0", "ss-frozen/seed0"):  # a frozen one, too, is asked about the images
+            net = networks.trained_oracle(study, "large-small", run.split("/")[0], 0, torch.device("cpu"))
+            torch.testing.assert_close(asked[run], training.predict(net, images, "test")[0])
     # The images as they are, in place of a domain's, are what the networks saw of them.
     monkeypatch.setattr(unseen, "domain_images", lambda *_: pixels[:9])
     plain = unseen._unseen(study, study.images(), part, "small")

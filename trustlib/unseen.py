@@ -119,11 +119,17 @@ def ask_oracles(study: Study, part: str, pair: str, log: Log = print) -> dict:
     def make() -> tuple[dict[str, Tensor], dict]:
         images, device = experiments.setup(study)
         unseen = _unseen(study, images, part, classifier_name, oracle_name)
-        tensors = {}
+        tensors, looked = {}, None
         for run in config["oracles"]:
             arm, seed = run.split("/seed")
             net = networks.trained_oracle(study, pair, arm, int(seed), device)
-            (tensors[run],) = training.predict(net, unseen, "test")
+            if study.arms[arm].backbone == "trained":
+                (tensors[run],) = training.predict(net, unseen, "test")
+                continue
+            if looked is None:  # one backbone, the classifier's, for all that are frozen
+                (features,) = training.predict(net.backbone, unseen, "test")
+                looked = data.Features({"test": features[None]}, {"test": unseen.labels["test"]}, device)
+            (tensors[run],) = training.predict(net.head, looked, "test")
         log(f"{pair} on {_domain(part)}: {len(tensors)} oracles asked")
         return tensors, {"device": experiments.device_name(device)}
 
