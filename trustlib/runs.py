@@ -377,12 +377,17 @@ def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> 
         new.mkdir()
         shutil.copy(page, new)
         for name in ("tables", "figures"):
-            shutil.copytree(source / name, new / name)
+            shutil.copytree(source / name, new / name, ignore=_without_rows)
         np.savez_compressed(new / "scores.npz", **scores)
         write_json(new / "manifest.json", _without_repetition(manifests))
         shutil.rmtree(target, ignore_errors=True)
         new.rename(target)
     return sorted(path for path in target.rglob("*") if path.is_file())
+
+
+def _without_rows(folder: str, names: list[str]) -> list[str]:
+    """Tables that hold nothing but their head, or not even that: what the study does not have, such as controls."""
+    return [name for name in names if name.endswith(".csv") and len((Path(folder) / name).read_text().splitlines()) < 2]
 
 
 def _without_repetition(manifests: dict[str, dict]) -> dict:
