@@ -7,6 +7,7 @@ import pandas as pd
 
 from trustlib.corruptions import CORRUPTIONS
 from trustlib.data import ROOT
+from trustlib.study import load_study
 
 
 def test_the_example_runs(capsys):
@@ -17,9 +18,13 @@ def test_the_example_runs(capsys):
     assert "Keep a prediction when its confidence is above" in printed
 
 
+INTERVAL = r"[+-]?\d+\.\d\d \[[^\]]+\]"
+
+
 def test_every_figure_with_an_interval_is_that_of_a_committed_result():
     results = ROOT / "results"
     files = [results / f"fashion/tables/{name}.csv" for name in ("comparisons", "controls", "domains")]
+    files += [results / f"{name}/tables/comparisons.csv" for name in ("colour", "mnist")]
     files += [results / "colour/tables/domains.csv", results / "photos/domains.csv"]
     measured = set()
     for file in files:
@@ -32,10 +37,29 @@ def test_every_figure_with_an_interval_is_that_of_a_committed_result():
             for row in frame.itertuples():
                 low, high = 100 * row.accuracy_low, 100 * row.accuracy_high
                 measured.add(f"{100 * row.accuracy:.2f} [{low:.2f}, {high:.2f}]")
+    for file in results.glob("*/tables/claims.csv"):
+        measured |= set(re.findall(INTERVAL, " ".join(pd.read_csv(file)["found"])))
     text = " ".join((ROOT / "README.md").read_text().split())  # a line may end within an interval
-    quoted = re.findall(r"[+-]?\d+\.\d\d \[[^\]]+\]", text)
+    quoted = re.findall(INTERVAL, text)
     assert len(quoted) >= 11 * 4 + 7 + 8
     assert set(quoted) <= measured
+
+
+def test_the_first_table_has_a_row_for_each_published_study():
+    rows = re.findall(r"^\| `(\w+)` \|.*, ([\d.]+) % \|(.*)\|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    published = {path.parent.parent.name for path in ROOT.glob("results/*/tables/comparisons.csv")}
+    assert {study for study, *_ in rows} == published
+    for study, right, rest in rows:
+        *cells, counts = (cell.strip() for cell in rest.split("|"))
+        frame = pd.read_csv(ROOT / f"results/{study}/tables/comparisons.csv")
+        pair = frame.loc[frame["metric"].eq("accuracy") & frame["estimate"].mul(100).round(2).eq(float(right)), "pair"]
+        area = frame[frame["metric"] == "auroc"].set_index(["pair", "arm"])
+        for arm, cell in zip(("mcp", "ce", "tcp", "ss"), cells, strict=True):
+            found = {f"{100 * area.loc[(name, arm), 'estimate']:.2f}" for name in pair.unique()}
+            assert cell.split(" [")[0] in found
+        oracles = area[area.index.get_level_values("arm").isin(load_study(study).arms)]
+        below, above = (oracles["difference_high"] < 0).sum(), (oracles["difference_low"] > 0).sum()
+        assert counts == f"{below} of {len(oracles)}, {above}"
 
 
 ORACLES = ("ce", "ce-released", "focal", "focal-released", "tcp", "ss", "cb")
