@@ -315,6 +315,15 @@ def test_groups_have_exact_shares_and_no_area_where_too_few_are_wrong():
     assert found.loc["b", "accuracy_low"] == pytest.approx(0.025 ** (1 / 20))
 
 
+def test_what_was_fitted_on_the_rows_has_no_guarantee_and_a_column_is_not_taken_for_a_score(judged, save):
+    found = predictions.read(save(judged.rename(columns={"mine": "Temperature-scaled MCP"})))
+    assert list(found.confidences) == ["Temperature-scaled MCP (column)", "theirs"]
+    values, correct = np.arange(1000.0), np.arange(1000) > 100
+    rows = predictions.guarantees({"MCP": values, "Temperature-scaled MCP": values}, correct, 0.05, 0.01)
+    assert rows["found"].tolist() == [True, False]
+    assert rows.loc["Temperature-scaled MCP", "reason"].startswith("it was fitted on these rows")
+
+
 def test_no_guarantee_says_why():
     values, correct = np.arange(30.0), np.arange(30) % 2 > 0
     found = predictions.guarantees({"mine": values}, correct, 0.05, 0.01)

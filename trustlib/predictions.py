@@ -29,6 +29,8 @@ from .study import Study
 SUM_TOLERANCE = 1e-3  # of the probabilities of one row: those of half precision pass
 OF_PROBABILITIES = ("mcp", "temperature", "margin", "entropy", "doctor", "gen")  # scores that the softmax determines
 LOG_ODDS = tuple(confidence.SCORES[name].label for name in ("mcp", "temperature"))  # of a probability
+LABELS = {score.label for score in confidence.SCORES.values()}
+FITTED = {score.label for score in confidence.SCORES.values() if score.needs}  # here: on the rows themselves
 TEXTS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 FEWEST = 10  # right and wrong predictions each, for the interval of an area in a group
 GROUP_RATES = ("accuracy", "auroc", "coverage", "risk")
@@ -201,10 +203,15 @@ def judge(
 
 
 def guarantees(scores: Mapping[str, NDArray], correct: NDArray, max_risk: float, delta: float) -> pd.DataFrame:
-    """`statistics.guaranteed_threshold` of every score by itself: a row a score, and why there is none in `reason`."""
+    """`statistics.guaranteed_threshold` of every score by itself: a row a score, and why there is none in `reason`.
+
+    A score that was fitted on these rows has none: the guarantee is for functions that were fixed before.
+    """
     rows = {}
     for name, values in scores.items():
         try:
+            if name in FITTED:
+                raise ValueError("it was fitted on these rows, a guarantee needs others")
             found = statistics.guaranteed_threshold(values, correct, max_risk, delta)
             sentence = str(found)
             if found.found and name in LOG_ODDS:
@@ -267,12 +274,8 @@ def _table(path: Path) -> pd.DataFrame:
         raise
     except ImportError:
         raise PredictionsError("Parquet needs pyarrow: uv pip install pyarrow, or write a CSV") from None
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        zipfile.BadZipFile,
-    ) as error:  # those of pandas and pyarrow are kinds of these
+    # what pandas and pyarrow raise are kinds of these
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise PredictionsError(f"this is no {kind[1:]} file, or a damaged one ({str(error).splitlines()[0]})") from None
     frame.columns = frame.columns.astype(str)
     return frame.set_axis(range(1, len(frame) + 1), axis=0)
@@ -318,7 +321,7 @@ def _checked(source: str, table: pd.DataFrame, confidences: tuple[str, ...], gro
     used = [name for name in table if name in {"correct", "label", "prediction", group, *outputs, *own}]
     rows = _whole(table[used].assign(**{name: _numbers(table[name]) for name in (*outputs, *own)}), drop)
     found = Predictions(
-        source, np.empty(0, bool), {name: rows[name].to_numpy() for name in own},
+        source, np.empty(0, bool), {_apart(name): rows[name].to_numpy() for name in own},
         group=rows[group].astype(str).to_numpy() if group else None,
         unused=tuple(name for name in table if name not in used), dropped=len(table) - len(rows),
     )  # fmt: skip
@@ -341,6 +344,11 @@ def _checked(source: str, table: pd.DataFrame, confidences: tuple[str, ...], gro
         found, correct=label == predicted, logits=logits, probabilities=prefix == "prob_", label=label,
         predicted=predicted, classes=tuple(classes),
     )  # fmt: skip
+
+
+def _apart(name: str) -> str:
+    """A column's name, told apart from that of a score that is computed here."""
+    return f"{name} (column)" if name in LABELS else name
 
 
 def _is_numeric(column: pd.Series) -> bool:
