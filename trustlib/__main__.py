@@ -1,9 +1,7 @@
 """Commands: ``python -m trustlib evaluate`` for your own predictions; the others for the Makefile and the Snakefile."""
 
 import argparse
-import os
 import sys
-import tempfile
 from pathlib import Path
 
 
@@ -110,28 +108,17 @@ def _evaluate(args: argparse.Namespace) -> int:
     import papermill
 
     from . import report
-    from .data import ROOT
 
     page = args.html or Path(args.predictions.with_suffix(".html").name)
-    numbers = args.json or page.with_suffix(".json")
-    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this environment
-    with tempfile.TemporaryDirectory() as folder:
-        executed = Path(folder) / "your_model.ipynb"
-        parameters = {
-            "predictions": str(args.predictions.resolve()), "confidences": args.confidence, "group": args.group,
-            "method": args.method, "max_risk": args.max_risk, "delta": args.delta, "drop": args.drop,
-            "resamples": args.resamples, "out": str(numbers.resolve()),
-        }  # fmt: skip
-        try:
-            notebook = ROOT / "notebooks" / "your_model.ipynb"
-            papermill.execute_notebook(
-                notebook, executed, parameters, kernel_name="python3", progress_bar=False, stdout_file=sys.stdout
-            )
-        except papermill.PapermillExecutionError as error:
-            print(f"error: {error.evalue}", file=sys.stderr)
-            return 1
-        page.parent.mkdir(parents=True, exist_ok=True)
-        report.write(page, [executed])
+    try:
+        report.evaluate(
+            args.predictions, page, args.json or page.with_suffix(".json"), confidences=args.confidence,
+            group=args.group, method=args.method, max_risk=args.max_risk, delta=args.delta, drop=args.drop,
+            resamples=args.resamples,
+        )  # fmt: skip
+    except papermill.PapermillExecutionError as error:
+        print(f"error: {error.evalue}", file=sys.stderr)
+        return 1
     print(f"page: {page}")
     return 0
 

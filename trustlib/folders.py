@@ -215,15 +215,36 @@ def load_folder(
     )  # fmt: skip
 
 
+def one_folder(root: Path, part: str, workers: int = 0) -> Folder:
+    """The images in ``ROOT/CLASS/*.jpg`` as a set of one part, in the order of their paths.
+
+    Raises
+    ------
+    data.DataError : when there is no folder of a class, or one without images.
+    """
+    root = Path(os.path.abspath(root))
+    layout = f"Expected in {root}: CLASS/*.JPEG, a folder for each class"
+    listing = _list(root.parent, root.name, layout)
+    if empty := [name for name, files in listing.items() if not files]:
+        raise data.DataError(f"{root}: no image for {_first_five(empty)}. {layout}")
+    labels = torch.arange(len(listing)).repeat_interleave(torch.tensor([len(files) for files in listing.values()]))
+    paths = tuple(f"{root.parent}/{path}" for path, _ in _files(listing))
+    digest = _digest({part: listing})
+    return Folder(
+        {part: paths}, {part: labels}, tuple(listing), f"the folder {root.name}", {"listing": digest}, workers=workers
+    )
+
+
 # --- What is there ---
 
 
-def _list(root: Path, folder: str) -> Listing:
+def _list(root: Path, folder: str, layout: str = "") -> Listing:
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
     def images(path: str) -> Iterator[os.DirEntry]:
         return (entry for entry in os.scandir(path) if entry.name.lower().endswith(IMG_EXTENSIONS))
 
+    layout = layout or f"Expected in {root}: {LAYOUT}"
     path, listing = f"{root}/{folder}", {}
     try:
         for name in sorted(entry.name for entry in os.scandir(path) if entry.is_dir()):
@@ -232,12 +253,11 @@ def _list(root: Path, folder: str) -> Listing:
         loose = 0 if listing else sum(1 for _ in images(path))
     except OSError as error:
         raise data.DataError(
-            f"{error.filename}: {error.strerror}. Expected in {root}: {LAYOUT}; put the images there, or correct the "
-            "path"
+            f"{error.filename}: {error.strerror}. {layout}; put the images there, or correct the path"
         ) from None
     if not listing:
         found = f"{loose:,} images outside of any" if loose else "no images at all"
-        raise data.DataError(f"{path}: expected a folder for each class, found {found}. Expected in {root}: {LAYOUT}")
+        raise data.DataError(f"{path}: expected a folder for each class, found {found}. {layout}")
     return listing
 
 

