@@ -15,6 +15,8 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from .losses import LOSSES
+
 STYLE = Path(__file__).with_name("trustlib.mplstyle")
 COLOURS = {
     "mcp": "#222222",
@@ -24,6 +26,7 @@ COLOURS = {
     "ss": "#D55E00",
     "cb": "#CC79A7",
 }
+FURTHER = ("#56B4E9", "#882255", "#999933")  # of losses that are added to `losses.LOSSES`, in its order
 GROUPS = {"TP": "#0072B2", "FN": "#9ecae8", "FP": "#D55E00", "TN": "#f5b895"}
 BINS = 50  # of a histogram over [0, 1]
 CURVE_POINTS = 500  # at most, in one curve of an SVG
@@ -33,9 +36,10 @@ DASHES = ("-", ":", "-.", (0, (3, 1, 1, 1, 1, 1)))  # of the arms of one loss th
 
 
 def line_style(loss: str, form: str = "corrected", variant: int = 0) -> dict:
-    """Colour and dashes of a loss; a loss that is not in `COLOURS` gets grey."""
+    """Colour and dashes of a loss; one that is not in `COLOURS` has its own too, of `FURTHER`, and else grey."""
     dashes = "--" if form == "released" else DASHES[variant % len(DASHES)]
-    return {"color": COLOURS.get(loss, "#777777"), "linestyle": dashes}
+    colours = COLOURS | dict(zip((name for name in LOSSES if name not in COLOURS), FURTHER, strict=False))
+    return {"color": colours.get(loss, "#777777"), "linestyle": dashes}
 
 
 def loss_curves(axs: NDArray, z: NDArray, curves: dict[str, tuple[dict, NDArray, NDArray]], *, title: str) -> None:

@@ -294,6 +294,15 @@ class Study(Strict):
         return self.arms | self.audit.arms
 
     @property
+    def one_a_loss(self) -> list[str]:
+        """The first of the study's arms for each loss as in the text: for a figure that has no room for all of them."""
+        first = {}
+        for name, arm in self.arms.items():
+            if arm.form == "corrected":
+                first.setdefault(arm.loss, name)
+        return list(first.values())
+
+    @property
     def all_pairs(self) -> list[str]:
         """The study's pairs and those of its audit."""
         others = [pair for control in self.audit.controls.values() for pair in control.pairs]

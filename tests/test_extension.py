@@ -1,0 +1,224 @@
+"""A loss and a score that are added in one place each are in every table and figure, and no training is made again.
+
+The notebooks run here on a study that has them, and all that they show is read: what lists some losses or scores lists
+the new one.
+"""
+
+from collections import Counter
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import torch.nn.functional as F
+import yaml
+from conftest import TINY
+from matplotlib.text import Text
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trustlib import (
+    confidence,
+    controls,
+    data,
+    evaluation,
+    experiments,
+    figures,
+    losses,
+    metrics,
+    predictions,
+    provenance,
+    report,
+    runs,
+    tables,
+    unseen,
+)
+from trustlib.confidence import Observed, Score
+from trustlib.losses import _against, _check
+from trustlib.study import StudyError, load_study
+
+# --- What is added: README shows hinge and logit_gap ---
+
+
+def hinge(z: Tensor, target: Tensor, *, margin: float = 1.0) -> Tensor:
+    """Hinge loss: by how much z lacks the margin on its right side of 0 (Cortes and Vapnik 1995)."""
+    _check(z, target)
+    return F.relu(margin + _against(z, target))
+
+
+def logit_gap(part: Observed, *_) -> NDArray:
+    """The highest logit less the second highest."""
+    logits = np.sort(part.logits.astype(np.float64), axis=1)
+    return logits[:, -1] - logits[:, -2]
+
+
+ADDED = {
+    "hinge": hinge,
+    "logit_gap": Score("Logit gap", logit_gap),
+    "logit_gap_5": Score("Logit gap above 5", lambda part, *_: logit_gap(part) - 5, has_zero=True),
+}
+BESIDE = {  # what is added -> what it stands beside: a table or figure that lists all of these lists it
+    "Hinge": {"CE", "Focal"},
+    "rsn-rsn/hinge/seed0": {"rsn-rsn/ce/seed0", "rsn-rsn/focal/seed0"},
+    "Logit gap": {"Margin", "Energy", "GEN"},
+    "Logit gap above 5": {"Temperature-scaled MCP", "Linear oracle, CE", "Linear oracle, SS"},
+}
+
+RATE = {"training": {"rate": 1.0e-3}}  # the arm's own, so that the audit need not look for one
+LABELS = {"ce": "CE", "focal": "Focal", "tcp": "TCP", "ss": "SS", "cb": "Class-balanced"}
+ARMS = {loss: {"label": label, "loss": loss, "head": "linear", **RATE} for loss, label in LABELS.items()}
+ARMS["hinge"] = {"label": "Hinge", "loss": "hinge", "head": "linear", "hyper": {"margin": 2.0}, **RATE}
+CONTROL = {"question": "Which loss?", "pairs": ["rsn-rsn"], "arms": ["ce", "focal", "ss", "hinge"], "against": "ce"}
+STUDY = TINY | {
+    "arms": ARMS,
+    "seeds": [0],
+    "domains": {"judged": ["contrast-3"], "images": 100, "swept": ["contrast"], "sweep_images": 60},
+    "audit": {
+        "rates": [1.0e-3, 3.0e-3],
+        "seeds": [0, 1],
+        "tuning": 400,
+        "controls": {"rate": CONTROL, "head": CONTROL},
+    },
+}
+
+
+def quiet(line):
+    pass
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory):
+    """A study, trained and asked about its domains; while it is there, so are the loss and the scores."""
+    folder = tmp_path_factory.mktemp("extended")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRUST_RESULTS", str(folder / "results"))
+        patch.setattr(evaluation, "RESAMPLES", 20)
+        for name, line in ADDED.items():
+            patch.setitem(confidence.SCORES if isinstance(line, Score) else losses.LOSSES, name, line)
+        (folder / "extended.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
+        study = load_study(str(folder / "extended.yaml"))
+        experiments.score_classifier(study, "rsn", quiet)
+        for arm in study.arms:
+            experiments.train_oracle(study, "rsn-rsn", arm, 0, quiet)
+        for arm in CONTROL["arms"]:
+            controls.train(study, "rsn-rsn", arm, quiet)
+        for part in (*study.domains.parts.values(), *study.domains.sweep["contrast"]):
+            unseen.observe_domain(study, part, "rsn", quiet)
+            unseen.ask_oracles(study, part, "rsn-rsn", quiet)
+        yield study
+
+
+@pytest.fixture
+def shown_by(monkeypatch):
+    """A function that runs a notebook's cells here and returns the texts of each table and figure that it shows."""
+    shown, plain = [], tables.plain
+
+    def table(style, **settings):
+        frame = style if isinstance(style, pd.DataFrame) else style.data
+        levels = [index.get_level_values(level) for index in frame.axes for level in range(index.nlevels)]
+        shown.append({str(text) for part in (*levels, frame.to_numpy().ravel()) for text in part})
+        return plain(style, **settings)
+
+    def figure(fig, *_, **__):
+        ticks = [text for ax in fig.axes for text in ax.get_yticklabels()]
+        shown.append({text.get_text() for text in fig.findobj(Text) + ticks})
+        plt.close(fig)
+
+    def run(name, **parameters):
+        cells = nbformat.read(data.ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
+        own, *others = (cell.source for cell in cells if cell.cell_type == "code")
+        given = "\n".join(["# Parameters", *(f"{key} = {value!r}" for key, value in parameters.items())])
+        names = {"In": [own, given]}
+        with mpl.rc_context():
+            for source in (own, given, *others):
+                exec(compile(source, name, "exec"), names)
+        return shown
+
+    monkeypatch.setattr(tables, "plain", table)
+    monkeypatch.setattr(report, "figure", figure)
+    monkeypatch.setattr(tables, "published_form", lambda _: pd.DataFrame().style)  # the paper's tables have its rows
+    return run
+
+
+@pytest.mark.filterwarnings("ignore:No artists with labels:UserWarning")  # no rate was looked for
+@pytest.mark.parametrize(
+    ("notebook", "parameters", "least"),
+    [
+        ("02_train_oracles", {"pair": "rsn-rsn"}, {"Hinge": 3, "rsn-rsn/hinge/seed0": 1, "Logit gap": 1}),
+        ("03_confidence", {"network": "rsn"}, {"Logit gap": 2, "Logit gap above 5": 2}),
+        ("04_domains", {"domain": "contrast-3"}, {"Hinge": 2, "Logit gap": 1}),
+        ("05_controls", {"control": "rate"}, {"Hinge": 2}),
+        ("06_report", {}, {"Hinge": 9, "Logit gap": 3, "Logit gap above 5": 4}),
+        ("07_audit", {}, {"Hinge": 3}),
+        ("08_unseen", {}, {"Hinge": 9, "Logit gap": 1}),
+        ("10_record", {}, {"rsn-rsn/hinge/seed0": 1}),
+        ("your_model", {"resamples": 20}, {"Logit gap": 3}),
+    ],
+)
+def test_what_is_added_is_in_every_table_and_figure(extended, shown_by, notebook, parameters, least):
+    shown = shown_by(notebook, study=extended.file, **parameters)
+    beside = [(name, texts) for name, others in BESIDE.items() for texts in shown if others <= texts]
+    lacking = [(name, sorted(t for t in texts if t[:1].isalpha())) for name, texts in beside if name not in texts]
+    assert not lacking  # what is missing, where
+    listed = Counter(name for name, _ in beside)
+    assert all(listed[name] >= number for name, number in least.items()), listed
+
+
+def test_what_is_added_is_measured_as_the_others_are(extended):
+    compared = evaluation.compare(extended, "rsn-rsn").query("metric == 'auroc'").set_index("arm")
+    right, scores = evaluation.confidences(extended, "rsn-rsn")
+    found = predictions.of_study(extended, quiet)
+    np.testing.assert_array_equal(right, found.correct)
+    expected = logit_gap(Observed(found.logits, found.label))
+    np.testing.assert_allclose(scores["logit_gap", 0], expected, rtol=1e-6)
+    np.testing.assert_array_equal(found.scores()[0]["Logit gap"], expected)
+    for name in ADDED:
+        assert compared.loc[name, "estimate"] == pytest.approx(metrics.evaluate(scores[name, 0], right)["auroc"])
+        assert np.isfinite(compared.loc[name, ["low", "high", "difference", "p_holm"]].astype(float)).all()
+    one = runs.read_manifest(runs.oracle_path(extended, "rsn-rsn", "hinge", 0))
+    assert one["config"]["arm"]["hyper"] == {"margin": 2.0}
+
+
+def test_a_hyper_parameter_is_checked_as_the_others_are(extended, write_study):
+    with pytest.raises(StudyError, match=r"loss 'hinge' has no 'margn'; did you mean 'margin'\?"):
+        load_study(write_study(arms={"hinge": ARMS["hinge"] | {"hyper": {"margn": 2.0}}}))
+
+
+def test_each_added_loss_has_a_colour_of_its_own(monkeypatch):
+    monkeypatch.setitem(losses.LOSSES, "hinge", hinge)
+    monkeypatch.setitem(losses.LOSSES, "another", hinge)
+    colours = [figures.line_style(name)["color"] for name in ("mcp", *losses.LOSSES)]
+    assert len(set(colours)) == len(colours)
+    assert {name: figures.line_style(name)["color"] for name in figures.COLOURS} == figures.COLOURS
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "changes"),
+    [
+        ("losses", 'LOSSES = {\n    "hinge": cross_entropy,', set()),
+        ("confidence", 'SCORES = {\n    "gap": Score("Gap", margin),', {"scores"}),
+    ],
+)
+def test_a_line_in_the_table_makes_no_training_again(tiny, monkeypatch, module, line, changes):
+    def forget():
+        provenance._contents.cache_clear()
+        provenance.source_digest.cache_clear()
+
+    def keys():
+        forget()
+        configs = {
+            "classifier": experiments.classifier_config(tiny, "rsn"),
+            "oracle": experiments.oracle_config(tiny, "rsn-rsn", "ss", 0),
+            "scores": experiments.confidence_config(tiny, "rsn"),
+        }
+        return {name: provenance.digest(config) for name, config in configs.items()}
+
+    before, source = keys(), provenance._SOURCE[f"trustlib.{module}"]
+    assert line.split("\n")[0] in source
+    monkeypatch.setitem(provenance._SOURCE, f"trustlib.{module}", source.replace(line.split("\n")[0], line))
+    after = keys()
+    monkeypatch.undo()
+    forget()
+    assert {name for name in before if before[name] != after[name]} == changes
