@@ -136,7 +136,8 @@ class Source:
             try:
                 net.load_state_dict(pretrained.read(path))
             except RuntimeError as error:  # torch's, which names the tensors
-                raise ClassifierError(f"{path} does not fit {self.name}: {' '.join(str(error).split())[:400]}") from None
+                why = " ".join(str(error).split())[:400]
+                raise ClassifierError(f"{path} does not fit {self.name}: {why}") from None
         return net.eval()
 
 
