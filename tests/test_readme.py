@@ -1,21 +1,43 @@
 """What the README shows works as it stands there."""
 
+import inspect
 import re
 
 import numpy as np
 import pandas as pd
+import torch
+import yaml
+from test_extension import hinge
 
+from trustlib import losses
 from trustlib.corruptions import CORRUPTIONS
 from trustlib.data import ROOT
 from trustlib.study import load_study
 
 
+def fragments(language):
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
 def test_the_example_runs(capsys):
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (example,) = (text for text in fragments("python") if text.startswith("import"))
     exec(compile(example, "README.md", "exec"), {})
     printed = capsys.readouterr().out
     assert "'auroc': 0.8" in printed
     assert "Keep a prediction when its confidence is above" in printed
+
+
+def test_the_loss_that_it_adds_is_the_one_that_is_tested(monkeypatch, write_study):
+    (fragment,) = (text for text in fragments("python") if "LOSSES" in text)
+    assert fragment.startswith(inspect.getsource(hinge))
+    names = dict(vars(losses))
+    exec(fragment, names)  # as if it stood at the end of the module
+    monkeypatch.setitem(losses.LOSSES, "hinge", names["LOSSES"]["hinge"])
+    (arms,) = fragments("yaml")
+    arm = load_study(write_study(**yaml.safe_load(arms))).arm("hinge")
+    z, correct = torch.tensor([0.5, 0.5]), torch.tensor([True, False])
+    assert losses.LOSSES[arm.loss](z, correct, **arm.hyper).tolist() == [1.5, 2.5]
+    assert '"logit_gap": Score("Logit gap", logit_gap)' in (ROOT / "README.md").read_text()
 
 
 INTERVAL = r"[+-]?\d+\.\d\d \[[^\]]+\]"
