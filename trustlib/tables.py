@@ -278,7 +278,10 @@ def guarantees_form(found: pd.DataFrame) -> Styler:
             rows[name] = [MISSING] * 5 + [row["reason"]]
     columns = ["threshold", "kept", "coverage", "errors among them", "bound", "why there is none"]
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
-    return plain(frame if (frame[columns[-1]] != "").any() else frame[columns[:-1]], escape=True)
+    if (frame[columns[-1]] == "").all():
+        return plain(frame[columns[:-1]], escape=True)
+    words = {"white-space": "normal", "min-width": "18em", "text-align": "left"}
+    return plain(frame.style.set_properties(subset=columns[-1:], **words), escape=True)
 
 
 def groups_form(found: pd.DataFrame, scale: float = 100) -> Styler:
