@@ -273,7 +273,7 @@ def test_metrics_and_differences_are_those_of_one_paired_bootstrap(judged):
     frame = predictions.judge(scores, correct, {"mine": 0.5}, resamples=50, log=lines.append).set_index(
         ["score", "metric"]
     )
-    assert len(lines) == 2
+    assert lines == ["50 of 50 resamples of 2 scores"]
     boot = resampling.bootstrap(scores, correct, threshold={"mine": 0.5}, resamples=50)
     expected = resampling.intervals(boot)
     for name, values in scores.items():
@@ -359,7 +359,7 @@ def test_the_command_writes_a_page_and_numbers(outputs, save, tmp_path, monkeypa
     )
     assert status == 0
     printed = capfd.readouterr().out
-    assert "scores resampled: MCP" in printed
+    assert "50 of 50 resamples of " in printed
     check_page(page.read_text())
     numbers = json.loads(page.with_suffix(".json").read_text(), parse_constant=pytest.fail)  # no NaN
     correct = np.array(CLASSES)[table.filter(like="logit").to_numpy().argmax(1)] == table["label"]

@@ -9,9 +9,11 @@ with ties treated as what they are, an order nobody knows. One convention each, 
 that does not exist, because all predictions are right or all are wrong, is NaN; `undefined` says why.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
+from operator import neg
 
 import numpy as np
 import pandas as pd
@@ -42,15 +44,21 @@ class Ranking:
     @cached_property
     def right_kept(self) -> NDArray[np.int64]:
         """Right predictions at or above each threshold; the last is all of them. So `wrong_kept` and `kept`."""
-        return self.right.cumsum(-1)
+        return self.right.cumsum(-1, dtype=self.right.dtype)
 
     @cached_property
     def wrong_kept(self) -> NDArray[np.int64]:
-        return self.wrong.cumsum(-1)
+        return self.wrong.cumsum(-1, dtype=self.right.dtype)
 
     @cached_property
     def kept(self) -> NDArray[np.int64]:
         return self.right_kept + self.wrong_kept
+
+    @cached_property
+    def errors(self) -> NDArray[np.int64]:
+        """Where in (M,) a wrong prediction is, in any resample: often few places, and what is summed over wrong
+        predictions is 0 at all others."""
+        return np.flatnonzero(self.wrong.any(tuple(range(self.wrong.ndim - 1))))
 
     @property
     def n(self) -> int:
@@ -71,25 +79,29 @@ def rank(confidence: ArrayLike, correct: ArrayLike, frequency: ArrayLike | None 
         and 1, or `frequency` anything but counts, not all 0. Infinite confidences are allowed: they are ordered.
     """
     confidence, correct = _check(confidence, correct)
-    order, start = sorted_blocks(confidence)
+    order, last = sorted_blocks(confidence)
     right = correct[order].astype(np.int64)
     wrong = 1 - right
     if frequency is not None:
         count = _check_frequency(frequency, confidence.shape)[order]
         right, wrong = right * count, wrong * count
-    return Ranking(confidence[order[start]], collapse(right, start), collapse(wrong, start))
+    return Ranking(confidence[order[last]], collapse(right, last), collapse(wrong, last))
 
 
 def sorted_blocks(confidence: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The order that sorts confidences, highest first, int64 (N,), and where in it each block of ties starts, (M,)."""
+    """The order that sorts confidences, highest first, int64 (N,), and where in it each block of ties ends, (M,)."""
     order = np.argsort(-confidence)
     value = confidence[order]
-    return order, np.flatnonzero(np.concatenate(([True], value[1:] != value[:-1])))
+    return order, np.flatnonzero(np.concatenate((value[1:] != value[:-1], [True])))
 
 
-def collapse(count: NDArray, start: NDArray) -> NDArray:
-    """Sums of counts (..., N) over blocks that begin at `start` (M,): (..., M)."""
-    return count if len(start) == count.shape[-1] else np.add.reduceat(count, start, axis=-1)
+def collapse(count: NDArray, last: NDArray, dtype=np.int64) -> NDArray[np.int64]:
+    """Sums of counts (..., N), of any integers, over blocks whose last is at `last` (M,): (..., M)."""
+    if len(last) == count.shape[-1]:
+        return count.astype(dtype, copy=False)
+    sums = count.cumsum(-1, dtype=dtype).take(last, axis=-1)
+    sums[..., 1:] -= sums[..., :-1]
+    return sums
 
 
 def evaluate(
@@ -147,7 +159,9 @@ def of_ranking(ranking: Ranking, threshold: float = 0.0, tnr_threshold: float | 
     right, wrong, n = ranking.right_kept[..., -1], ranking.wrong_kept[..., -1], ranking.kept[..., -1]
     n_right, n_wrong, accuracy = _or_nan(right), _or_nan(wrong), right / n
     # counts are whole numbers, exact in float64 up to 2^53; products of totals beyond it are rounded to 16 digits
-    inversions = (ranking.right * (ranking.wrong_kept - 0.5 * ranking.wrong)).sum(-1)
+    right_below = right[..., None] - ranking.right_kept[..., ranking.errors]
+    ties = 0.5 * ranking.right[..., ranking.errors]
+    inversions = (ranking.wrong[..., ranking.errors] * (right_below + ties)).sum(-1)
     aurc = _aurc(ranking)
     tnr_threshold = threshold if tnr_threshold is None else tnr_threshold
     return {
@@ -214,7 +228,7 @@ def fpr_at_tpr(ranking: Ranking, tpr: float = 0.95) -> NDArray | float:
     """
     right, wrong = ranking.right_kept, ranking.wrong_kept
     share = Fraction(str(tpr))
-    needed = -(-right[..., -1] * share.numerator // share.denominator)  # the ceiling
+    needed = -(-right[..., -1].astype(np.int64) * share.numerator // share.denominator)  # the ceiling
     trusted = np.take_along_axis(wrong, np.expand_dims(_first(right, needed), -1), -1).squeeze(-1)
     fpr = trusted / _or_nan(wrong[..., -1])
     return _plain(np.where(right[..., -1] > 0, fpr, np.nan))
@@ -370,15 +384,21 @@ def fit_normals(confidence: ArrayLike, correct: ArrayLike) -> tuple[float, float
 
 def _trusted(ranking: Ranking, kept: NDArray, threshold: float) -> NDArray:
     """Of running totals, what lies above a threshold (...)."""
-    above = int((ranking.threshold > threshold).sum())
+    above = bisect_left(ranking.threshold, -threshold, key=neg)
     return kept[..., above - 1] if above else np.zeros_like(kept[..., 0])
 
 
 def _precision_from_below(ranking: Ranking) -> NDArray:
     """Average precision of wrong predictions looked for from the least confident up: AUPR-Error."""
-    found = ranking.wrong_kept[..., -1:] - ranking.wrong_kept + ranking.wrong
-    seen = ranking.kept[..., -1:] - ranking.kept + ranking.size
-    return (ranking.wrong * (found / np.maximum(seen, 1))).sum(-1) / _or_nan(ranking.wrong_kept[..., -1])
+    at = ranking.errors
+    wrong = ranking.wrong[..., at]
+    found = ranking.wrong_kept[..., -1:] - ranking.wrong_kept[..., at] + wrong
+    seen = ranking.kept[..., -1:] - ranking.kept[..., at] + ranking.size[..., at]
+    terms = np.zeros_like(
+        ranking.wrong, float
+    )  # as long as without the zeros: rounded alike, whatever the resamples hold
+    terms[..., at] = wrong * (found / np.maximum(seen, 1))
+    return terms.sum(-1) / _or_nan(ranking.wrong_kept[..., -1])
 
 
 def _aurc(ranking: Ranking) -> NDArray:
@@ -387,10 +407,15 @@ def _aurc(ranking: Ranking) -> NDArray:
     In a block of m samples, error rate r, after k0 samples with E0 errors, the expected risks sum to
     r m + (E0 - r k0) (H(k0 + m) - H(k0)), H being the harmonic numbers.
     """
-    rate = ranking.wrong / np.maximum(ranking.size, 1)
-    above = ranking.wrong_kept - ranking.wrong - rate * (ranking.kept - ranking.size)  # E0 - r k0
-    step = np.diff(_harmonic(ranking.kept), prepend=0)
-    return (ranking.wrong_kept[..., -1] + (above * step).sum(-1)) / ranking.kept[..., -1]
+    at = ranking.errors
+    wrong, size = ranking.wrong[..., at], ranking.size[..., at]
+    terms = ranking.wrong_kept.astype(float)  # E0 - r k0 where r is 0
+    rate = wrong / np.maximum(size, 1)
+    terms[..., at] = ranking.wrong_kept[..., at] - wrong - rate * (ranking.kept[..., at] - size)
+    harmonic = _harmonic(ranking.kept)
+    terms[..., :1] *= harmonic[..., :1]
+    terms[..., 1:] *= harmonic[..., 1:] - harmonic[..., :-1]
+    return (ranking.wrong_kept[..., -1] + terms.sum(-1)) / ranking.kept[..., -1]
 
 
 def _best_aurc(right: NDArray, n: NDArray) -> NDArray:
@@ -398,22 +423,29 @@ def _best_aurc(right: NDArray, n: NDArray) -> NDArray:
     return (n - right - right * (_harmonic(n) - _harmonic(right))) / n
 
 
+TABLE = 1 << 17  # harmonic numbers are summed below it
+CACHED = 1 << 22  # and looked up below it: 32 MiB
+
+
 def _harmonic(k: NDArray) -> NDArray:
-    """Harmonic numbers H(k), k >= 0: from a table while it is small, else by their asymptotic series, to 1e-15."""
+    """Harmonic numbers H(k), k >= 0: summed while k is small, else by their asymptotic series, to 1e-15."""
     k = np.asarray(k)
-    if k.max() < TABLE:
-        return _harmonic_table()[k]
-    x = np.maximum(k, TABLE).astype(float)
-    series = np.log(x) + np.euler_gamma + 1 / (2 * x) - 1 / (12 * x**2) + 1 / (120 * x**4)
-    return np.where(k < TABLE, _harmonic_table()[np.minimum(k, TABLE - 1)], series)
+    largest = max(int(k.max()), TABLE - 1)
+    if largest < CACHED:
+        return _harmonic_table(largest.bit_length())[k]
+    return np.where(k < TABLE, _harmonic_table(17)[np.minimum(k, TABLE - 1)], _harmonic_series(np.maximum(k, TABLE)))
 
 
-TABLE = 1 << 17
+def _harmonic_series(k: NDArray) -> NDArray:
+    x = k.astype(float)
+    return np.log(x) + np.euler_gamma + 1 / (2 * x) - 1 / (12 * x**2) + 1 / (120 * x**4)
 
 
-@lru_cache(maxsize=1)
-def _harmonic_table() -> NDArray:
-    return np.concatenate(([0.0], np.cumsum(1 / np.arange(1, TABLE, dtype=np.longdouble)))).astype(float)
+@cache
+def _harmonic_table(bits: int) -> NDArray:
+    """H(k) for k < 2^bits."""
+    summed = np.concatenate(([0.0], np.cumsum(1 / np.arange(1, TABLE, dtype=np.longdouble)))).astype(float)
+    return np.concatenate((summed, _harmonic_series(np.arange(TABLE, 1 << bits))))
 
 
 def _first(sums: NDArray, needed: NDArray) -> NDArray:

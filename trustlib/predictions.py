@@ -14,7 +14,6 @@ Either may have a column of groups: a site, a domain, a device.
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -33,6 +32,7 @@ LABELS = {score.label for score in confidence.SCORES.values()}
 FITTED = {score.label for score in confidence.SCORES.values() if score.needs}  # here: on the rows themselves
 TEXTS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 FEWEST = 10  # right and wrong predictions each, for the interval of an area in a group
+DIFFERENCE = ["difference", "difference_low", "difference_high"]
 GROUP_RATES = ("accuracy", "auroc", "coverage", "risk")
 SHOWN = 5  # rows, columns or values that a message names
 LAYOUT = (
@@ -181,22 +181,25 @@ def judge(
     a metric does not exist (`metrics.undefined`).
     """
 
-    def resample(name: str) -> resampling.Bootstrap:
-        at = {name: thresholds.get(name, np.nan)}
-        return resampling.bootstrap({name: scores[name]}, correct, threshold=at, resamples=resamples, seed=seed)
+    tenths = 0
 
-    first, frames, base = next(iter(scores)), [], None
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy lets threads run side by side
-        for number, (name, own) in enumerate(zip(scores, pool.map(resample, scores), strict=True), 1):
-            base = base or own
-            frame = resampling.intervals(own).drop(columns="seeds")
-            if name != first:
-                less = resampling.difference(resampling.merged([base, own]), name, first).drop(columns="seeds")
-                less.columns = ["difference", "difference_low", "difference_high"]
-                frame = frame.join(less, on="metric")
-            frames.append(frame.reset_index())
-            log(f"{number} of {len(scores)} scores resampled: {name}")
-    frame = pd.concat(frames, ignore_index=True)
+    def progress(done: int) -> None:
+        nonlocal tenths
+        if 10 * done // resamples > tenths:
+            tenths = 10 * done // resamples
+            log(f"{done:,} of {resamples:,} resamples of {len(scores)} scores")
+
+    at = {name: thresholds.get(name, np.nan) for name in scores}
+    drawn = resampling.bootstrap(
+        scores, correct, threshold=at, resamples=resamples, seed=seed, threads=os.cpu_count() or 1, progress=progress
+    )
+    first, frame = next(iter(scores)), resampling.intervals(drawn).drop(columns="seeds")
+    less = {name: resampling.difference(drawn, name, first).drop(columns="seeds") for name in scores if name != first}
+    if less:
+        differences = pd.concat(less, names=["score"])
+        differences.columns = DIFFERENCE
+        frame = frame.join(differences)
+    frame = frame.reset_index()
     undecided = frame["metric"].isin(["tpr", "tnr"]) & ~frame["score"].isin(list(thresholds))
     frame.loc[undecided, frame.columns[2:]] = np.nan
     return frame
