@@ -280,8 +280,8 @@ def guarantees_form(found: pd.DataFrame) -> Styler:
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
     if (frame[columns[-1]] == "").all():
         return plain(frame[columns[:-1]], escape=True)
-    words = {"white-space": "normal", "min-width": "18em", "text-align": "left"}
-    return plain(frame.style.set_properties(subset=columns[-1:], **words), escape=True)
+    words = {"selector": f".col{len(columns) - 1}", "props": "text-align: left; white-space: normal; min-width: 18em"}
+    return plain(frame, escape=True).set_table_styles([words], overwrite=False)
 
 
 def groups_form(found: pd.DataFrame, scale: float = 100) -> Styler:
@@ -396,8 +396,9 @@ def runs_table(rows: list[dict]) -> Styler:
     style = frame.style
     style = style.apply(lambda row: ["background: #fde2d5" if marked[row.name] else ""] * len(row), axis=1)
     style = style.format({"loss": "{:.4f}", "seconds": "{:.1f}"}, na_rep="", escape="html")
-    style = style.set_properties(subset=["run", "status", "device", "error"], **{"text-align": "left"})
-    return plain(style.hide(axis="index"))
+    words = map(frame.columns.get_loc, ["run", "status", "device", "error"])
+    words = [{"selector": f".col{column}", "props": "text-align: left"} for column in words]
+    return plain(style.hide(axis="index")).set_table_styles(words, overwrite=False)
 
 
 def plain(style: Styler | pd.DataFrame, *, escape: bool = False) -> Styler:
