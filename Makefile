@@ -25,7 +25,7 @@ CHATTER = '^(Using |Assuming |Building |Select jobs|Execute [0-9]|Complete log|E
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export JUPYTER_PREFER_ENV_PATH = 1
-# glibc gives each large tensor's pages back to the system and faults them in anew: half of a convolutional net's time on
+# glibc gives each large tensor's pages back to the system and faults them in anew: half of EfficientNet-Lite0's time on
 # the CPU. Here a process keeps what it once had; other allocators ignore these.
 export MALLOC_MMAP_MAX_ = 0
 export MALLOC_TRIM_THRESHOLD_ = 100000000000

@@ -197,6 +197,7 @@ def test_a_folder_of_images_is_shown_as_a_module_or_a_timm_model_wants_it(tmp_pa
     found, _ = own.images(root, own.Source("mine:net", inputs=own.replace(own.IMAGENET, size=8)))
     assert found.view(own.ALL, slice(0, 2)).shape == (2, 3, 8, 8)
     assert found.labels[own.ALL].tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert own.images(root, own.Source("mine:net"))[1].inputs == own.IMAGENET  # is said in the oracle's file
     found, source = own.images(root, own.Source("resnet10t"))
     assert source.columns == (1, 25, 30)  # of ImageNet's 1,000
     assert found.inputs.size == timm.get_pretrained_cfg("resnet10t").test_input_size[1]
@@ -267,7 +268,9 @@ def test_where_mcp_knows_all_the_verdict_is_that_it_is_not_beaten():
 def test_every_loss_and_head_learns_and_comes_back_from_its_file(tmp_path, settings):
     images = told(600)
     net, _, parts, made, _ = trained(images, settings, rates=[1e-2], epochs=1)
-    own.save(tmp_path / "oracle.safetensors", made, settings, own.Source("mine:Reader"))
+    own.save(tmp_path / "oracle.safetensors", made, settings, own.Source(""))
+    with pytest.raises(own.ClassifierError, match=r"give it, load\(path, classifier\)"):
+        own.load(tmp_path / "oracle.safetensors")
     again = own.load(tmp_path / "oracle.safetensors", Reader())
     x = images.view(own.ALL, parts["judge"])
     with torch.inference_mode():
@@ -288,6 +291,20 @@ def test_an_oracle_of_an_imported_classifier_comes_back_by_itself(module):
     save_file({"head": np.zeros(3)}, module / "no.safetensors")
     with pytest.raises(own.ClassifierError, match="holds no oracle"):
         own.load(module / "no.safetensors")
+    (module / "text.safetensors").write_text("no tensors")
+    with pytest.raises(own.ClassifierError, match="is no safetensors file"):
+        own.load(module / "text.safetensors")
+
+
+def test_layers_that_share_their_weights_are_saved_and_no_images_are_one_error(tmp_path):
+    net, images = Reader().eval(), told(600)
+    net.again = net.body = nn.Conv2d(2, 2, 1).to(memory_format=torch.channels_last)
+    net.last = net._modules.pop("last")  # the last layer still
+    _, _, _, made, _ = trained(images, arm(), net, rates=[1e-2], epochs=1)
+    own.save(tmp_path / "oracle.safetensors", made, arm(), own.Source(""))
+    assert torch.equal(own.load(tmp_path / "oracle.safetensors", net).backbone.net.again.weight, net.body.weight)
+    with pytest.raises(own.ClassifierError, match="found none named"):
+        own.images("", own.Source("mine:net"))
 
 
 def test_two_trainings_give_the_same_bits():

@@ -236,10 +236,10 @@ def test_no_threshold_qualifies_is_said_plainly():
 
 
 def test_too_few_samples_are_refused_with_the_number_needed():
-    with pytest.raises(ValueError, match=r"20 samples can not show .* at least") as error:
+    with pytest.raises(ValueError, match=r"20 samples cannot show .* at least") as error:
         statistics.guaranteed_threshold(np.arange(20), np.ones(20, bool), 0.05, 0.01)
     needed = int(str(error.value).split("at least ")[1].split()[0])
-    with pytest.raises(ValueError, match="can not show"):
+    with pytest.raises(ValueError, match="cannot show"):
         statistics.guaranteed_threshold(np.arange(needed - 1), np.ones(needed - 1, bool), 0.05, 0.01)
     assert statistics.guaranteed_threshold(np.arange(needed), np.ones(needed, bool), 0.05, 0.01).bound <= 0.05
 

@@ -19,12 +19,12 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from . import data, experiments, folders, losses, metrics, networks, oracle, pretrained, runs, training
+from . import data, experiments, folders, losses, metrics, networks, oracle, predictions, pretrained, runs, training
 from .data import Features, Inputs
 from .study import Arm, Study
 
@@ -108,7 +108,8 @@ Images = folders.Folder | Tensors
 class Source:
     """Where a classifier comes from: `load` needs no more to make it again.
 
-    name : in timm; or MODULE:FUNCTION, a function without arguments (or a class) that returns a `torch.nn.Module`
+    name : in timm; or MODULE:FUNCTION, a function without arguments (or a class) that returns a `torch.nn.Module`;
+        empty for one that is not to be had so
     weights : of a timm model, see `trustlib.pretrained`; of a module, a checkpoint's path, or empty where the function
         returns it trained
     inputs : what it sees of an image in a folder; a timm model's own by default, ImageNet's customary ones of a module
@@ -142,7 +143,7 @@ class Source:
 
 
 def images(path: Path | str, source: Source, workers: int = 0) -> tuple[Images, Source]:
-    """Labelled images of one part, `ALL`, and the classifier's source as it sees them.
+    """Labelled images of one part, `ALL`, and the classifier's source with what it sees of them.
 
     Parameters
     ----------
@@ -155,14 +156,18 @@ def images(path: Path | str, source: Source, workers: int = 0) -> tuple[Images, 
     ClassifierError : when it is something else, or an array is missing or of another shape.
     data.DataError : when the folder has no images, or its classes are not the classifier's.
     """
+    if not str(path):
+        raise ClassifierError("expected images: a folder, an .npz or a .safetensors, found none named")
     path = Path(path)
     if path.is_dir():
         found = folders.one_folder(path, ALL, workers)
         if ":" in source.name:
-            return found.seen_by(source.inputs or IMAGENET), source
-        inputs = source.inputs or Inputs(**pretrained.inputs(source.name, {}, source.weights or "timm"))
-        columns = pretrained.imagenet_columns(found.wnids) if found.wnids else None
-        return found.seen_by(inputs), replace(source, columns=columns and tuple(columns))
+            source = replace(source, inputs=source.inputs or IMAGENET)
+        else:
+            inputs = source.inputs or Inputs(**pretrained.inputs(source.name, {}, source.weights or "timm"))
+            columns = pretrained.imagenet_columns(found.wnids) if found.wnids else None
+            source = replace(source, inputs=inputs, columns=columns and tuple(columns))
+        return found.seen_by(source.inputs), source
     arrays = _arrays(path)
     x, labels = (torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in ("images", "labels"))
     return Tensors({ALL: x[None]}, {ALL: labels.long()}), source
@@ -320,8 +325,8 @@ def verdict(judged: pd.DataFrame, name: str = "oracle", base: str = "MCP") -> st
 
     judged : of `predictions.judge`, with `base` as its first score.
     """
-    columns = ["estimate", "low", "high", "difference", "difference_low", "difference_high"]
-    rows = judged[judged["metric"] == "auroc"].set_index("score")[columns] * 100
+    rows = judged[judged["metric"] == "auroc"].set_index("score")
+    rows = rows[["estimate", "low", "high", *predictions.DIFFERENCE]] * 100
     own, other = rows.loc[name], rows.loc[base]
     if own["difference_low"] > 0:
         found = f"The oracle beats {base} beyond the interval"
@@ -339,8 +344,10 @@ def verdict(judged: pd.DataFrame, name: str = "oracle", base: str = "MCP") -> st
 def save(path: Path, net: oracle.Oracle, arm: Arm, source: Source) -> None:
     """Write an oracle's weights, the whole network's, as safetensors; what it was made of in the header."""
     said = {"source": asdict(source), "arm": arm.model_dump()}
+    # copies: layers may share a tensor, which safetensors refuses, and convolutions keep theirs with the channels last
+    weights = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in net.state_dict().items()}
     with runs.atomic(path) as scratch:
-        save_file({k: v.contiguous() for k, v in net.state_dict().items()}, scratch, {"oracle": json.dumps(said)})
+        save_file(weights, scratch, {"oracle": json.dumps(said)})
 
 
 def load(path: Path | str, classifier: nn.Module | None = None) -> oracle.Oracle:
@@ -350,18 +357,22 @@ def load(path: Path | str, classifier: nn.Module | None = None) -> oracle.Oracle
 
     Raises
     ------
-    ClassifierError : when the file is no such oracle.
+    ClassifierError : when the file is no such oracle, or its classifier is needed.
     """
-    with safe_open(path, "pt") as file:
-        said = json.loads((file.metadata() or {}).get("oracle", "null"))
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    try:
+        with safe_open(path, "pt") as file:
+            said = json.loads((file.metadata() or {}).get("oracle", "null"))
+    except SafetensorError as error:
+        raise ClassifierError(f"{path} is no safetensors file, or a damaged one ({_line(error)})") from None
     if said is None:
         raise ClassifierError(f"{path} holds no oracle that was saved here")
-    arm, source = Arm(**said["arm"]), said["source"]
-    if classifier is None:
-        inputs = source["inputs"] and Inputs(**source["inputs"])
-        classifier = Source(source["name"], source["weights"], inputs, source["columns"]).build()
-    net = oracle.Oracle(copy.deepcopy(_with_methods(classifier)), arm.head)
+    inputs = said["source"]["inputs"]
+    source = Source(**said["source"] | {"inputs": inputs and Inputs(**inputs)})
+    arm, weights = Arm(**said["arm"]), runs.read_tensors(path)
+    if classifier is None and not source.name:
+        raise ClassifierError(f"{path} does not say where its classifier comes from: give it, load(path, classifier)")
+    known = _with_methods(source.build() if classifier is None else classifier)
+    net = oracle.Oracle(copy.deepcopy(known), arm.head)
     if arm.backbone == "frozen":
         net.head = Standardised(net.head, torch.zeros(2, net.backbone.head_hidden_size))
     net.load_state_dict(weights)

@@ -382,8 +382,8 @@ def guaranteed_threshold(confidence: ArrayLike, correct: ArrayLike, max_risk: fl
     fewest = _fewest(max_risk, delta / steps)
     if n < fewest:
         raise ValueError(
-            f"{n} samples can not show a risk of at most {max_risk:g} with delta {delta:g}, even without an error: "
-            f"at least {_enough(max_risk, delta, n)} are needed"
+            f"{n} sample{'s' * (n != 1)} cannot show a risk of at most {max_risk:g} with delta {delta:g}, even without "
+            f"an error: at least {_enough(max_risk, delta, n)} are needed"
         )
     # the blocks of ties strictly above each rank: rank m, 1-based, keeps the blocks that end at or before m
     kept = np.concatenate(([0], (ranking.right + ranking.wrong).cumsum()))
