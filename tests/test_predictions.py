@@ -324,6 +324,17 @@ def test_what_was_fitted_on_the_rows_has_no_guarantee_and_a_column_is_not_taken_
     assert rows.loc["Temperature-scaled MCP", "reason"].startswith("it was fitted on these rows")
 
 
+def test_the_guarantee_says_which_probability_log_odds_are():
+    values, correct = np.linspace(-1, 9, 1000), np.arange(1000) > 300
+    rows = predictions.guarantees({"MCP": values, "mine": values}, correct, 0.05, 0.01)
+    at = rows.loc["MCP", "threshold"]
+    probability = 1 / (1 + np.exp(-at))
+    assert rows.loc["MCP", "sentence"].startswith(
+        f"Keep a prediction when its confidence is above {at:.6g} (log-odds; a probability of {probability:.6g}): that "
+    )
+    assert rows.loc["mine", "sentence"].startswith(f"Keep a prediction when its confidence is above {at:.6g}: that ")
+
+
 def test_no_guarantee_says_why():
     values, correct = np.arange(30.0), np.arange(30) % 2 > 0
     found = predictions.guarantees({"mine": values}, correct, 0.05, 0.01)

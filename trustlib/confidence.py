@@ -228,12 +228,16 @@ class Score:
         the held-out ("heldout_errors") or the training part ("train_errors"), a temperature that fits the former,
         enough "neighbours" in the latter
     has_zero : whether 0 is a threshold, a prediction above it being more likely right than wrong
+    log_odds : whether it is the log-odds of a probability of being right
+    of_softmax : whether the class probabilities alone determine it, whichever logits they are of
     """
 
     label: str
     function: Callable[..., NDArray]
     needs: tuple[str, ...] = ()
     has_zero: bool = False
+    log_odds: bool = False
+    of_softmax: bool = False
 
     def missing(self, part: Observed, fit: Observed, reference: Observed) -> str:
         """Why it cannot be computed of these, or an empty text."""
@@ -260,21 +264,30 @@ class Score:
 LEARNED = ("features", "heldout_errors", "train_errors")
 
 SCORES = {
-    "mcp": Score("MCP", mcp, has_zero=True),
-    "temperature": Score("Temperature-scaled MCP", temperature, ("heldout_errors", "temperature"), has_zero=True),
-    "margin": Score("Margin", margin),
-    "entropy": Score("Negative entropy", entropy),
+    "mcp": Score("MCP", mcp, has_zero=True, log_odds=True, of_softmax=True),
+    "temperature": Score(
+        "Temperature-scaled MCP",
+        temperature,
+        ("heldout_errors", "temperature"),
+        has_zero=True,
+        log_odds=True,
+        of_softmax=True,
+    ),
+    "margin": Score("Margin", margin, of_softmax=True),
+    "entropy": Score("Negative entropy", entropy, of_softmax=True),
     "max_logit": Score("Max logit", max_logit),
     "energy": Score("Energy", energy),
     "p_norm": Score("MaxLogit-pNorm", p_norm, ("heldout_errors",)),
-    "doctor": Score("DOCTOR", doctor),
-    "gen": Score("GEN", gen),
+    "doctor": Score("DOCTOR", doctor, of_softmax=True),
+    "gen": Score("GEN", gen, of_softmax=True),
     "trust_score": Score("TrustScore", trust_score, ("features",)),
     "knn": Score("k nearest neighbours", knn, ("features", "neighbours")),
     "mahalanobis": Score("Mahalanobis", mahalanobis, ("features",)),
     "mc_dropout_logits": Score("MC dropout, mean logits", mc_dropout_logits, ("passes",)),
-    "mc_dropout_probs": Score("MC dropout, mean probability", mc_dropout_probs, ("passes",), has_zero=True),
-    "ensemble": Score("Ensemble", ensemble, ("members",), has_zero=True),
+    "mc_dropout_probs": Score(
+        "MC dropout, mean probability", mc_dropout_probs, ("passes",), has_zero=True, log_odds=True
+    ),
+    "ensemble": Score("Ensemble", ensemble, ("members",), has_zero=True, log_odds=True),
     "linear_ce": Score("Linear oracle, CE", partial(linear, loss="ce"), LEARNED, has_zero=True),
     "linear_focal": Score("Linear oracle, focal", partial(linear, loss="focal"), LEARNED, has_zero=True),
     "linear_tcp": Score("Linear oracle, TCP", partial(linear, loss="tcp"), LEARNED, has_zero=True),

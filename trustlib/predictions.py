@@ -26,8 +26,7 @@ from . import confidence, experiments, metrics, resampling, runs, statistics
 from .study import Study
 
 SUM_TOLERANCE = 1e-3  # of the probabilities of one row: those of half precision pass
-OF_PROBABILITIES = ("mcp", "temperature", "margin", "entropy", "doctor", "gen")  # scores that the softmax determines
-LOG_ODDS = tuple(confidence.SCORES[name].label for name in ("mcp", "temperature"))  # of a probability
+LOG_ODDS = {score.label for score in confidence.SCORES.values() if score.log_odds}
 LABELS = {score.label for score in confidence.SCORES.values()}
 FITTED = {score.label for score in confidence.SCORES.values() if score.needs}  # here: on the rows themselves
 TEXTS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
@@ -84,10 +83,10 @@ class Predictions:
         determines; scores that need more than logits are not named at all.
         """
         found, left_out = {}, {}
-        for name, score in confidence.SCORES.items() if self.logits is not None else ():
+        for score in confidence.SCORES.values() if self.logits is not None else ():
             if set(score.needs) - {"heldout_errors", "temperature"}:
                 continue
-            if self.probabilities and name not in OF_PROBABILITIES:
+            if self.probabilities and not score.of_softmax:
                 left_out[score.label] = "it needs logits"
             elif score.needs:
                 values = _cross_fitted(score, self.logits, self.label)
@@ -216,9 +215,8 @@ def guarantees(scores: Mapping[str, NDArray], correct: NDArray, max_risk: float,
             if name in FITTED:
                 raise ValueError("it was fitted on these rows, a guarantee needs others")
             found = statistics.guaranteed_threshold(values, correct, max_risk, delta)
-            sentence = str(found)
-            if found.found and name in LOG_ODDS:
-                sentence = sentence.replace(":", f" (log-odds; a probability of {expit(found.threshold):.6g}):", 1)
+            odds = f"log-odds; a probability of {expit(found.threshold):.6g}"
+            sentence = found.sentence(odds if name in LOG_ODDS else "")
             rows[name] = asdict(found) | {"reason": "" if found.found else sentence, "sentence": sentence}
         except ValueError as error:
             rows[name] = {"found": False, "reason": str(error), "sentence": f"No threshold qualifies: {error}."}

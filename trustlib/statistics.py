@@ -78,15 +78,20 @@ class Guarantee:
     steps: int
 
     def __str__(self) -> str:
+        return self.sentence()
+
+    def sentence(self, meaning: str = "") -> str:
+        """What is guaranteed, in words; `meaning` says after the threshold what a number of this confidence is."""
         if not self.found:
             return (
                 f"No threshold qualifies: on these {self.n:,} predictions the search found none whose share of errors "
                 f"is shown to be at most {self.max_risk:.2%} with probability {1 - self.delta:g}."
             )
         return (
-            f"Keep a prediction when its confidence is above {self.threshold:.6g}: that keeps {self.coverage:.2%} of "
-            f"these {self.n:,} predictions with {self.risk:.2%} errors, and on new data like them the share of errors "
-            f"is at most {self.max_risk:.2%} with probability {1 - self.delta:g} (bound {self.bound:.2%})."
+            f"Keep a prediction when its confidence is above {self.threshold:.6g}{meaning and f' ({meaning})'}: that "
+            f"keeps {self.coverage:.2%} of these {self.n:,} predictions with {self.risk:.2%} errors, and on new data "
+            f"like them the share of errors is at most {self.max_risk:.2%} with probability {1 - self.delta:g} "
+            f"(bound {self.bound:.2%})."
         )
 
 
