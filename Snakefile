@@ -50,6 +50,10 @@ if workflow.is_main_process:
             os.utime(path, (1, 1))  # 0 would mean no time at all
         elif path.exists() and path.stat().st_mtime == 1:
             path.unlink()
+    if changed := runs.damaged(RUN):
+        print(*(f"{path} is not as the report left it: the report is made again" for path in changed), sep="\n")
+        for path in [RUN / "report.html", *(RUN / "sections").glob("*.ipynb")]:
+            path.unlink(missing_ok=True)
 
 CPUS = plan.threads + plan.workers  # of a job of a cluster
 # A job that trains in one process a GPU has all of them: the default profile has one such place, a cluster's jobs have
@@ -113,7 +117,7 @@ rule section:
     message:
         "{params.name}"
     shell:
-        PAPERMILL + " {params.call}"
+        "rm -f {RUN}/checksums.json; " + PAPERMILL + " {params.call}"
 
 
 rule classifier:
@@ -223,6 +227,7 @@ use rule domain as sweep with:
 onerror:
     # A job or a part of the report failed: show what there is all the same, tracebacks too; but not after Ctrl-C.
     if not any("Terminating processes on user request" in Path(path).read_text() for path in log):
+        (RUN / "checksums.json").unlink(missing_ok=True)
         complete = all(job_path(name).exists() for name in JOBS)
         missing = [name for name in SECTIONS if not (complete and section_path(name).exists())]
         for name in missing:
@@ -241,4 +246,5 @@ onerror:
 
 
 onsuccess:
+    runs.seal(RUN)
     print(f"report: {RUN / 'report.html'}")

@@ -79,14 +79,18 @@ def test_a_failed_training_is_shown_and_only_it_is_made_again(write_study, tmp_p
     assert "Nothing to be done" in printed
     assert "done in" not in printed
 
-    # A part of the report that fails is on the page up to where it failed, and made again by the next run.
+    # What is not as the report left it is named and made again. A part of the report that fails is on the page up to
+    # where it failed, and made again by the next run.
     folder = runs.run_folder(load_study(mended))
-    for path in (folder / "sections" / "10_record.ipynb", page):
-        path.unlink()
-    (folder / "tables" / "runs.csv").rename(folder / "runs.csv")
+    assert runs.damaged(folder) == []
+    scores = (folder / "tables" / "scores.csv").read_bytes()
+    (folder / "tables" / "scores.csv").write_bytes(scores[:-1])
+    (folder / "tables" / "runs.csv").unlink()
     (folder / "tables" / "runs.csv").mkdir()
     status, printed = make_report(mended, results)
     assert status != 0
+    assert "tables/scores.csv is not as the report left it" in printed
+    assert (folder / "tables" / "scores.csv").read_bytes() == scores
     assert "[6/6] 10_record: FAILED" in printed
     assert "The report shows what failed" in printed
     check_page(page.read_text())

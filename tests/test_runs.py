@@ -3,6 +3,7 @@
 import ast
 import copy
 import json
+import os
 import subprocess
 import sys
 import time
@@ -79,6 +80,28 @@ def test_a_truncated_file_is_made_again(tmp_path, counter, length):
     runs.cached(path, {}, counter)
     assert counter.calls == 2
     assert runs.read_tensors(path)["z"].tolist() == [0, 1, 2]
+
+
+def test_a_file_with_one_byte_flipped_is_named_and_made_again(tmp_path, counter, capsys):
+    path = tmp_path / "seed0.safetensors"
+    runs.cached(path, {"rate": 1}, counter)
+    whole = path.read_bytes()
+    for i in range(len(whole)):
+        path.write_bytes(whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :])
+        os.utime(path, ns=(i, i))
+        assert runs.current(path, {"rate": 1}) is None, i
+    assert f"{path} is damaged" in capsys.readouterr().out
+    runs.cached(path, {"rate": 1}, counter)
+    assert counter.calls == 2
+    assert runs.read_tensors(path)["z"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (2, 3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.bool, torch.uint8, torch.int64])
+def test_a_checksum_is_of_tensors_of_any_kind(tmp_path, shape, dtype):
+    path = tmp_path / "seed0.safetensors"
+    made = runs.cached(path, {}, lambda: ({"x": torch.ones(shape, dtype=dtype)}, {"seen": (1, 2), "by": {3: 4}}))
+    assert runs.current(path, {}) == made
 
 
 def test_a_failure_is_recorded_with_its_traceback_until_it_is_made(tmp_path, counter):

@@ -22,6 +22,11 @@ from .provenance import source_digest
 from .study import Study
 from .unseen import asked_config, observed_config
 
+RESAMPLES = 2000  # of the images
+MEASURED = ["pair", "arm", "seed", *metrics.METRICS, "tied", "tnr_paper", *metrics.SEPARABILITY]
+MEASURED += ["aupr_error_released", "kl_released", "fpr95_released"]
+COMPARED = ("estimate", "low", "high", "seeds", "difference", "difference_low", "difference_high", "p", "p_holm")
+
 
 def correct(study: Study, pair: str, part: str = "test") -> NDArray[np.bool_]:
     """Whether the pair's classifier was right, bool (N,)."""
@@ -124,29 +129,36 @@ def evaluate(
     part : "test", or a domain, is for the final evaluation only, "heldout" for everything before it.
     count : of the part's first images; all by default.
     """
-    negative_tcp = logit(1 / len(study.images().classes))
-    rows = []
+    frames = []
     for pair in study.pairs if pairs is None else pairs:
-        if not has_classifier(study, pair, part):
-            continue
-        right, scores = confidences(study, pair, part)
-        right, scores = right[:count], {name: score[:count] for name, score in scores.items()}
-        for (arm, seed), score in scores.items():
-            threshold = threshold_of(study, arm)
-            tcp = arm in study.arms and study.arms[arm].loss == "tcp"
-            row = metrics.evaluate(score, right, threshold=threshold)
-            row["tnr_paper"] = metrics.evaluate(score, right, threshold=negative_tcp)["tnr"] if tcp else row["tnr"]
-            row["aupr_error_released"] = released.aupr_error(score, right)
-            if arm == "mcp" or arm in study.arms:
-                probability = as_probability(arm, score)
-                row |= metrics.separability(probability, right)
-                row["kl_released"] = released.average_kl(probability, right)
-                row["fpr95_released"] = released.fpr95_scan(probability, right)
-            if np.isnan(threshold):
-                row |= dict.fromkeys(("tpr", "tnr", "tnr_paper"), np.nan)
-            rows.append({"pair": pair, "arm": arm, "seed": seed, **row})
-    columns = ["pair", "arm", "seed", *metrics.METRICS, "tied", "tnr_paper", *metrics.SEPARABILITY]
-    return pd.DataFrame(rows, columns=[*columns, "aupr_error_released", "kl_released", "fpr95_released"])
+        if has_classifier(study, pair, part):
+            right, scores = confidences(study, pair, part)
+            scores = {name: score[:count] for name, score in scores.items()}
+            frames.append(measured(study, pair, right[:count], scores, len(study.images().classes)))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=MEASURED)
+
+
+def measured(
+    study: Study, pair: str, right: NDArray[np.bool_], scores: dict[tuple[str, int], NDArray], classes: int
+) -> pd.DataFrame:
+    """What `evaluate` says of a pair, from its `confidences` alone; classes: of how many the predictions are."""
+    negative_tcp = logit(1 / classes)
+    rows = []
+    for (arm, seed), score in scores.items():
+        threshold = threshold_of(study, arm)
+        tcp = arm in study.arms and study.arms[arm].loss == "tcp"
+        row = metrics.evaluate(score, right, threshold=threshold)
+        row["tnr_paper"] = metrics.evaluate(score, right, threshold=negative_tcp)["tnr"] if tcp else row["tnr"]
+        row["aupr_error_released"] = released.aupr_error(score, right)
+        if arm == "mcp" or arm in study.arms:
+            probability = as_probability(arm, score)
+            row |= metrics.separability(probability, right)
+            row["kl_released"] = released.average_kl(probability, right)
+            row["fpr95_released"] = released.fpr95_scan(probability, right)
+        if np.isnan(threshold):
+            row |= dict.fromkeys(("tpr", "tnr", "tnr_paper"), np.nan)
+        rows.append({"pair": pair, "arm": arm, "seed": seed, **row})
+    return pd.DataFrame(rows, columns=MEASURED)
 
 
 def sweep(study: Study) -> pd.DataFrame:
@@ -181,10 +193,6 @@ def judged(study: Study) -> pd.DataFrame:
             lambda task: compare(study, task[1], study.domains.parts[task[0]]).assign(domain=task[0]), asked
         )
     return pd.concat(frames, ignore_index=True) if asked else pd.DataFrame(columns=["domain", "pair", "arm", "metric"])
-
-
-RESAMPLES = 2000  # of the images
-COMPARED = ("estimate", "low", "high", "seeds", "difference", "difference_low", "difference_high", "p", "p_holm")
 
 
 def resampled(
@@ -246,24 +254,33 @@ def compare(study: Study, pair: str, part: str = "test") -> pd.DataFrame:
     DeLong's test, for these trained seeds, and that after Holm's correction over the pair's scores. Fractions. TPR and
     TNR of a score without a threshold are NaN.
     """
-    right, by_seed = confidences(study, pair, part)
-    scores: dict[str, list] = {}
-    for (name, _), score in by_seed.items():
-        scores.setdefault(name, []).append(score)
-    boot = bootstraps(study, pair, part)
+    return compared(study, pair, *confidences(study, pair, part), bootstraps(study, pair, part))
+
+
+def compared(
+    study: Study,
+    pair: str,
+    right: NDArray[np.bool_],
+    scores: dict[tuple[str, int], NDArray],
+    boot: resampling.Bootstrap,
+) -> pd.DataFrame:
+    """What `compare` says of a pair, from its `confidences` and their resamples alone."""
+    names: dict[str, list] = {}
+    for (name, _), score in scores.items():
+        names.setdefault(name, []).append(score)
     found = resampling.intervals(boot).unstack("metric").swaplevel(axis=1)
-    values = np.full((len(scores), len(metrics.METRICS), len(COMPARED)), np.nan)
-    tests = np.full(len(scores), np.nan)
-    for i, (name, rows) in enumerate(scores.items()):
+    values = np.full((len(names), len(metrics.METRICS), len(COMPARED)), np.nan)
+    tests = np.full(len(names), np.nan)
+    for i, (name, rows) in enumerate(names.items()):
         values[i, :, :4] = [found.loc[name, metric][list(COMPARED[:4])] for metric in metrics.METRICS]
         if name != "mcp":
             against = resampling.difference(boot, name, "mcp").loc[list(metrics.METRICS)]
             values[i, :, 4:7] = against[["estimate", "low", "high"]]
-            tests[i] = statistics.delong_difference(np.stack(rows), scores["mcp"][0], right).p
+            tests[i] = statistics.delong_difference(np.stack(rows), names["mcp"][0], right).p
         if np.isnan(threshold_of(study, name)):
             values[i, [metrics.METRICS.index(m) for m in ("tpr", "tnr")]] = np.nan
     values[:, metrics.METRICS.index("auroc"), 7:] = np.stack([tests, statistics.holm(tests)], axis=1)
-    index = pd.DataFrame(product([pair], scores, metrics.METRICS), columns=["pair", "arm", "metric"])
+    index = pd.DataFrame(product([pair], names, metrics.METRICS), columns=["pair", "arm", "metric"])
     return pd.concat([index, pd.DataFrame(values.reshape(-1, len(COMPARED)), columns=COMPARED)], axis=1)
 
 

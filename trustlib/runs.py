@@ -13,18 +13,22 @@
                          bootstraps/<pair>/<score>.safetensors        resampled metrics of a score
                          jobs/<job>.json                              what one notebook made: Snakemake's outputs
                          notebooks/<job>.ipynb, .log                  executed notebooks: logs, never results
-                         tables/*.csv, figures/*.svg, report.html
+                         sections/*.ipynb, tables/*.csv, figures/*.svg, report.html
+                         checksums.json                               of these, as the page was made of them
     results/<study>/                                                  what `publish` copies from there, committed
 
 While a training runs, its last two checkpoints lie beside its file, as .NAME.checkpoint<i>.pt.
 
 A training is one safetensors file, written last and by one rename, whose header holds its manifest. The manifest's
 key is a digest of the configuration, the inputs and the source that made the file: a file with another key is stale.
+Its sha256 is that of all the rest of the file: one that says otherwise is damaged. What is stale or damaged is made
+again.
 """
 
 import ast
 import contextlib
 import fcntl
+import hashlib
 import itertools
 import json
 import os
@@ -35,6 +39,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +135,15 @@ def read_manifest(path: Path) -> dict | None:
     """The manifest in a training's file; None where there is no whole file."""
     try:
         with safe_open(path, "pt") as file:
-            return json.loads(file.metadata()["manifest"])
+            return _manifest(file)
     except (FileNotFoundError, SafetensorError):
         return None
+
+
+def _manifest(file: Any) -> dict | None:
+    with contextlib.suppress(KeyError, TypeError, ValueError):  # a damaged header
+        return json.loads(file.metadata()["manifest"])
+    return None
 
 
 def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
@@ -174,10 +185,11 @@ def _make(path: Path, config: dict, make: Callable[[], tuple[dict[str, Tensor], 
         raise
     manifest |= {"seconds": round(time.perf_counter() - start, 2), **extra, "provenance": provenance()}
     if parallel.rank() == 0:
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in sorted(tensors.items())}
+        manifest = json.loads(json.dumps(manifest))  # as it will be read
+        manifest["sha256"] = _checksum(manifest, tensors.items())
         with atomic(path) as scratch:
-            save_file(
-                {name: t.contiguous().cpu() for name, t in tensors.items()}, scratch, {"manifest": json.dumps(manifest)}
-            )
+            save_file(tensors, scratch, {"manifest": json.dumps(manifest)})
         for stale in (failed, *_checkpoints(path)):
             stale.unlink(missing_ok=True)
     return parallel.from_first(manifest)
@@ -240,9 +252,36 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def current(path: Path, config: dict) -> dict | None:
-    """The manifest of the training at `path`, if it was made with this configuration."""
+    """The manifest of the training at `path`, if it was made with this configuration and the file is as it was written.
+
+    That a file is damaged is printed.
+    """
     manifest = read_manifest(path)
-    return manifest if manifest and manifest["key"] == digest(config) else None
+    if not manifest or manifest.get("key") != digest(config):
+        return None
+    written = path.stat()
+    return manifest if _is_whole(path, written.st_mtime_ns, written.st_size) else None
+
+
+@cache
+def _is_whole(path: Path, *_: int) -> bool:
+    """Whether a training's file has its checksum; asked once a process, as long as time and size stay."""
+    with safe_open(path, "pt") as file:
+        manifest, names = _manifest(file) or {}, sorted(file.keys())
+        found = _checksum(manifest, ((name, file.get_tensor(name)) for name in names))
+    if found != manifest.get("sha256"):
+        print(f"{path} is damaged, its checksum is another than when it was written: it has to be made again")
+    return found == manifest.get("sha256")
+
+
+def _checksum(manifest: dict, tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 of a manifest, but for its own line of that, and of tensors in the order of their names."""
+    rest = {name: value for name, value in manifest.items() if name != "sha256"}
+    found = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+    for name, tensor in tensors:
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def status(path: Path, config: dict) -> dict:
@@ -253,7 +292,7 @@ def status(path: Path, config: dict) -> dict:
     if manifest := current(path, config):
         done = {"status": "done", "loss": manifest["history"][-1]["loss"] if "history" in manifest else None}
         return done | {name: manifest[name] for name in ("seconds", "device", "key", "provenance")}
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, ValueError):
         failed = json.loads(path.with_suffix(".failed.json").read_text())
         if failed["key"] == digest(config):
             return {"status": "failed", "error": failed["error"], "traceback": failed["traceback"]}
@@ -332,6 +371,34 @@ def finish_job(study: Study, job: str, done: dict[str, dict], failed: dict[str, 
     return path
 
 
+# --- The report and what it is made of ---
+
+
+def seal(folder: Path) -> None:
+    """Write the checksums of a report, its tables and figures, and the notebooks it is made of, into their folder."""
+    write_json(folder / "checksums.json", checksums(folder))
+
+
+def damaged(folder: Path) -> list[Path]:
+    """Of the files that `seal` saw those that have changed since, or are gone; none where there is no seal."""
+    try:
+        sealed = json.loads((folder / "checksums.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return []
+    found = checksums(folder)
+    return [folder / name for name, said in sealed.items() if found.get(name) != said]
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of a folder's report, tables, figures and scores, and of the notebooks that the report is made of."""
+    found = {}
+    for kind in ("report.html", "scores.npz", "sections/*.ipynb", "tables/*", "figures/*"):
+        for path in sorted(folder.glob(kind)):
+            with contextlib.suppress(IsADirectoryError), path.open("rb") as file:
+                found[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
 def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> list[Path]:
     """Copy a finished run's report, tables, figures, manifests and test scores, without weights, to results/<study>.
 
@@ -352,6 +419,8 @@ def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> 
     source, target = run_folder(study), results() / study.name
     unfinished = [row["run"] for row in trainings if row["status"] != "done"]
     page = source / "report.html"
+    if changed := damaged(source):
+        raise JobError(f"{changed[0]} is not as the report left it; run: make report STUDY={study.name}")
     if (
         unfinished
         or not page.exists()
@@ -368,7 +437,7 @@ def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> 
         )
     scores = {}
     for row in trainings:
-        keep = {"classifier": ("correct",), "oracle": ("z",), "images": ()}.get(row["kind"])  # else all there is
+        keep = {"classifier": ("correct", "mcp"), "oracle": ("z",), "images": ()}.get(row["kind"])  # else all there is
         found = read_tensors(row["path"], "" if row["kind"] in ("observed", "asked") else "test.")
         scores |= {f"{row['run']}.{name}": found[name].numpy() for name in (found if keep is None else keep)}
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -379,7 +448,8 @@ def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> 
         for name in ("tables", "figures"):
             shutil.copytree(source / name, new / name, ignore=_without_rows)
         np.savez_compressed(new / "scores.npz", **scores)
-        write_json(new / "manifest.json", _without_repetition(manifests))
+        facts = {"classes": len(study.images().classes), "sha256": checksums(new)}
+        write_json(new / "manifest.json", _without_repetition(manifests) | facts)
         shutil.rmtree(target, ignore_errors=True)
         new.rename(target)
     return sorted(path for path in target.rglob("*") if path.is_file())
