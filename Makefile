@@ -32,7 +32,7 @@ export MALLOC_TRIM_THRESHOLD_ = 100000000000
 export MALLOC_TOP_PAD_ = 268435456
 
 .DEFAULT_GOAL := help
-.PHONY: help plan report audit domains publish test benchmark speed photos lab lock clean
+.PHONY: help plan report audit domains publish verify test benchmark speed photos lab lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1|/' | column -t -s '|'
@@ -61,6 +61,9 @@ domains: .venv/ready  ## the same with the study's corruptions at every severity
 
 publish: .venv/ready  ## copy a finished study's report, tables, figures and scores to results/STUDY/
 	@python -m trustlib publish $(STUDY)
+
+verify: .venv/ready  ## make a published study's tables anew from its scores, and compare them with its report
+	@python -m trustlib verify $(STUDY)
 
 test: .venv/ready  ## lint and tests
 	ruff check . && ruff format --check .

@@ -11,8 +11,9 @@ def main() -> int:
     check = commands.add_parser("check", help="read a study's YAML and its data; say what is wrong")
     planned = commands.add_parser("plan", help="what a study needs, whether it is there, and how long it takes here")
     publish = commands.add_parser("publish", help="copy a finished study's results to results/STUDY")
+    verify = commands.add_parser("verify", help="make a published study's tables anew from its scores, and compare")
     listing = commands.add_parser("controls", help="the names of a study's controls, in one line")
-    for command in (check, planned, listing, publish):
+    for command in (check, planned, listing, publish, verify):
         command.add_argument("study", help="a name in studies/, or the path of a YAML file")
     check.add_argument("controls", nargs="*", help="controls of its audit that are asked for")
     work = commands.add_parser("work", help="one training, as one of the processes that torchrun started")
@@ -68,6 +69,12 @@ def main() -> int:
                 raise TrainingError(str(error)) from None
         elif args.command == "controls":
             print(*study.audit.controls)
+        elif args.command == "verify":
+            from .verify import verify as compare
+
+            differing = compare(study)
+            print(*differing, f"{len(differing):,} differences" if differing else "nothing differs", sep="\n")
+            return int(bool(differing))
         elif args.command == "plan":
             problems = plan.prepare(study)
             print("\nNothing stands in its way." if not problems else f"\n{len(problems)} things stand in its way:")

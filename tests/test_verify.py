@@ -1,0 +1,154 @@
+"""A published study's tables follow from its scores, and what does not is named."""
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import TINY
+
+from trustlib import __main__ as commands
+from trustlib import evaluation, experiments, runs, tables, unseen, verify
+from trustlib.study import load_study
+
+
+def quiet(line):
+    pass
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A tiny study's YAML, settings and folder of what it has published."""
+    home = tmp_path_factory.mktemp("published")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRUST_RESULTS", str(home / "results"))
+        patch.setattr(evaluation, "RESAMPLES", 20)
+        plan = TINY | {"domains": {"judged": ["contrast-3"], "images": 200}}
+        (home / "tiny.yaml").write_text(json.dumps(plan))
+        study = load_study(str(home / "tiny.yaml"))
+        experiments.score_classifier(study, "rsn", quiet)
+        for arm in study.arms:
+            for seed in study.seeds:
+                experiments.train_oracle(study, "rsn-rsn", arm, seed, quiet)
+        for part in study.domains.parts.values():
+            unseen.observe_domain(study, part, "rsn", quiet)
+            unseen.ask_oracles(study, part, "rsn-rsn", quiet)
+        made = experiments.trainings(study) + unseen.visits(study)
+        compared = evaluation.compare(study, "rsn-rsn")
+        folder = runs.run_folder(study)
+        frames = {
+            "scores": evaluation.evaluate(study),
+            "comparisons": compared,
+            "domains": evaluation.judged(study),
+            "runs": pd.DataFrame(made)[["run", "status", "key"]],
+            "claims": pd.DataFrame({"id": ["a"]}),
+        }
+        (folder / "tables").mkdir()
+        (folder / "figures").mkdir()
+        for name, frame in frames.items():
+            frame.to_csv(folder / "tables" / f"{name}.csv", index=False, float_format=verify.DIGITS)
+        forms = [tables.across_pairs(tables.labelled(compared, study), "auroc")]
+        forms += [tables.against_mcp(tables.labelled(compared, study))]
+        (folder / "report.html").write_text("\n".join(form.to_html() for form in forms))
+        read = runs.read_manifest
+        clean = {"provenance": {"dirty": False}}
+        patch.setattr(runs, "read_manifest", lambda path: read(path) | clean)
+        runs.publish(study, made)
+        yield home / "tiny.yaml", study, runs.results() / "tiny"
+
+
+@pytest.fixture
+def copy(published, tmp_path, monkeypatch):
+    """The published folder, in a results folder where it may be damaged."""
+    _, study, folder = published
+    monkeypatch.setenv("TRUST_RESULTS", str(tmp_path))
+    monkeypatch.setattr(evaluation, "RESAMPLES", 20)
+    for path in folder.rglob("*.*"):
+        target = tmp_path / "tiny" / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    return study, tmp_path / "tiny"
+
+
+def test_what_follows_from_the_scores_needs_no_data(copy, monkeypatch):
+    study, _ = copy
+    monkeypatch.setattr(type(study), "images", lambda self: pytest.fail("the images were read"))
+    said = []
+    assert verify.verify(study, said.append) == []
+    text = "\n".join(said)
+    assert "files: 7 with their checksums" in text
+    assert "claims.csv: not made anew, they rest on" in text
+    for name in ("scores", "comparisons", "domains"):
+        (line,) = (line for line in said if line.startswith(f"tables/{name}.csv"))
+        same, of = line.split(": ")[1].split(" cells")[0].split(" of ")
+        assert same == of
+    assert "runs.csv: 9 of 9 finished runs" in text
+    assert "report.html: 0 of 0" not in text
+
+
+def test_a_changed_number_is_named(copy):
+    study, folder = copy
+    path = folder / "tables" / "comparisons.csv"
+    frame = pd.read_csv(path)
+    row = frame.index[(frame["arm"] == "ss") & (frame["metric"] == "auroc")][0]
+    frame.loc[row, "estimate"] += 1e-4
+    frame.to_csv(path, index=False, float_format=verify.DIGITS)
+    checksum, number = verify.verify(study, quiet)
+    assert checksum == "tables/comparisons.csv is not as it was published"
+    assert number.startswith(f"tables/comparisons.csv, row {row + 1}, estimate: {frame.loc[row, 'estimate']:.6g}")
+
+
+def test_other_scores_make_other_tables(copy):
+    study, folder = copy
+    with np.load(folder / "scores.npz") as file:
+        scores = dict(file)
+    scores["rsn-rsn/ss/seed0.z"] = -scores["rsn-rsn/ss/seed0.z"]
+    np.savez_compressed(folder / "scores.npz", **scores)
+    differing = verify.verify(study, quiet)
+    assert differing[0] == "scores.npz is not as it was published"
+    places = [line.partition(",")[0].partition(":")[0] for line in differing[1:]]
+    assert set(places) == {"tables/scores.csv", "tables/comparisons.csv", "report.html"}
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("report.html", "SS", "S5", "report.html is not as it was published"),
+        ("tables/runs.csv", "rsn-rsn/ss/seed1,done,", "rsn-rsn/ss/seed1,done,0", "in the manifest"),
+        ("tables/domains.csv", "contrast-3", "contrast-4", "from the scores contrast-3"),
+        ("tables/scores.csv", "rsn-rsn,ss,1,", "rsn-rsn,ss,x,", "seed: x, from the scores 1"),
+    ],
+)
+def test_what_is_damaged_is_named(copy, name, old, new, message):
+    study, folder = copy
+    path = folder / name
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    assert any(message in line for line in verify.verify(study, quiet))
+
+
+def test_the_command_says_what_differs(published, copy, monkeypatch, capsys):
+    path, _, _ = published
+    monkeypatch.setattr(sys, "argv", ["trustlib", "verify", str(path)])
+    assert commands.main() == 0
+    assert capsys.readouterr().out.endswith("nothing differs\n")
+    table = copy[1] / "tables" / "scores.csv"
+    table.write_text("\n".join(table.read_text().splitlines()[:-1]) + "\n")
+    assert commands.main() == 1
+    *_, differing, count = capsys.readouterr().out.splitlines()
+    assert "from the scores" in differing
+    assert count == "2 differences"
+
+
+def test_a_study_that_has_changed_or_is_not_published_is_one_line(published, tmp_path, monkeypatch, capsys):
+    path, _, folder = published
+    changed = tmp_path / "tiny.yaml"
+    changed.write_text(path.read_text().replace('"seeds": [0, 1]', '"seeds": [0, 1, 2]'))
+    monkeypatch.setattr(sys, "argv", ["trustlib", "verify", str(changed)])
+    monkeypatch.setenv("TRUST_RESULTS", str(folder.parent))
+    assert commands.main() == 1
+    assert "rsn-rsn/ce/seed2.z is asked for and not published; its YAML has changed since" in capsys.readouterr().err
+    monkeypatch.setenv("TRUST_RESULTS", str(tmp_path))
+    assert commands.main() == 1
+    assert "study tiny is not published: there is no" in capsys.readouterr().err
