@@ -1,0 +1,255 @@
+"""Is a report the same whatever becomes of the machine? Not part of `make test`; run it as root for the mounts:
+
+    python tests/kill_trial.py [--study digits] [--kills 20] [--only killed,full,...]
+
+It makes a study's report undisturbed, and then again while it kills the whole process group at random moments, fills
+the disk, takes away the right to write, starts the job twice, kills a kernel, and damages what is finished. Every trial
+ends with a run to the end: its arrays and tables have to be those of the undisturbed run to the bit, nothing that was
+finished may be made twice, and no half-written file may bear a finished one's name. Prints a table in Markdown.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+from safetensors import SafetensorError, safe_open
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def start(study: str, results: Path) -> subprocess.Popen:
+    environment = {key: value for key, value in os.environ.items() if key != "MAKEFLAGS"}
+    return subprocess.Popen(
+        ["make", "report", f"STUDY={study}", "JOBS=2"], cwd=ROOT, env=environment | {"TRUST_RESULTS": str(results)},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def finish(study: str, results: Path, *, fails: bool = False) -> str:
+    """Run to the end and return what was printed."""
+    while "already running" in (printed := (process := start(study, results)).communicate()[0]):
+        time.sleep(1)  # a kernel outlives its parent by a second
+    assert (process.returncode != 0) == fails, printed
+    return printed
+
+
+def trainings(results: Path) -> dict[str, int]:
+    """Every finished training's file, and when it was made; each has to be whole."""
+    found = {}
+    for path in results.rglob("[!.]*.safetensors"):
+        with safe_open(path, "pt") as file:
+            json.loads(file.metadata()["manifest"])
+        found[str(path.relative_to(results))] = path.stat().st_mtime_ns
+    return found
+
+
+def half_written(results: Path) -> list[str]:
+    """Files that bear a finished one's name and are not whole."""
+    checks = {
+        ".safetensors": lambda path: trainings(path.parent), ".json": lambda path: json.loads(path.read_text()),
+        ".ipynb": lambda path: nbformat.read(path, as_version=4),
+        ".html": lambda path: path.read_text().index("</html>"), ".svg": lambda path: path.read_text().index("</svg>"),
+    }  # fmt: skip
+    found = []
+    for path in results.rglob("[!.]*.*"):
+        if path.suffix in checks and "notebooks" not in path.parts:  # those are logs
+            try:
+                checks[path.suffix](path)
+            except (ValueError, KeyError, SafetensorError, nbformat.reader.NotJSONError):
+                found.append(str(path.relative_to(results)))
+    return found
+
+
+def answer(results: Path, study: str) -> dict[str, bytes]:
+    """All that a run says: the arrays of its trainings, its tables but for times, to the bit."""
+    found = {}
+    for name in trainings(results):
+        with safe_open(results / name, "np") as file:
+            found |= {f"{name}:{key}": file.get_tensor(key).tobytes() for key in file.keys()}  # noqa: SIM118
+    for path in (results / "runs" / study / "tables").glob("*.csv"):
+        if path.stem != "runs":
+            found[path.name] = path.read_bytes()
+    return found
+
+
+class Trial:
+    """One disturbance after another, each in a results folder of its own, against an undisturbed run."""
+
+    def __init__(self, study: str, home: Path):
+        self.study, self.home, self.rows = study, home, []
+        begin = time.monotonic()
+        finish(study, home / "undisturbed")
+        self.seconds = time.monotonic() - begin
+        self.expected = answer(home / "undisturbed", study)
+        self.note("undisturbed", f"{self.seconds:.0f} s", len(trainings(home / "undisturbed")), 0, 0, True)
+
+    def note(self, *row: object) -> None:
+        self.rows.append(row)
+        print("|", " | ".join(map(str, row)), "|", flush=True)
+
+    def go_on(self, name: str, what: str, results: Path, before: dict[str, int], half: int = 0) -> None:
+        """Run to the end and compare; `before`: the trainings that must not be made again."""
+        finish(self.study, results)
+        after = trainings(results)
+        twice = [path for path, made in before.items() if after.get(path) != made]
+        half += len(half_written(results))
+        same = answer(results, self.study) == self.expected
+        self.note(name, what, len(before), half, len(twice), same)
+
+    def killed(self, kills: int) -> None:
+        """SIGKILL to the process group at random moments."""
+        results, half, draw = self.home / "killed", 0, random.Random(0)
+        for number in range(kills):
+            before = trainings(results)
+            process, moment = start(self.study, results), draw.uniform(1, 2.5 * self.seconds / kills + 20)
+            try:
+                printed = process.communicate(timeout=moment)[0]
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                printed = process.communicate()[0]
+            time.sleep(2)
+            after = trainings(results)
+            half += len(half_written(results))
+            twice = sum(after.get(path) != made for path, made in before.items())
+            last = [line for line in printed.splitlines() if line][-1:] or [""]
+            self.note(f"kill {number + 1}", f"after {moment:.1f} s: {last[0][:60]}", len(after), half, twice, "")
+            if process.returncode == 0:  # finished before: from the beginning
+                assert answer(results, self.study) == self.expected
+                shutil.rmtree(results)
+        self.go_on("killed", f"{kills} times, then to the end", results, trainings(results), half)
+
+    def full(self) -> None:
+        """A disk that is full, then has room."""
+        with mounted(self.home / "full", "size=3m") as results:
+            printed = finish(self.study, results, fails=True)
+            said = next((line.strip() for line in printed.splitlines() if "space" in line), "nothing of it")
+            before, half = trainings(results), len(half_written(results))
+            subprocess.run(["mount", "-o", "remount,size=2g", results], check=True)
+            self.go_on("disk full", said[:90], results, before, half)
+
+    def read_only(self) -> None:
+        """A results folder that nothing can be written to."""
+        with mounted(self.home / "readonly", "size=2g") as results:
+            subprocess.run(["mount", "-o", "remount,ro", results], check=True)
+            printed = finish(self.study, results, fails=True)
+            subprocess.run(["mount", "-o", "remount,rw", results], check=True)
+            self.go_on("read-only", printed.strip().splitlines()[-1][:90], results, {})
+
+    def twice(self) -> None:
+        """The job started while it runs."""
+        results = self.home / "twice"
+        first = start(self.study, results)
+        time.sleep(20)
+        second = start(self.study, results)
+        said = second.communicate()[0].strip().splitlines()
+        assert second.returncode != 0, said
+        printed = first.communicate()[0]
+        assert first.returncode == 0, printed
+        self.go_on("two at once", said[0][:90], results, trainings(results))
+
+    def kernel(self) -> None:
+        """SIGKILL to a kernel in the middle of a notebook."""
+        results = self.home / "kernel"
+        process = start(self.study, results)
+        while not (kernels := children(process.pid, "ipykernel_launcher")):
+            time.sleep(0.2)
+        time.sleep(10)
+        kernels = children(process.pid, "ipykernel_launcher") or kernels
+        os.kill(kernels[0], signal.SIGKILL)
+        printed = process.communicate()[0]
+        said = next((line.strip() for line in printed.splitlines() if "FAILED" in line), "no failure")
+        assert process.returncode != 0, printed
+        self.go_on("kernel killed", said[:60], results, trainings(results), len(half_written(results)))
+
+    def damaged(self) -> None:
+        """One byte flipped, and a file cut, in trainings, a table, a part of the report and the page."""
+        results = self.home / "damaged"
+        shutil.copytree(self.home / "undisturbed", results)
+        draw = random.Random(1)
+        files = sorted(trainings(results))
+        chosen = [results / name for name in draw.sample(files, 3)]
+        run = results / "runs" / self.study
+        chosen += [run / "tables" / "scores.csv", run / "sections" / "06_report.ipynb", run / "report.html"]
+        for number, path in enumerate(chosen):
+            content = bytearray(path.read_bytes())
+            at = draw.randrange(len(content))
+            content[at] ^= 1
+            path.write_bytes(content if number % 2 else content[:at])
+        before = {name: made for name, made in trainings_that_open(results).items() if results / name not in chosen}
+        printed = finish(self.study, results)
+        named = sum(
+            any(
+                str(path.name) in line and "damaged" in line or "not as the report" in line
+                for line in printed.splitlines()
+            )
+            for path in chosen
+        )
+        self.go_on("damaged", f"{len(chosen)} files, {named} named", results, before)
+
+
+def trainings_that_open(results: Path) -> dict[str, int]:
+    found = {}
+    for path in results.rglob("[!.]*.safetensors"):
+        try:
+            found |= {str(path.relative_to(results)): path.stat().st_mtime_ns} if safe_open(path, "pt") else {}
+        except SafetensorError:
+            continue
+    return found
+
+
+def children(group: int, text: str) -> list[int]:
+    """Processes that descend from the group's first and have a text in their command line."""
+    found, parents = [], {group}
+    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = sorted(
+        (int(pid), int(parent), args) for pid, parent, args in (line.split(None, 2) for line in listing.splitlines())
+    )
+    for pid, parent, args in rows:
+        if parent in parents:
+            parents.add(pid)
+            found += [pid] if text in args else []
+    return found
+
+
+@contextmanager
+def mounted(folder: Path, options: str):
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def main() -> None:
+    trials = ("killed", "full", "read_only", "twice", "kernel", "damaged")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--study", default="digits")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--only", default=",".join(trials))
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as home:
+        print(
+            "| trial | what happened | finished before | half-written | made twice | the same |\n|---|---|---|---|---|---|"
+        )
+        trial = Trial(args.study, Path(home))
+        for name in args.only.split(","):
+            if name == "killed":
+                trial.killed(args.kills)
+            else:
+                getattr(trial, name)()
+    sys.exit(any(row[3] or row[4] or row[5] is False for row in trial.rows))
+
+
+if __name__ == "__main__":
+    main()
