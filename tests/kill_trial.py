@@ -187,13 +187,8 @@ class Trial:
             path.write_bytes(content if number % 2 else content[:at])
         before = {name: made for name, made in trainings_that_open(results).items() if results / name not in chosen}
         printed = finish(self.study, results)
-        named = sum(
-            any(
-                str(path.name) in line and "damaged" in line or "not as the report" in line
-                for line in printed.splitlines()
-            )
-            for path in chosen
-        )
+        lines = [line for line in printed.splitlines() if "is damaged" in line or "not as the report left it" in line]
+        named = sum(any(str(path.relative_to(results)) in line for line in lines) for path in chosen)
         self.go_on("damaged", f"{len(chosen)} files, {named} named", results, before)
 
 
@@ -211,9 +206,8 @@ def children(group: int, text: str) -> list[int]:
     """Processes that descend from the group's first and have a text in their command line."""
     found, parents = [], {group}
     listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
-    rows = sorted(
-        (int(pid), int(parent), args) for pid, parent, args in (line.split(None, 2) for line in listing.splitlines())
-    )
+    rows = (line.split(None, 2) for line in listing.splitlines())
+    rows = sorted((int(pid), int(parent), args) for pid, parent, args in rows)
     for pid, parent, args in rows:
         if parent in parents:
             parents.add(pid)
@@ -239,9 +233,8 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(trials))
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
-        print(
-            "| trial | what happened | finished before | half-written | made twice | the same |\n|---|---|---|---|---|---|"
-        )
+        print("| trial | what happened | finished before | half-written | made twice | the same |")
+        print("|---|---|---|---|---|---|")
         trial = Trial(args.study, Path(home))
         for name in args.only.split(","):
             if name == "killed":
