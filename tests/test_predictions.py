@@ -189,6 +189,19 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(judged, save, n
         predictions.read(save(judged), **{name: ["site"] if name == "confidences" else "site"})
 
 
+@pytest.mark.parametrize("content", ["label,prediction\n0,1", "correct,prob_a\n0,0", "label,mine\n0,1"])
+def test_a_table_without_confidences_or_without_what_is_right(tmp_path, content):
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(predictions.PredictionsError, match="expected a column correct"):
+        predictions.read(tmp_path / "a.csv")
+
+
+def test_labels_that_are_no_whole_numbers_stay_as_they_are(tmp_path):
+    (tmp_path / "a.csv").write_text("label,prediction,mine\n1,inf,0.5\n1e300,1,0.2")
+    found = predictions.read(tmp_path / "a.csv")
+    assert found.classes == ("1.0", "1e+300", "inf")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -75,8 +75,9 @@ def rank(confidence: ArrayLike, correct: ArrayLike, frequency: ArrayLike | None 
 
     Raises
     ------
-    ValueError : when an array is empty or not 1-d, lengths differ, a confidence is NaN, `correct` holds anything but 0
-        and 1, or `frequency` anything but counts, not all 0. Infinite confidences are allowed: they are ordered.
+    ValueError : when an array is empty or not 1-d, lengths differ, a confidence is NaN or no real number, `correct`
+        holds anything but 0 and 1, or `frequency` anything but counts, not all 0. Infinite confidences are allowed:
+        they are ordered.
     """
     confidence, correct = _check(confidence, correct)
     order, last = sorted_blocks(confidence)
@@ -487,6 +488,8 @@ def _check(confidence: ArrayLike, correct: ArrayLike) -> tuple[NDArray[np.float6
         if not np.isin(correct, (0, 1)).all():
             raise ValueError(f"correct must be boolean (or 0 and 1), found {correct.dtype} {np.unique(correct)[:5]}")
         correct = correct.astype(bool)
+    if confidence.dtype.kind not in "biuf":
+        raise ValueError(f"confidence must be real numbers, found an array of {confidence.dtype}")
     confidence = confidence.astype(np.float64)
     if np.isnan(confidence).any():
         bad = np.flatnonzero(np.isnan(confidence))

@@ -316,7 +316,7 @@ def _checked(source: str, table: pd.DataFrame, confidences: tuple[str, ...], gro
     others = [name for name in table if name not in {"correct", "label", "prediction", group, *outputs}]
     own = list(confidences) or [name for name in others if _is_numeric(table[name])]
     by_label = "label" in table and ("prediction" in table or bool(outputs))
-    if not by_label and ("correct" not in table or not own):
+    if not (by_label or "correct" in table) or not (own or (by_label and outputs)):
         raise PredictionsError(f"{LAYOUT}; found {_few(table)}")
 
     used = [name for name in table if name in {"correct", "label", "prediction", group, *outputs, *own}]
@@ -394,7 +394,7 @@ def _correct(column: pd.Series) -> pd.Series:
 
 def _texts(column: pd.Series) -> pd.Series:
     """Labels as text; whole numbers read the same whether their column held a gap or not: "3", not "3.0"."""
-    if pd.api.types.is_float_dtype(column) and (column == column.round()).all():
+    if pd.api.types.is_float_dtype(column) and (column == column.round()).all() and column.abs().max() < 2**53:
         column = column.astype(np.int64)
     return column.astype(str)
 

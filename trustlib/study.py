@@ -421,7 +421,7 @@ def _read(path: Path, name: str) -> dict:
         raise StudyError(f"unknown study {name!r}{nearest(name, sorted(p.stem for p in path.parent.glob('*.yaml')))}")
     try:
         settings = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # the second where bytes are no text, or a date is none
         raise StudyError(f"{path.name} is not valid YAML: {error}") from None
     if not isinstance(settings, dict):
         raise StudyError(f"{path.name}: expected a mapping of keys to values, found {type(settings).__name__}")
