@@ -1,6 +1,8 @@
 """Anybody's predictions: what a file may hold, what it must, and the page and numbers made of it."""
 
+import html
 import json
+import re
 import sys
 
 import numpy as np
@@ -363,37 +365,38 @@ def evaluate(monkeypatch, *arguments):
     return commands.main()
 
 
+SCRIPT, PICTURE = "<script>alert(1)</script>", '<img src=x onerror="alert(2)">'
+
+
 def test_the_command_writes_a_page_and_numbers(outputs, save, tmp_path, monkeypatch, capfd):
+    """Of a file whose every name would be markup or a script, were it not shown as text."""
     rng = np.random.default_rng(4)
     table = outputs.sample(400, replace=True, random_state=0).assign(group=rng.choice(["east", "<b>west</b>"], 400))
+    table = table.assign(label=table["label"].replace("cat", SCRIPT), **{PICTURE: rng.random(400)})
+    table = table.rename(columns={"logit_cat": f"logit_{SCRIPT}"}).assign(**{"<i>unused</i>": "x"})
     page = tmp_path / "out" / "page.html"
-    status = evaluate(
-        monkeypatch,
-        save(table),
-        "--max-risk",
-        0.5,
-        "--delta",
-        0.1,
-        "--method",
-        "Margin",
-        "--resamples",
-        50,
-        "--html",
-        page,
-    )
+    settings = {"max-risk": 0.5, "delta": 0.1, "method": "Margin", "resamples": 50, "html": page}
+    status = evaluate(monkeypatch, save(table, "<u>.csv"), *(f"--{name}={value}" for name, value in settings.items()))
     assert status == 0
     printed = capfd.readouterr().out
     assert "50 of 50 resamples of " in printed
-    check_page(page.read_text())
+    written = check_page(page.read_text())
+    assert "script" not in {tag for tag, _ in written.tags}
+    assert not [name for _, attributes in written.tags for name in attributes if name.startswith("on")]
+    assert {tag for tag, _ in written.tags}.isdisjoint("biu")
     numbers = json.loads(page.with_suffix(".json").read_text(), parse_constant=pytest.fail)  # no NaN
-    correct = np.array(CLASSES)[table.filter(like="logit").to_numpy().argmax(1)] == table["label"]
+    classes = np.array([SCRIPT, *CLASSES[1:]])
+    correct = classes[table.filter(like="logit").to_numpy().argmax(1)] == table["label"]
     assert (numbers["n"], numbers["wrong"]) == (400, (~correct).sum())
     assert numbers["method"] == "Margin"
     assert numbers["guarantees"]["Margin"]["found"]
+    assert PICTURE in numbers["guarantees"]
     assert "Keep a prediction when" in page.read_text()
     assert "scores resampled" not in page.read_text()  # progress is for those who wait
     assert set(numbers["groups"]) == {"east", "<b>west</b>"}
-    assert "&lt;b&gt;west" in page.read_text()
+    text = html.unescape(re.sub("<[^>]*>", "", page.read_text()))
+    for name in ("<b>west</b>", SCRIPT, PICTURE, "<i>unused</i>", "<u>.csv"):
+        assert name in text
 
 
 def test_the_command_says_in_one_line_what_is_wrong(save, judged, tmp_path, monkeypatch, capfd):
