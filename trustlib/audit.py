@@ -224,7 +224,7 @@ def ranking(study: Study, pair: str) -> pd.DataFrame:
     heldout = evaluation.correct(study, pair, "heldout")
 
     def auc(scores: NDArray) -> float:
-        return np.mean([metrics.evaluate(row, heldout)["auroc"] for row in np.atleast_2d(scores)])
+        return float(np.mean([metrics.evaluate(row, heldout)["auroc"] for row in np.atleast_2d(scores)]))
 
     own = evaluation.own_scores(study, classifier_name, "heldout")
     free = {n: s for n, s in own.items() if n != "mcp" and n != "ensemble" and not n.startswith("linear")}

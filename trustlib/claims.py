@@ -7,6 +7,7 @@ hand: what has not been run cannot be judged.
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -163,7 +164,8 @@ def _cell(test: Test, name: str, estimate: NDArray, samples: NDArray, wide: floa
     ends = (-1.0 if test.minus or test.minus_pairs else 0.0, 1.0)  # of a metric or a difference, but for what follows
     ends = ends if test.metric in metrics.METRICS else (-np.inf, np.inf)
     both = [np.clip(resampling.crossed(estimate, samples, level)[1:3], *ends) for level in (LEVEL, wide)]
-    return Cell(name, estimate.mean(), *(tuple(map(float, interval)) for interval in both))
+    inner, outer = ((float(low), float(high)) for low, high in both)
+    return Cell(name, estimate.mean(), inner, outer)
 
 
 def _outcome(test: Test, cell: Cell) -> bool | None:
@@ -247,7 +249,8 @@ class _Seen:
 
     def difference(self, test: Test, of: tuple, other: tuple | None) -> tuple[NDArray, NDArray] | None:
         """(estimate (S,), samples (R, S)) of one cell; None where something that it takes has not been run."""
-        own, theirs = (self._values(test, *way) if way else (0.0, 0.0) for way in (of, other))
+        own = self._values(test, *of)
+        theirs: tuple[Any, Any] | None = self._values(test, *other) if other else (0.0, 0.0)
         return None if own is None or theirs is None else (own[0] - theirs[0], own[1] - theirs[1])
 
     def _values(self, test: Test, pair: str, arm: str, part: str) -> tuple[NDArray, NDArray] | None:

@@ -21,7 +21,7 @@ class ConvNet(nn.Module):
         self.body, self.head_hidden_size = body, hidden
         self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(flat, hidden), nn.ReLU())
         self.drop = nn.Dropout(drop)
-        self.classifier = nn.Linear(hidden, num_classes)
+        self.classifier: nn.Module = nn.Linear(hidden, num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
         return self.body(x)

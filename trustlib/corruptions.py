@@ -15,6 +15,7 @@ the same noise, whatever the number of processes. NumPy and OpenCV only: a worke
 import time
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from joblib import Parallel, cpu_count, delayed
@@ -120,7 +121,7 @@ def _corrupt_one(image: NDArray[np.uint8], name: str, severity: int, seed: int) 
         picture = cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
     np.random.seed(seed)  # noqa: NPY002 (the package knows no generator)
     arguments = {"seed": seed} if name in SEEDED_BY_ARGUMENT else {}
-    out = np.uint8(corruption_dict[name](Image.fromarray(picture), severity, **arguments))
+    out: Any = np.uint8(corruption_dict[name](Image.fromarray(picture), severity, **arguments))
     if small:
         out = cv2.resize(out, (width, height), interpolation=cv2.INTER_AREA)
     if grey:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -74,6 +75,17 @@ class Inputs:
         return x[:, :, top : top + self.size, left : left + self.size]
 
 
+class Batches(Protocol):
+    """Anything with the labels and the `batches` of `Images`: what a network learns from, or is asked about."""
+
+    @property
+    def labels(self) -> dict[str, Tensor]: ...
+
+    def batches(
+        self, part: str, index: Sequence[Tensor | slice], views: Sequence[Tensor | int]
+    ) -> Iterator[Tensor]: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Images:
     """An image set held in memory.
@@ -107,10 +119,10 @@ class Images:
 
     def to(self, device: torch.device | str) -> "Images":
         """The same set with its tensors on `device`."""
-        moved = (
+        images, labels = (
             {part: tensor.to(device) for part, tensor in tensors.items()} for tensors in (self.images, self.labels)
         )
-        return replace(self, **dict(zip(("images", "labels"), moved, strict=True)))
+        return replace(self, images=images, labels=labels)
 
     def seen_by(self, inputs: Inputs | None) -> "Images":
         """The same set as a network with these inputs sees it."""
@@ -411,7 +423,7 @@ def cifar10(heldout: int = 10_000) -> Images:
     pixels and labels in use, so that what was made of one is never taken for what was made of the other.
     """
     source, raw = _fetch_cifar10()
-    checksums = {name: hashlib.sha256(tensor.numpy()).hexdigest() for name, tensor in raw.items()}
+    checksums = {name: hashlib.sha256(tensor.numpy().data).hexdigest() for name, tensor in raw.items()}
     images, labels = raw["train-images"], raw["train-labels"]
     parts = _split(len(images), heldout=heldout)
     return Images(
@@ -551,7 +563,7 @@ def tiny(heldout: int = 2_000) -> Images:
         {**{part: images[i] for part, i in parts.items()}, "test": test_images},
         {**{part: labels[i] for part, i in parts.items()}, "test": test_labels},
         tuple(words[wnid].partition(",")[0] for wnid in wnids), f"the data root, {len(images):,} training images",
-        {name: hashlib.sha256(tensor.numpy()).hexdigest() for name, tensor in tensors.items()}, wnids,
+        {name: hashlib.sha256(tensor.numpy().data).hexdigest() for name, tensor in tensors.items()}, wnids,
     )  # fmt: skip
 
 

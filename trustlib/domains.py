@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ def parse(name: str) -> Domain:
     """
     first, _, rest = name.partition("-")
     if first in corruptions.CORRUPTIONS + corruptions.EXTRA and rest:
-        severity = int(rest) if rest.isdecimal() else rest
+        severity: Any = int(rest) if rest.isdecimal() else rest  # a text is refused
         corruptions.check(first, severity)
         return Domain(name, CORRUPTED, first, severity)
     plain = (RECOLOR, f"{RECOLOR}-released", NORMALISED, STYLIZED)
@@ -161,7 +162,8 @@ def make(
     folder, _ = _folder(dataset, domain)
     if folder:
         names, classes = [path.name for path in files[:count]], [path.parent.name for path in files[:count]]
-        return stylize.from_folder(folder, names, classes, tuple(images.images["test"].shape[2:])), facts
+        height, width = images.images["test"].shape[2:]
+        return stylize.from_folder(folder, names, classes, (height, width)), facts
     path, _ = _file(dataset, domain)
     if domain.kind == STYLIZED and path:
         return stylize.stylise(clean, stylize.load_style_net(path).to(clean.device), log=log).cpu(), facts

@@ -304,7 +304,7 @@ def operating_points(study: Study, pair: str, *, max_risk: float = 0.05, delta: 
         row = {"tpr": rates["tpr"].rate, "tpr_low": rates["tpr"].low, "tpr_high": rates["tpr"].high}
         row |= {"tnr": rates["tnr"].rate, "tnr_low": rates["tnr"].low, "tnr_high": rates["tnr"].high}
         ranking = metrics.rank(score, right)
-        row |= {"tnr95": metrics.tnr_at_tpr(ranking), "coverage": metrics.coverage_at_risk(ranking, max_risk)}
+        row |= {"tnr95": float(metrics.tnr_at_tpr(ranking)), "coverage": metrics.coverage_at_risk(ranking, max_risk)}
         row["guaranteed"] = statistics.guaranteed_threshold(score, right, max_risk, delta).coverage
         rows[name] = row | calibration.calibration(as_probability(name, score), right)
     return pd.DataFrame(rows).T

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -218,7 +219,12 @@ def train_oracle(study: Study, pair: str, arm: str, seed: int, log: Log = print,
     return _made(study, path, config, make, "oracle", pair, arm, seed, *rates)
 
 
-TASKS = {"classifier": train_classifier, "fold": cross_fit, "features": extract_features, "oracle": train_oracle}
+TASKS: dict[str, Callable[..., dict]] = {
+    "classifier": train_classifier,
+    "fold": cross_fit,
+    "features": extract_features,
+    "oracle": train_oracle,
+}
 
 
 def work(study: Study, task: str, arguments: list[str], log: Log = print) -> dict:
@@ -236,11 +242,12 @@ def work(study: Study, task: str, arguments: list[str], log: Log = print) -> dic
     least = {"oracle": 3}.get(task, len(expected[task]))
     if not least <= len(arguments) <= len(expected[task]):
         raise ValueError(f"task {task} takes {least} to {len(expected[task])} arguments, found {len(arguments)}")
-    values = [kind(text) for kind, text in zip(expected[task], arguments, strict=False)]
+    values: list[Any] = [kind(text) for kind, text in zip(expected[task], arguments, strict=False)]
     if task == "classifier":
         return train_classifier(study, values[0], log, values[1])
     if task == "oracle":
-        return train_oracle(study, *values[:3], log, rate=values[3] if len(values) > 3 else None)
+        pair, arm, seed, *rate = values
+        return train_oracle(study, pair, arm, seed, log, rate=rate[0] if rate else None)
     return TASKS[task](study, *values, log)
 
 
@@ -456,7 +463,7 @@ def _classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def observe(
-    net: nn.Module, images: data.Images, part: str, view: int = 0, *, among: Tensor | None = None, brief: bool = False
+    net: nn.Module, images: data.Batches, part: str, view: int = 0, *, among: Tensor | None = None, brief: bool = False
 ) -> dict[str, Tensor]:
     """All that is ever asked of a classifier about one view of a part, or of some images of it.
 

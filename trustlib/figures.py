@@ -5,6 +5,7 @@ its loss's colour, dashed. Apply the style once: ``plt.style.use(figures.STYLE)`
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -188,7 +189,8 @@ def history(ax: Axes, epochs: NDArray, loss: NDArray, *, label: str, color: str 
     """Mean training loss against the epoch."""
     (line,) = ax.plot(epochs, loss, marker="o", markersize=3, label=label, color=color)
     ax.set(xlabel="epoch", ylabel="training loss")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    locator: Any = ax.xaxis.get_major_locator()  # a MaxNLocator
+    locator.set_params(integer=True)
     return line
 
 

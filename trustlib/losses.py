@@ -184,7 +184,7 @@ def class_balanced(z: Tensor, target: Tensor, *, n_correct: int, n_wrong: int, b
     return torch.where(target.bool(), scale * weight_correct * loss, scale * weight_wrong * loss)
 
 
-LOSSES = {
+LOSSES: dict[str, Callable[..., Tensor]] = {
     "ce": cross_entropy,
     "focal": focal,
     "tcp": tcp,

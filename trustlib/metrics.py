@@ -380,7 +380,8 @@ def fit_normals(confidence: ArrayLike, correct: ArrayLike) -> tuple[float, float
     fitted = []
     for group in (confidence[correct], confidence[~correct]):
         fitted += [group.mean(), group.std(ddof=1)] if len(group) > 1 else [np.nan, np.nan]
-    return tuple(map(float, fitted))
+    m1, s1, m2, s2 = map(float, fitted)
+    return m1, s1, m2, s2
 
 
 def _trusted(ranking: Ranking, kept: NDArray, threshold: float) -> NDArray:
@@ -449,11 +450,11 @@ def _harmonic_table(bits: int) -> NDArray:
     return np.concatenate((summed, _harmonic_series(np.arange(TABLE, 1 << bits))))
 
 
-def _first(sums: NDArray, needed: NDArray) -> NDArray:
+def _first(sums: NDArray, needed: ArrayLike) -> NDArray:
     """Where running totals (..., M) first reach what is needed (...)."""
     if sums.ndim == 1:
         return np.searchsorted(sums, needed)
-    return (sums < needed[..., None]).sum(-1)
+    return (sums < np.asarray(needed)[..., None]).sum(-1)
 
 
 def _from_zero(count: NDArray) -> NDArray:

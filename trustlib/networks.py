@@ -67,7 +67,7 @@ def trained_oracle(study: Study, pair: str, arm: str, seed: int, device: torch.d
 def trained_classifier(study: Study, name: str, seed: int, device: torch.device) -> nn.Module:
     """A classifier of the study with its trained weights, in eval mode."""
     network = study.network(name)
-    net = oracle.build_backbone(network.model, network.args)
+    net: oracle.Timm = oracle.build_backbone(network.model, network.args)
     if network.weights:
         net.reset_classifier(len(study.images().classes))
     net.load_state_dict(runs.read_tensors(runs.classifier_path(study, name, seed), "weights."))

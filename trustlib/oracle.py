@@ -1,11 +1,15 @@
 """Networks: timm backbones, classifiers, and the oracle with its two heads."""
 
 import difflib
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+Timm = Any  # a module with the methods of timm's models: to a type checker those of an nn.Module are tensors
 
 
 class SignedDistance(nn.Module):
@@ -55,7 +59,7 @@ class ConfidenceHead(nn.Module):
         return self.last(self.hidden(x))
 
 
-HEADS = {
+HEADS: dict[str, Callable[[int], nn.Module]] = {
     "distance": SignedDistance,
     "linear": Linear,
     "mlp": ConfidenceHead,
@@ -72,7 +76,7 @@ class Oracle(nn.Module):
     head : a key of `HEADS`.
     """
 
-    def __init__(self, backbone: nn.Module, head: str):
+    def __init__(self, backbone: Timm, head: str):
         super().__init__()
         backbone.reset_classifier(0)
         self.backbone = backbone
@@ -115,7 +119,7 @@ def build_backbone(model: str, args: dict | None = None) -> nn.Module:
     return net.to(memory_format=torch.channels_last) if convolutions > 1 else net  # a ViT has one, of its patches
 
 
-def classify(classifier: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+def classify(classifier: Timm, x: Tensor) -> tuple[Tensor, Tensor]:
     """A classifier's penultimate features (B, d) and logits (B, K) in one pass, images (B, C, H, W) in."""
     features = classifier.forward_head(classifier.forward_features(x), pre_logits=True)
     return features, classifier.get_classifier()(features)

@@ -53,15 +53,16 @@ class Classifier(nn.Module):
     def __init__(self, net: nn.Module):
         super().__init__()
         net = copy.deepcopy(net)
-        linear = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)]
+        linear = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.Linear)]
         if not linear:
             raise ClassifierError(f"expected a classifier whose last layer is nn.Linear, found none in {_kind(net)}")
-        if not linear[-1]:  # a linear layer is all that it is
-            net, self.classifier = nn.Identity(), net
-        else:
-            self.classifier = net.get_submodule(linear[-1])
-            net.set_submodule(linear[-1], nn.Identity())
-        self.net, self.head_hidden_size = net, self.classifier.in_features
+        name, last = linear[-1]
+        self.classifier: nn.Module = last
+        if name:
+            net.set_submodule(name, nn.Identity())
+        else:  # a linear layer is all that it is
+            net = nn.Identity()
+        self.net, self.head_hidden_size = net, last.in_features
 
     def forward_features(self, x: Tensor) -> Tensor:
         return self.net(x)
@@ -81,6 +82,9 @@ class Classifier(nn.Module):
 
 class Standardised(nn.Module):
     """A head on features of any scale, (B, d) to (B,): each is brought to mean 0 and deviation 1 first."""
+
+    mean: Tensor
+    scale: Tensor
 
     def __init__(self, head: nn.Module, features: Tensor):
         super().__init__()
@@ -166,7 +170,7 @@ def images(path: Path | str, source: Source, workers: int = 0) -> tuple[Images, 
         else:
             inputs = source.inputs or Inputs(**pretrained.inputs(source.name, {}, source.weights or "timm"))
             columns = pretrained.imagenet_columns(found.wnids) if found.wnids else None
-            source = replace(source, inputs=inputs, columns=columns and tuple(columns))
+            source = replace(source, inputs=inputs, columns=None if columns is None else tuple(columns))
         return found.seen_by(source.inputs), source
     arrays = _arrays(path)
     x, labels = (torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in ("images", "labels"))

@@ -87,7 +87,7 @@ def agree(value: str, what: str) -> None:
     """
     if world() == 1:
         return
-    values = [None] * world()
+    values: list[Any] = [None] * world()
     dist.all_gather_object(values, value)
     if len(set(values)) > 1:
         listed = "; ".join(f"process {r}: {v}" for r, v in enumerate(values))

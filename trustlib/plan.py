@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -41,7 +42,8 @@ def prepare(study: Study, seconds: float = 50, log: Callable[[str], None] = prin
     with _noted(problems):
         images = study.images()
         sizes = ", ".join(f"{len(images.labels[part]):,} {part}" for part in data.PARTS)
-        left_out = f"; {len(images.damaged):,} damaged files left out" if getattr(images, "damaged", ()) else ""
+        damaged = getattr(images, "damaged", ())  # of a folder
+        left_out = f"; {len(damaged):,} damaged files left out" if damaged else ""
         log(f"study {study.name}: data from {images.source}; {sizes}; {len(images.classes):,} classes{left_out}")
         problems += misfits(study)
     rows = [_network(study, name, nets, problems) for name in study.networks]
@@ -56,9 +58,10 @@ def prepare(study: Study, seconds: float = 50, log: Callable[[str], None] = prin
                 problems.append(f"a batch of {batch} is larger than the training part: take a smaller one")
         keys = list(dict.fromkeys(key for asked in work["asked"] for key in asked))
         end = time.perf_counter() + seconds
-        for left, key in zip(range(len(keys), 0, -1), keys, strict=True):
-            with _noted(problems, f"{key[1]}: "):
-                rates[key] = timing.seconds(study, *key, world, (end - time.perf_counter()) / left) / world
+        for left, (what, whom) in zip(range(len(keys), 0, -1), keys, strict=True):
+            with _noted(problems, f"{whom}: "):
+                limit = (end - time.perf_counter()) / left
+                rates[what, whom] = timing.seconds(study, what, whom, world, limit) / world
         log(f"\nto be made, on {experiments.device_name(experiments.setup(study)[1])}, processes: {world}, decoding "
             f"workers: {study.workers} each\n{_jobs(work, rates)}")  # fmt: skip
     elif images and not problems:
@@ -66,10 +69,16 @@ def prepare(study: Study, seconds: float = 50, log: Callable[[str], None] = prin
     return list(dict.fromkeys(problems + _room(study, images, nets, work, world, log)))
 
 
-def _network(study: Study, name: str, nets: dict[str, nn.Module], problems: list[str]) -> dict:
+def _network(study: Study, name: str, nets: dict[str, oracle.Timm], problems: list[str]) -> dict:
     """A network's row; puts it into `nets`, without its weights."""
     network = study.network(name)
-    row = {"network": name, "model": network.model, "parameters": None, "pixels a side": None, "weights": "missing"}
+    row: dict[str, Any] = {
+        "network": name,
+        "model": network.model,
+        "parameters": None,
+        "pixels a side": None,
+        "weights": "missing",
+    }
     with _noted(problems, f"networks.{name}: "):
         nets[name] = pretrained.skeleton(network.model, network.args)
         row["parameters"] = f"{oracle.parameters(nets[name]):,}"
@@ -79,7 +88,7 @@ def _network(study: Study, name: str, nets: dict[str, nn.Module], problems: list
     return row
 
 
-def _work(study: Study, images: data.Images, nets: dict[str, nn.Module]) -> Iterator[dict]:
+def _work(study: Study, images: data.Images, nets: dict[str, oracle.Timm]) -> Iterator[dict]:
     """What is not made yet, a dict a file: job, work, bytes, asked ((what, of whom) -> how many images), batch."""
     train, heldout, test = (len(images.labels[part]) for part in data.PARTS)
     views, reference, new = study.views, len(confidence.drawn_reference(train)), heldout + test

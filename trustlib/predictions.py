@@ -90,7 +90,10 @@ class Predictions:
                 left_out[score.label] = "it needs logits"
             elif score.needs:
                 values = _cross_fitted(score, self.logits, self.label)
-                (left_out if isinstance(values, str) else found)[score.label] = values
+                if isinstance(values, str):
+                    left_out[score.label] = values
+                else:
+                    found[score.label] = values
             else:
                 found[score.label] = score.function(confidence.Observed(self.logits, self.label), None, None)
         return found | self.confidences, left_out

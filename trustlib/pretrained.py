@@ -139,7 +139,7 @@ def locate(model: str, weights: str) -> Path:
     return path
 
 
-def skeleton(model: str, args: dict) -> nn.Module:
+def skeleton(model: str, args: dict) -> oracle.Timm:
     """The network without its weights, which takes no memory; ValueError as `classifier`."""
     with torch.device("meta"):
         return oracle.build_backbone(model, args)
@@ -293,7 +293,7 @@ def _adapted(net: nn.Module, model: str, args: dict, found: dict[str, Tensor]) -
         return {}
 
 
-def _keep(net: nn.Module, model: str, columns: list[int]) -> None:
+def _keep(net: oracle.Timm, model: str, columns: list[int]) -> None:
     """Leave the last layer these rows, in this order."""
     layer = net.get_classifier()
     if not isinstance(layer, nn.Linear):

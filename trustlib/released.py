@@ -5,6 +5,8 @@ does, kept apart so that the study can train and report both forms. We do not kn
 from exactly this code: what the study says about them, it says of this code.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -46,7 +48,7 @@ def focal(z: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
     return -o * (1 - p) ** gamma * torch.log(p + EPS) - (1 - o) * p**gamma * torch.log(1 - p + EPS)  # (B, B)
 
 
-LOSSES = {"ce": cross_entropy, "focal": focal}
+LOSSES: dict[str, Callable[..., Tensor]] = {"ce": cross_entropy, "focal": focal}
 
 
 def aupr_error(confidence: ArrayLike, correct: ArrayLike) -> float:
@@ -56,7 +58,7 @@ def aupr_error(confidence: ArrayLike, correct: ArrayLike) -> float:
     scores lower. The authors' small-scale code and ConfidNet negate it.
     """
     ranking = rank(confidence, correct)
-    return average_precision(ranking.wrong, ranking.right)
+    return float(average_precision(ranking.wrong, ranking.right))
 
 
 def fpr95_scan(confidence: ArrayLike, correct: ArrayLike) -> float:

@@ -146,7 +146,7 @@ def _manifest(file: Any) -> dict | None:
     return None
 
 
-def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
+def read_tensors(path: Path | str, prefix: str = "") -> dict[str, Tensor]:
     """The tensors of a training's file whose names begin with `prefix`, without it."""
     with safe_open(path, "pt") as file:
         names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (it is no dict)
@@ -177,7 +177,8 @@ def cached(path: Path, config: dict, make: Callable[[], tuple[dict[str, Tensor],
 def _make(path: Path, config: dict, make: Callable[[], tuple[dict[str, Tensor], dict]]) -> dict:
     failed = path.with_suffix(".failed.json")
     start = time.perf_counter()
-    manifest = {"key": digest(config), "config": config, "started": datetime.now(UTC).isoformat(timespec="seconds")}
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    manifest: dict[str, Any] = {"key": digest(config), "config": config, "started": started}
     try:
         tensors, extra = make()
     except Exception as error:
@@ -280,7 +281,7 @@ def _checksum(manifest: dict, tensors: Iterable[tuple[str, Tensor]]) -> str:
     found = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
     for name, tensor in tensors:
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 

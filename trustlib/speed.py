@@ -7,6 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -97,7 +98,7 @@ class Judged:
     def labels(self) -> dict[str, Tensor]:
         return self.images.labels
 
-    def batches(self, part: str, index: Sequence[Tensor], views: Sequence[Tensor]) -> Iterator[Tensor]:
+    def batches(self, part: str, index: Sequence[Tensor | slice], views: Sequence[Tensor | int]) -> Iterator[Tensor]:
         for rows, x in zip(index, self.images.batches(part, index, views), strict=True):
             with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
                 self.correct = self.classifier(x).argmax(1) == self.labels[part][rows]
@@ -137,7 +138,7 @@ def steps(
         torch.backends.cudnn.benchmark = False
         return training.train(net, judged or images, target, loss, **settings)
 
-    settings = {"views": 2, "epochs": 1, "batch": batch, "rate": RATE, "log": lambda _: None} | recipe
+    settings: dict[str, Any] = {"views": 2, "epochs": 1, "batch": batch, "rate": RATE, "log": lambda _: None} | recipe
     settings["among"] = torch.arange(batch).repeat(count)
     return run
 
@@ -192,7 +193,8 @@ def rivals(model: str, args: dict, images: Images, *, batch: int, count: int) ->
     The released code is taken to be in float32 with the optimiser of its script, the channels first; TF32 is what
     PyTorch of its time used by default on the cards that have it.
     """
-    device, settings = images.labels["train"].device, {"images": images, "batch": batch, "count": count}
+    device = images.labels["train"].device
+    settings: dict[str, Any] = {"images": images, "batch": batch, "count": count}
 
     def judge() -> nn.Module:
         return oracle.build_backbone(model, args).to(device)
@@ -202,7 +204,8 @@ def rivals(model: str, args: dict, images: Images, *, batch: int, count: int) ->
 
     def compiled() -> Run:
         torch.compiler.reset()  # what was compiled for another batch must not make this one's shape dynamic
-        return steps(torch.compile(learner(), dynamic=False), **settings)
+        net: Any = torch.compile(learner(), dynamic=False)  # still a module
+        return steps(net, **settings)
 
     def released(tf32: bool) -> Run:
         nets = [net.to(memory_format=torch.contiguous_format) for net in (learner(), judge())]

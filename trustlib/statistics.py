@@ -326,7 +326,8 @@ def rate_intervals(
         "coverage": (right + wrong, ranking.n),
         "risk": (wrong, right + wrong),
     }
-    lows, highs = clopper_pearson(*np.array(list(counts.values())).T, level)
+    seen, among = np.array(list(counts.values())).T
+    lows, highs = clopper_pearson(seen, among, level)
     return {
         name: Rate(count / n if n else nan, float(low), float(high), count, n)
         for (name, (count, n)), low, high in zip(counts.items(), lows, highs, strict=True)

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -377,7 +377,8 @@ class Study(Strict):
 
 
 @lru_cache(maxsize=1)
-def _folder(root: Path, heldout: int, workers: int, damaged: str) -> "data.Images":
+def _folder(root: Path, heldout: int, workers: int, damaged: Literal["error", "skip"]) -> Any:
+    """A `folders.Folder`, which does for `data.Images`."""
     from . import folders  # here, since it writes through `runs`, which knows studies
 
     return folders.load_folder(root, heldout=heldout, workers=workers, damaged=damaged)
@@ -446,7 +447,7 @@ def _over(below: dict, above: dict) -> dict:
     return merged
 
 
-def _explain(error: dict) -> str:
+def _explain(error: Mapping[str, Any]) -> str:
     """One pydantic error as one line: the key, what is wrong, the nearest known key."""
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":

@@ -33,6 +33,9 @@ class Clock:
             raise Enough
         return False
 
+    def save(self, state: dict) -> None:
+        """Never asked for, since none is due."""
+
     def mean(self) -> float:
         """Seconds a batch; what came before the first, such as starting workers, is no part of it."""
         if len(self.times) < 2:
@@ -69,7 +72,8 @@ def _doing(study: Study, what: str, whom: str, world: int) -> tuple[Callable[[in
     images, device = experiments.setup(study)
     (name, _, judged), target = whom.partition("-"), images.labels["train"]
     network, loss = study.network(name), experiments._classification_loss
-    net, recipe = oracle.build_backbone(network.model, network.args), network.training
+    net: oracle.Timm = oracle.build_backbone(network.model, network.args)
+    recipe = network.training
     seen = images.seen_by(networks.inputs(study, name, judged or None))
     if what == "ask":
         net.to(device).eval()

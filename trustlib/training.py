@@ -8,9 +8,9 @@ was interrupted and went on.
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import cos, pi
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from . import parallel
-from .data import Features, Images
+from .data import Batches
 
 
 class TrainingError(RuntimeError):
@@ -51,7 +51,7 @@ class Keeper(Protocol):
 
 def train(
     model: nn.Module,
-    data: Images | Features,
+    data: Batches,
     target: Tensor,
     loss: Callable[[Tensor, Tensor], Tensor],
     *,
@@ -117,7 +117,8 @@ def train(
     optimizer, schedule = _OPTIMIZERS[optimizer](model, rate, weight_decay, epochs * steps)
     stateful = {"model": model, "optimizer": optimizer, "schedule": schedule}
     done, total, history = _resumed(stateful, keeper, device)
-    net = parallel.replicated(torch.compile(model) if compiled else model, device)
+    whole: Any = torch.compile(model) if compiled else model  # a module either way
+    net = parallel.replicated(whole, device)
     target = target.expand(views, -1)  # (V, N)
     for epoch in range(1, epochs + 1):
         order = subset[torch.randperm(len(subset), generator=draw)].to(device)
@@ -246,8 +247,8 @@ _OPTIMIZERS = {"adamw": _adamw, "adam": _adam, "sgd": _sgd, "onecycle": _onecycl
 
 @torch.inference_mode()
 def predict(
-    function: Callable[[Tensor], Tensor | tuple[Tensor, ...]],
-    data: Images | Features,
+    function: Callable[..., Tensor | tuple[Tensor, ...]],
+    data: Batches,
     part: str,
     *,
     view: int = 0,
@@ -276,7 +277,9 @@ def predict(
     own = parallel.share(count)
     edges = [*range(own.start, own.stop, batch), own.stop]
     slices = list(itertools.starmap(slice, itertools.pairwise(edges)))
-    wanted = slices if among is None else [among[index].to(data.labels[part].device) for index in slices]
+    wanted: Sequence[Tensor | slice] = slices
+    if among is not None:
+        wanted = [among[index].to(data.labels[part].device) for index in slices]
     outputs = []
     for x, index in zip(data.batches(part, wanted, [view] * len(wanted)), wanted, strict=True):
         output = function(x, data.labels[part][index]) if labelled else function(x)
@@ -284,7 +287,7 @@ def predict(
     return tuple(parallel.gathered_rows(torch.cat(column), count) for column in zip(*outputs, strict=True))
 
 
-def _fitting(data: Images | Features, part: str) -> int:
+def _fitting(data: Batches, part: str) -> int:
     inputs = getattr(data, "inputs", None)  # features have none
     side = inputs.size if inputs else None
     if side is None:

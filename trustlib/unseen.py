@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +43,8 @@ def make_domain(study: Study, part: str, classifier_name: str, log: Log = print)
         images, device = experiments.setup(study)
         if study.folder:
             images = images.seen_by(networks.inputs(study, classifier_name))
-        files, net = tuple(map(Path, images.paths["test"])) if study.folder else (), None
+        folder: Any = images  # a `folders.Folder`, where the study has one
+        files, net = tuple(map(Path, folder.paths["test"])) if study.folder else (), None
         if _is_attack(part):
             net = networks.trained_classifier(study, classifier_name, study.classifier_seeds[0], device)
         made, facts = domains.make(
