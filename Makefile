@@ -65,8 +65,9 @@ publish: .venv/ready  ## copy a finished study's report, tables, figures and sco
 verify: .venv/ready  ## make a published study's tables anew from its scores, and compare them with its report
 	@python -m trustlib verify $(STUDY)
 
-test: .venv/ready  ## lint and tests
+test: .venv/ready  ## lint, types and tests
 	ruff check . && ruff format --check .
+	mypy
 	python -m pytest
 
 benchmark: .venv/ready  ## time the metrics against other libraries, into results/benchmark (takes some minutes)
