@@ -197,7 +197,7 @@ def test_each_added_loss_has_a_colour_of_its_own(monkeypatch):
 @pytest.mark.parametrize(
     ("module", "line", "changes"),
     [
-        ("losses", 'LOSSES = {\n    "hinge": cross_entropy,', set()),
+        ("losses", 'LOSSES: dict[str, Callable[..., Tensor]] = {\n    "hinge": cross_entropy,', set()),
         ("confidence", 'SCORES = {\n    "gap": Score("Gap", margin),', {"scores"}),
     ],
 )
