@@ -126,7 +126,7 @@ def _on_domains(study: Study, scores: dict[str, NDArray]) -> pd.DataFrame:
 
 def _changed(folder: Path, manifest: dict, log: Callable[[str], None]) -> list[str]:
     if "sha256" not in manifest:
-        log("files: an older publication, without checksums")
+        log("files: an older publication, without checksums; of MCP it has seven digits: last digits may differ")
         return []
     said, found = manifest["sha256"], runs.checksums(folder)
     log(f"files: {len(said)} with their checksums")
