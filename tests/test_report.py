@@ -288,3 +288,9 @@ def test_a_folded_table_opens_at_a_click(monkeypatch):
     monkeypatch.setattr(report, "display", shown.append)
     report.table(tables.plain(pd.DataFrame({"a": [1]})), "All & more", folded=True)
     assert shown[0].data.startswith("<details><summary>All &amp; more</summary>")
+
+
+@pytest.mark.parametrize("path", sorted(data.ROOT.glob("results/*/report.html")), ids=lambda path: path.parent.name)
+def test_a_published_report_stands_alone_and_is_small(path):
+    check_page(path.read_text())
+    assert path.stat().st_size < 8e6
