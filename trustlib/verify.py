@@ -1,4 +1,4 @@
-"""Does what a study published follow from the scores that it published? No data, weights or trainings are needed."""
+"""Does what a study published follow from the scores that it published? Neither weights nor trainings are needed."""
 
 import html
 import json
