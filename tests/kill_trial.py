@@ -78,7 +78,7 @@ def answer(results: Path, study: str) -> dict[str, bytes]:
     for name in trainings(results):
         with safe_open(results / name, "np") as file:
             found |= {f"{name}:{key}": file.get_tensor(key).tobytes() for key in file.keys()}  # noqa: SIM118
-    for path in (results / "runs" / study / "tables").glob("*.csv"):
+    for path in (results / "runs" / Path(study).stem / "tables").glob("*.csv"):
         if path.stem != "runs":
             found[path.name] = path.read_bytes()
     return found
@@ -172,8 +172,7 @@ class Trial:
         process = start(self.study, results)
         while not (kernels := children(process.pid, "ipykernel_launcher")):
             time.sleep(0.2)
-        time.sleep(10)
-        kernels = children(process.pid, "ipykernel_launcher") or kernels
+        time.sleep(3)
         os.kill(kernels[0], signal.SIGKILL)
         printed = process.communicate()[0]
         said = next((line.strip() for line in printed.splitlines() if "FAILED" in line), "no failure")
@@ -187,7 +186,7 @@ class Trial:
         draw = random.Random(1)
         files = sorted(trainings(results))
         chosen = [results / name for name in draw.sample(files, 3)]
-        run = results / "runs" / self.study
+        run = results / "runs" / Path(self.study).stem
         chosen += [run / "tables" / "scores.csv", run / "sections" / "06_report.ipynb", run / "report.html"]
         for number, path in enumerate(chosen):
             content = bytearray(path.read_bytes())

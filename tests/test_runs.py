@@ -73,11 +73,12 @@ def test_a_training_is_made_once_for_a_configuration(tmp_path, counter):
 
 
 @pytest.mark.parametrize("length", [0, 5, 40, -4])
-def test_a_truncated_file_is_made_again(tmp_path, counter, length):
+def test_a_truncated_file_is_named_and_made_again(tmp_path, counter, length, capsys):
     path = tmp_path / "seed0.safetensors"
     runs.cached(path, {}, counter)
     path.write_bytes(path.read_bytes()[:length])
     runs.cached(path, {}, counter)
+    assert f"{path} is damaged, it cannot be read" in capsys.readouterr().out
     assert counter.calls == 2
     assert runs.read_tensors(path)["z"].tolist() == [0, 1, 2]
 

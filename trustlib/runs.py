@@ -258,6 +258,8 @@ def current(path: Path, config: dict) -> dict | None:
     That a file is damaged is printed.
     """
     manifest = read_manifest(path)
+    if manifest is None and path.exists():
+        print(f"{path} is damaged, it cannot be read: it has to be made again")
     if not manifest or manifest.get("key") != digest(config):
         return None
     written = path.stat()
