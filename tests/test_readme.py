@@ -58,6 +58,8 @@ def test_every_figure_with_an_interval_is_that_of_a_committed_result():
             for row in frame.itertuples():
                 low, high = 100 * row.accuracy_low, 100 * row.accuracy_high
                 measured.add(f"{100 * row.accuracy:.2f} [{low:.2f}, {high:.2f}]")
+    for row in pd.read_csv(results / "speed/steps.csv").itertuples():
+        measured.add(f"{row.median:.2f} [{row.low:.2f}, {row.high:.2f}]")
     for file in results.glob("*/tables/claims.csv"):
         measured |= set(re.findall(INTERVAL, " ".join(pd.read_csv(file)["found"])))
     text = " ".join((ROOT / "README.md").read_text().split())  # a line may end within an interval
@@ -139,6 +141,26 @@ def test_the_readme_counts_the_verdicts_as_the_committed_result_does():
     )
     verdicts = ("holds", "does not hold here", "does not hold", "cannot be judged here")
     assert tuple(map(int, quoted)) == (counts.sum(), *(counts[verdict] for verdict in verdicts))
+
+
+def test_the_times_it_quotes_are_the_committed_ones():
+    text = " ".join((ROOT / "README.md").read_text().split())
+    steps, loading, metrics, bootstrap = (
+        pd.read_csv(ROOT / f"results/{name}.csv", index_col=0)
+        for name in ("speed/steps", "speed/loading", "benchmark/metrics", "benchmark/bootstrap")
+    )
+    ratio = {pair: f"{row['median']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" for pair, row in steps.iterrows()}
+    for quoted in (
+        f"takes {ratio['⟨ViT, ViT⟩']} times as long",
+        f"on ⟨ViT, ViT⟩, {ratio['⟨RSN, RSN⟩']} on ⟨RSN, RSN⟩ and {ratio['⟨Lite0, Lite0⟩']} with EfficientNet-Lite0",
+        f"a core turns {loading[loading['pixels'] == 224].loc['made here', 'median']:.0f} photographs of 100 kB",
+    ):
+        assert quoted in text
+    ours, others = metrics.loc[1_000_000, ["all of metrics.evaluate", "scikit-learn's four"]].astype(float)
+    assert f"take {ours:.3f} s on one core" in text
+    assert f"take {others / ours:.1f} times as long" in text
+    took, ratio = (float(bootstrap.loc[name].iloc[0]) for name in ("bootstrap, seconds", "ratio"))
+    assert f"take {took:.1f} s, {ratio:.1f} times less" in text
 
 
 def test_every_module_and_notebook_is_in_the_tree():
