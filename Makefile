@@ -8,6 +8,9 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 1)
 PROFILE ?= default
 PYTHON ?= python3
 RUN = $(or $(TRUST_RESULTS),results)/runs/$(notdir $(basename $(STUDY)))
+EXECUTED = $(or $(TRUST_RESULTS),results)/runs/notebooks
+# photos needs photographs, which no package has.
+NOTEBOOKS = $(basename $(notdir $(filter-out notebooks/photos.ipynb,$(sort $(wildcard notebooks/*.ipynb)))))
 BIN = .venv/bin
 SHELL := bash
 # A cluster needs a plugin, and what a profile cannot know: where the logs of a run lie, and who to ask about its jobs.
@@ -32,7 +35,7 @@ export MALLOC_TRIM_THRESHOLD_ = 100000000000
 export MALLOC_TOP_PAD_ = 268435456
 
 .DEFAULT_GOAL := help
-.PHONY: help plan report audit domains publish verify test benchmark speed photos lab lock clean
+.PHONY: help plan report audit domains publish verify test notebooks benchmark speed photos lab lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1|/' | column -t -s '|'
@@ -65,10 +68,17 @@ publish: .venv/ready  ## copy a finished study's report, tables, figures and sco
 verify: .venv/ready  ## make a published study's tables anew from its scores, and compare them with its report
 	@python -m trustlib verify $(STUDY)
 
-test: .venv/ready  ## lint, types and tests
+test: .venv/ready  ## lint, types, and the tests with their coverage
 	ruff check . && ruff format --check .
 	mypy
-	python -m pytest
+	python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder --cov
+
+notebooks: .venv/ready  ## run every notebook from its defaults, on digits, into results/runs/notebooks
+	@uv pip install --quiet --python $(BIN)/python --editable '.[benchmark]'
+	@mkdir -p $(EXECUTED)
+	@printf '%s\n' $(NOTEBOOKS) | TRUST_JOBS="$(filter-out $(lastword $(NOTEBOOKS)),$(NOTEBOOKS))" \
+		OMP_NUM_THREADS=1 xargs -P $(JOBS) -I{} profiles/job.sh {} $(EXECUTED)/{}.log \
+		papermill notebooks/{}.ipynb $(EXECUTED)/{}.ipynb -k python3 --no-progress-bar
 
 benchmark: .venv/ready  ## time the metrics against other libraries, into results/benchmark (takes some minutes)
 	uv pip install --quiet --python $(BIN)/python --editable '.[benchmark]'

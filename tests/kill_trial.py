@@ -120,7 +120,7 @@ class Trial:
         results, half, draw = self.home / "killed", 0, random.Random(0)
         for number in range(kills):
             before = trainings(results)
-            process, moment = start(self.study, results), draw.uniform(1, 2.5 * self.seconds / kills + 20)
+            process, moment = start(self.study, results), draw.uniform(1, self.seconds / 3)
             try:
                 printed = process.communicate(timeout=moment)[0]
             except subprocess.TimeoutExpired:

@@ -137,6 +137,11 @@ def normals(ax: Axes, fit: tuple[float, float, float, float]) -> list[Line2D]:
     return lines
 
 
+def _in_per_cent(ax: Axes) -> None:
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(PercentFormatter(1))  # with as many decimals as the axis needs
+
+
 def risk_coverage(
     ax: Axes, coverage: NDArray, risk: NDArray, *, label: str, loss: str, form: str = "corrected", variant: int = 0
 ) -> Line2D:
@@ -149,8 +154,7 @@ def risk_coverage(
     keep = np.unique(np.searchsorted(coverage, np.linspace(coverage[0], 1, CURVE_POINTS)).clip(max=len(coverage) - 1))
     (line,) = ax.plot(coverage[keep], risk[keep], label=label, **line_style(loss, form, variant))
     ax.set(xlabel="coverage", ylabel="risk", xlim=(0, 1), ylim=(0, None))
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(PercentFormatter(1))  # with as many decimals as the axis needs
+    _in_per_cent(ax)
     return line
 
 
@@ -161,8 +165,7 @@ def risk_band(
     (line,) = ax.plot(coverage, risk, label=label, color=color)
     ax.fill_between(coverage, low, high, color=color, alpha=0.15, linewidth=0)
     ax.set(xlabel="coverage", ylabel="risk", xlim=(0, 1), ylim=(0, None))
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(PercentFormatter(1))
+    _in_per_cent(ax)
     return line
 
 
@@ -172,8 +175,7 @@ def reliability(ax: Axes, probability: NDArray, accuracy: NDArray, low: NDArray,
     with_errors(ax, probability, accuracy, low, high, color=color)
     ax.plot(probability, accuracy, color=color, linewidth=1)
     ax.set(xlabel="said: probability of being right", ylabel="found: share that is right", xlim=(0, 1), ylim=(0, 1.02))
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(PercentFormatter(1))
+    _in_per_cent(ax)
 
 
 def confusion(ax: Axes, counts: pd.DataFrame) -> None:
