@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import datasets
 from torchvision.datasets import CIFAR10
 
 from trustlib import data
@@ -116,6 +117,100 @@ def test_a_truncated_or_altered_file_is_named(small_fashion, damage):
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(data.DataError, match=f"{path.name}.*delete it"):
         data.load("fashion")
+
+
+def test_what_torchvision_downloads_is_put_in_place_whole_or_not_at_all(monkeypatch, tmp_path):
+    def download(root, download):
+        (folder := tmp_path / root / "FashionMNIST" / "raw").mkdir(parents=True)
+        (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(b"labels")
+        if broken:
+            raise RuntimeError("Error downloading\nand more")
+
+    monkeypatch.setattr(datasets, "FashionMNIST", download)
+    broken, folder = True, tmp_path / "data" / "FashionMNIST" / "raw"
+    with pytest.raises(FileNotFoundError, match=r"^failed \(Error downloading\)$"):
+        data._download_torchvision("FashionMNIST", folder)
+    assert not folder.exists()
+    broken = False
+    assert data._download_torchvision("FashionMNIST", folder) == folder
+    assert [path.name for path in folder.iterdir()] == ["t10k-labels-idx1-ubyte.gz"]
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["FashionMNIST"]  # nothing of the download is left
+
+
+@pytest.mark.parametrize(("fails", "said"), [("", ""), ("update", "no such mirror"), ("unpack", "not a package")])
+def test_debians_package_is_fetched_with_lists_of_our_own_and_unpacked(monkeypatch, tmp_path, fails, said):
+    """`apt-get` and `dpkg-deb` are small scripts here: the first knows the package once it has lists of its own."""
+    programs, folder = tmp_path / "bin", tmp_path / "data" / "FashionMNIST" / "raw"
+    scripts = {
+        "apt-get": "case \"$*\" in *Dir::State*update) test update != '{fails}' || {{ echo {said} >&2; exit 1; }};; "
+        "*Dir::State*download*) touch fashion.deb;; *) exit 1;; esac",
+        "dpkg-deb": "test unpack != '{fails}' || {{ echo {said} >&2; exit 1; }}; "
+        'mkdir -p "$3{place}"; touch "$3{place}/t10k-labels-idx1-ubyte.gz"',
+    }
+    programs.mkdir()
+    for name, text in scripts.items():
+        path = programs / name
+        path.write_text("#!/bin/sh\n" + text.format(fails=fails, said=said, place=data.DEBIAN_FOLDER))
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    if fails:
+        with pytest.raises(FileNotFoundError, match=f"failed .{said}"):
+            data._download_debian(folder)
+        assert not folder.exists()
+    else:
+        assert [path.name for path in data._download_debian(folder).iterdir()] == ["t10k-labels-idx1-ubyte.gz"]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="needs apt-get and dpkg-deb"):
+        data._download_debian(folder)
+
+
+@pytest.fixture
+def small_tiny(monkeypatch, tmp_path):
+    """Tiny-ImageNet's folder in little: two classes with three training images each, two validation images."""
+    monkeypatch.setenv("TRUST_DATA", str(tmp_path))
+    data.tiny.cache_clear()
+    folder, grey = tmp_path / data.TINY, 0
+    names = [f"train/n0{k}/images/n0{k}_{i}.JPEG" for k in (2, 1) for i in range(3)]
+    for name in (*names, "val/images/val_0.JPEG", "val/images/val_1.JPEG"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        # Photographs may be grey: they are read as colours.
+        Image.new("L" if grey else "RGB", (64, 64), grey if grey else (0, 0, 0)).save(folder / name)
+        grey += 30
+    (folder / "wnids.txt").write_text("n02\nn01\n")
+    (folder / "words.txt").write_text("n01\ttench, Tinca tinca\nn02\tgoldfish\nn03\tnot of the two hundred\n")
+    lines = ("val_0.JPEG\tn02\t0\t0\t9\t9\n", "val_1.JPEG\tn01\t0\t0\t9\t9\n")
+    (folder / "val" / "val_annotations.txt").write_text("".join(lines))
+    yield folder
+    data.tiny.cache_clear()
+
+
+def test_tiny_imagenet_is_read_from_its_folder(small_tiny):
+    images = data.tiny(heldout=2)
+    assert images.classes == ("tench", "goldfish")
+    assert images.wnids == ("n01", "n02")  # in ImageNet's order, by which a classifier's outputs are picked
+    assert {part: len(images.labels[part]) for part in data.PARTS} == {"train": 4, "heldout": 2, "test": 2}
+    assert images.labels["test"].tolist() == [1, 0]
+    assert images.images["test"].dtype == torch.uint8
+    assert images.images["test"][:, :, 0, 0].tolist() == [[180] * 3, [210] * 3]
+    shades = torch.cat([images.images[part][:, 0, 0, 0] for part in ("train", "heldout")])
+    labels = torch.cat([images.labels[part] for part in ("train", "heldout")])
+    assert labels[shades.argsort()].tolist() == [1, 1, 1, 0, 0, 0]
+    before = images.checksums
+    (small_tiny / "train/n01/images/n01_0.JPEG").write_bytes((small_tiny / "val/images/val_0.JPEG").read_bytes())
+    data.tiny.cache_clear()
+    assert {name for name, found in data.tiny(heldout=2).checksums.items() if found != before[name]} == {"train-images"}
+
+
+def test_a_tiny_imagenet_that_is_damaged_or_not_there_is_named(small_tiny, tmp_path):
+    with pytest.raises(data.DataError, match="expected training images of 2 classes, more than 6; found 6"):
+        data.tiny(heldout=6)
+    path = small_tiny / "val/images/val_1.JPEG"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(data.DataError, match=r"val_1.JPEG is missing or damaged.*unpack the set again"):
+        data.tiny(heldout=2)
+    small_tiny.rename(tmp_path / "elsewhere")
+    with pytest.raises(data.DataError, match=r"Tiny-ImageNet is not there.*TRUST_DATA"):
+        data.tiny(heldout=2)
 
 
 @pytest.fixture
