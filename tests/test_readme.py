@@ -1,10 +1,12 @@
 """What the README shows works as it stands there."""
 
+import html
 import inspect
 import re
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 import yaml
 from test_extension import hinge
@@ -161,6 +163,111 @@ def test_the_times_it_quotes_are_the_committed_ones():
     assert f"take {others / ours:.1f} times as long" in text
     took, ratio = (float(bootstrap.loc[name].iloc[0]) for name in ("bootstrap, seconds", "ratio"))
     assert f"take {took:.1f} s, {ratio:.1f} times less" in text
+
+
+def per_cent(study, metric, arms, pairs=None, table="comparisons", domain=None, column="estimate"):
+    """Figures of a published table, per cent: a row a pair, a column an arm."""
+    frame = pd.read_csv(ROOT / f"results/{study}/tables/{table}.csv").query("metric == @metric and arm in @arms")
+    if domain:
+        frame = frame[frame["domain"] == domain]
+    return 100 * frame.pivot(index="pair", columns="arm", values=column).loc[pairs or slice(None), list(arms)]
+
+
+def span(values, digits=1):
+    values = np.asarray(values)
+    return f"{values.min():.{digits}f} to {values.max():.{digits}f}"
+
+
+def of_fashion():
+    best = per_cent("fashion", "auroc", ORACLES).max(axis=1)
+    yield f"of a pair lies {span(per_cent('fashion', 'auroc', ['mcp'])['mcp'] - best)} points below MCP"
+    frame = pd.read_csv(ROOT / "results/fashion/tables/comparisons.csv").query("metric == 'auroc' and arm != 'mcp'")
+    others = frame.query("arm not in @ORACLES and pair in ('vit-vit', 'rsn-rsn')")
+    assert others.loc[others["difference_low"] > 0, "arm"].tolist() == ["ensemble"] * 2
+    yield f"in {(others['difference_high'] < 0).sum()} of the {len(others)} comparisons the interval lies below 0"
+    text, released = ["ce", "focal"], ["ce-released", "focal-released"]
+    trusted, found = (per_cent("fashion", metric, released).to_numpy() for metric in ("tpr", "tnr"))
+    assert (trusted.min(), found.max()) == (100, 0)
+    yield f"trust everything: TPR 100, TNR 0, AUC {span(per_cent('fashion', 'auroc', released))}."
+    yield f"(TNR at most {per_cent('fashion', 'tnr', text).to_numpy().max():.1f})"
+    yield f"far better: {span(per_cent('fashion', 'auroc', text))}."
+    rates = {arm: [span(per_cent("fashion", metric, [arm])) for metric in ("tnr", "tpr")] for arm in ("ss", "cb")}
+    yield "wrong predictions at z = 0 (TNR {}, TPR {})".format(*rates["ss"])
+    yield "class-balanced cross entropy (TNR {}, TPR {})".format(*rates["cb"])
+    area = per_cent("fashion", "auroc", ["ss", "ce"], ["vit-vit", "vit-rsn", "rsn-vit", "rsn-rsn"])
+    gains = "{:+.1f} and {:+.1f} points with the ViT oracles, {:+.1f} and {:+.1f} with the ResNet ones"
+    yield "minus that of cross entropy is " + gains.format(*(area["ss"] - area["ce"]))
+
+
+def of_cifar10():
+    area = per_cent("cifar10", "auroc", [f"{loss}{stage}" for loss in ("tcp", "ss", "ce") for stage in ("-head", "")])
+    cost = [area[f"{loss}-head"] - area[loss] for loss in ("tcp", "ss", "ce")]
+    yield f"The fifteen steps cost each of them {span(cost, 0)} points."
+    rates = (per_cent("cifar10", metric, ["ss-released"]).iat[0, 0] for metric in ("tpr", "tnr"))
+    yield "(TPR {:.2f}, TNR {:.2f}; AUC 64.87".format(*rates)
+    linear = [f"linear_{loss}" for loss in ("ce", "focal", "tcp", "ss", "cb")]
+    yield f"features, {span(per_cent('cifar10', 'auroc', linear), 2)} (cross entropy"
+
+
+def of_tiny():
+    accuracy = per_cent("tiny", "accuracy", ["mcp"], ["lite0-lite0", "lite2-lite2"])["mcp"]
+    yield "right on {:.2f} and {:.2f} % of 10,000 images".format(*accuracy.round(2))
+    frozen = [f"{loss}-frozen" for loss in ("ce", "ce-released", "focal", "focal-released", "tcp", "ss", "cb")]
+    oracles = [*frozen, "ce", "ss", "ce-distance", "ss-linear"]
+    yield f"by {span(-per_cent('tiny', 'auroc', oracles, column='difference'))} points, with its backbone trained"
+    assert set(per_cent("tiny", "auroc", oracles).idxmax(axis=1)) == {"tcp-frozen"}
+    better = per_cent("tiny", "auroc", ["doctor", "p_norm"], ["lite2-lite2"], column="difference").iloc[0]
+    yield "on Lite2, by {:.1f} and {:.1f} points.".format(*better)
+    area = per_cent("tiny", "auroc", ["ce", "ss", "ss-linear"])
+    own, same = span(area["ce"] - area["ss"]), span(area["ce"] - area["ss-linear"])
+    yield f"by {own} points with their own heads and by {same} with the same linear one"
+    rates = [span(per_cent("tiny", metric, [arm])) for metric in ("tnr", "tpr") for arm in ("ss", "ce")]
+    yield "(TNR {}, cross entropy {}) and trusts fewer right ones (TPR {}, cross entropy {})".format(*rates)
+    trusted, found = (per_cent("tiny", m, ["ce-released-frozen", "focal-released-frozen"]) for m in ("tpr", "tnr"))
+    yield f"do, TPR {trusted.to_numpy().min():.1f} and more, TNR {found.to_numpy().max():.1f} (heads"
+    domains = pd.read_csv(ROOT / "results/tiny/tables/domains.csv")
+    right = 100 * domains.query("metric == 'accuracy' and arm == 'mcp'")["estimate"]
+    area = domains.query("metric == 'auroc' and arm in @oracles")
+    assert not (area["difference_low"] > 0).any()
+    yield f"the classifiers are right on {span(right)} %"
+    yield f"{(area['difference_high'] < 0).sum()} of {len(area)} are worse"
+
+
+def of_unseen_domains():
+    names = {"of the right ones, on grey ones": ("colour", "fashion")}
+    for between, studies in names.items():
+        rates = [per_cent(s, "tpr", ["ss"], ["vit-vit"], "domains", "defocus_blur-5").iat[0, 0] for s in studies]
+        yield f"it then trusts {rates[0]:.0f} % {between} {rates[1]:.0f} %"
+    fog = per_cent("fashion", "accuracy", ["mcp"], None, "domains", "fog-5")
+    yield f"in the fog, where the classifiers are right on {span(fog, 0)} % and"
+    scores = np.load(ROOT / "results/colour/scores.npz", allow_pickle=False)
+    right = scores["domains/recolor/rsn.correct"]
+    yield f"Of the RSN's {len(right):,} attacked images {right.sum()} are right"
+    photos = pd.read_csv(ROOT / "results/photos/domains.csv").query("score == 'mcp'").set_index("domain").loc["recolor"]
+    yield f"{photos['accuracy'] * photos['images']:.0f} of {photos['images']:.0f} are right and MCP ranks upside down"
+
+
+def of_the_audit():
+    page = re.sub(r"<[^>]+>", " ", (ROOT / "results/fashion/report.html").read_text())
+    page = " ".join(html.unescape(page).split())
+    cell = r"(\d+\.\d\d) \[[^]]+\]"
+    seen = re.search(rf"overfitted RSN {cell} {cell} {cell} {cell}", page)
+    yield f"Where that is right on {seen[1]} % of these and on {seen[4]} % of new ones"
+    rows = ("CE, threshold at SS's TPR", "SS, z = 0")
+    sums = [re.search(rf"{row} {cell} {cell} (\d+\.\d\d)", page)[3] for row in rows]
+    yield "TPR + TNR {} against {}".format(*sums)
+    (nearer,) = re.findall(r"with the confidence not negated in (\d+ of \d+) rows", page)
+    yield "Of the {1} rows of the paper's Tables 1 and 3, {0} lie nearer".format(*nearer.split(" of "))
+    controls = pd.read_csv(ROOT / "results/fashion/tables/controls.csv")
+    found = controls.query("control == 'rate' and pair == 'rsn-rsn' and arm == 'ce' and metric == 'tnr'")
+    yield f"cross entropy as in the text has a TNR of {100 * found['estimate'].item():.2f} there too"
+
+
+@pytest.mark.parametrize("says", [of_fashion, of_cifar10, of_tiny, of_unseen_domains, of_the_audit])
+def test_what_the_prose_says_follows_from_the_committed_results(says):
+    text = " ".join((ROOT / "README.md").read_text().split())
+    for sentence in says():
+        assert sentence in text
 
 
 def test_every_module_and_notebook_is_in_the_tree():
