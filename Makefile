@@ -74,14 +74,14 @@ test: .venv/ready  ## lint, types, and the tests with their coverage
 	python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder --cov
 
 notebooks: .venv/ready  ## run every notebook from its defaults, on digits, into results/runs/notebooks
-	@uv pip install --quiet --python $(BIN)/python --editable '.[benchmark]'
+	@uv pip install --quiet --python $(BIN)/python --constraint requirements.txt --editable '.[benchmark]'
 	@mkdir -p $(EXECUTED)
 	@printf '%s\n' $(NOTEBOOKS) | TRUST_JOBS="$(filter-out $(lastword $(NOTEBOOKS)),$(NOTEBOOKS))" \
 		OMP_NUM_THREADS=1 xargs -P $(JOBS) -I{} profiles/job.sh {} $(EXECUTED)/{}.log \
 		papermill notebooks/{}.ipynb $(EXECUTED)/{}.ipynb -k python3 --no-progress-bar
 
 benchmark: .venv/ready  ## time the metrics against other libraries, into results/benchmark (takes some minutes)
-	uv pip install --quiet --python $(BIN)/python --editable '.[benchmark]'
+	uv pip install --quiet --python $(BIN)/python --constraint requirements.txt --editable '.[benchmark]'
 	OMP_NUM_THREADS=1 papermill notebooks/benchmark.ipynb $(or $(TRUST_RESULTS),results)/runs/benchmark.ipynb -k python3 \
 		--no-progress-bar -y '{sizes: [10000, 100000, 1000000, 10000000], resamples: 2000, out: "$(abspath $(or $(TRUST_RESULTS),results))/benchmark"}'
 
