@@ -8,10 +8,11 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 from test_report import check_page
 
 from trustlib import __main__ as commands
-from trustlib import confidence, metrics, predictions, resampling, statistics
+from trustlib import confidence, metrics, predictions, resampling, statistics, tables
 
 N, K = 60, 3
 CLASSES = ("cat", "dog", "eel")
@@ -153,9 +154,9 @@ def changed(column, rows, value):
         (lambda t: t.drop(columns="correct"), "expected a column correct .* found image, mine, theirs"),
         (lambda t: t.drop(columns=["mine", "theirs"]), "expected a column correct .* found image, correct"),
         (lambda t: t.iloc[:0], "there are no rows"),
-        (changed("mine", [3, 7], None), r"missing .* in 2 of 60 rows, the first 4, 8, of the columns mine: .*--drop"),
-        (changed("mine", [3], "high"), "column mine: expected numbers, found high in 1 of 60 rows, the row 4"),
-        (changed("correct", [0], 2), "column correct: expected 0 and 1, .* found 2 in 1 of 60 rows, the row 1"),
+        (changed("mine", [3, 7], None), r"missing .* in 2 of 60 rows \(number 4, 8\), of the columns mine: .*--drop"),
+        (changed("mine", [3], "high"), r"column mine: expected numbers, found high in 1 of 60 rows \(number 4\)"),
+        (changed("correct", [0], 2), r"column correct: expected 0 and 1, .* found 2 in 1 of 60 rows \(number 1\)"),
         (lambda t: t.assign(mine=None), "expected numbers|missing .* in 60 of 60 rows"),
     ],
 )
@@ -169,15 +170,25 @@ def test_confidences_that_cannot_be_used(judged, save, change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (changed("label", [1], "fox"), "column label: fox in 1 of 60 rows, the row 2 is none of the classes, cat, dog"),
-        (changed("logit_dog", [5], np.inf), "expected finite logits, found infinite ones in 1 of 60 rows, the row 6"),
+        (
+            changed("label", [1], "fox"),
+            r"column label: expected one of the classes, cat, dog, .*; found fox in 1 of 60 rows \(number 2\)",
+        ),
+        (
+            changed("logit_dog", [5], np.inf),
+            r"finite logits, found infinite ones in 1 of 60 rows \(number 6\)",
+        ),
         (
             lambda t: t.rename(columns=lambda n: n.replace("logit", "prob")),
-            "sum to one .* not in .*columns logit_CLASS",
+            "sum to one .* found others in .*columns logit_CLASS",
         ),
         (lambda t: t[["logit_cat", "label"]].assign(label="cat"), "expected two classes or more, found cat"),
         (lambda t: t.assign(prob_cat=0.5), "found columns prob_... and logit_...: keep one kind"),
         (lambda t: t.assign(correct=1), "column correct says otherwise than label and prediction in .* of 60 rows"),
+        (
+            lambda t: t.assign(prediction="cat"),
+            "prediction names another class than the highest in .* of 60 rows",
+        ),
     ],
 )
 def test_outputs_that_cannot_be_used(outputs, save, change, message):
@@ -235,7 +246,7 @@ def test_no_file(tmp_path):
         ),
         ({"logits": np.zeros((4, 2)), "labels": np.zeros(3, int)}, "arrays differ in length: .* label 3"),
         ({"logits": np.zeros((4, 2)), "classes": np.array(["a"])}, "1 classes are named, logits has 2 columns"),
-        ({"correct": np.zeros(4), "mine": np.array([object()] * 4)}, "no npz file, or a damaged one .*allow_pickle"),
+        ({"correct": np.zeros(4), "mine": np.array([object()] * 4)}, "array mine holds Python objects"),
     ],
 )
 def test_arrays_that_do_not_fit_together(save, arrays, message):
@@ -298,7 +309,10 @@ def test_metrics_and_differences_are_those_of_one_paired_bootstrap(judged):
                 assert frame.loc[(name, metric)].isna().all()
                 continue
             assert frame.loc[(name, metric), "estimate"] == pytest.approx(found[metric])
-            assert frame.loc[(name, metric), "low"] == pytest.approx(expected.loc[(name, metric), "low"])
+            low = expected.loc[(name, metric), "low"]
+            if metric == "accuracy":
+                low, _ = statistics.clopper_pearson(int(correct.sum()), len(correct))
+            assert frame.loc[(name, metric), "low"] == pytest.approx(float(low))
     less = resampling.difference(boot, "theirs", "mine").loc["auroc"]
     row = frame.loc[("theirs", "auroc")]
     assert row[["difference", "difference_low", "difference_high"]].tolist() == pytest.approx(less.iloc[:3].tolist())
@@ -342,12 +356,107 @@ def test_what_was_fitted_on_the_rows_has_no_guarantee_and_a_column_is_not_taken_
 def test_the_guarantee_says_which_probability_log_odds_are():
     values, correct = np.linspace(-1, 9, 1000), np.arange(1000) > 300
     rows = predictions.guarantees({"MCP": values, "mine": values}, correct, 0.05, 0.01)
-    at = rows.loc["MCP", "threshold"]
-    probability = 1 / (1 + np.exp(-at))
-    assert rows.loc["MCP", "sentence"].startswith(
-        f"Keep a prediction when its confidence is above {at:.6g} (log-odds; a probability of {probability:.6g}): that "
+    at = float(rows.loc["MCP", "threshold"])
+    probability = float(expit(at))
+    said = f"Keep a prediction when its confidence is above {at!r}"
+    assert rows.loc["MCP", "sentence"].startswith(f"{said} (log-odds; a probability of {probability!r}): that ")
+    assert rows.loc["mine", "sentence"].startswith(f"{said}: that ")
+
+
+def test_whoever_keeps_what_is_above_the_threshold_as_it_is_written_keeps_as_many():
+    rng = np.random.default_rng(6)
+    values = rng.random(2000)
+    row = predictions.guarantees({"mine": values}, rng.random(2000) < values, 0.2, 0.01).loc["mine"]
+    (written,) = re.findall(r"above (\S+):", row["sentence"])
+    assert (values > float(written)).sum() == row["kept"]
+    assert tables.guarantees_form(row.to_frame().T).data.loc["mine", "threshold"] == written
+
+
+def test_without_an_error_every_prediction_is_kept_and_numbers_that_are_not_there_are_no_floats():
+    scores = {"mine": np.arange(1000.0), "Temperature-scaled MCP": np.arange(1000.0)}
+    found = predictions.guarantees(scores, np.ones(1000, bool), 0.05, 0.01)
+    assert found.loc["mine", "sentence"].startswith("Keep every prediction: that keeps 100.00% of these 1,000")
+    numbers = predictions.plain_numbers(found.to_dict("index"))
+    assert numbers["mine"]["threshold"] == "-inf"
+    assert json.dumps(numbers["mine"]["kept"]) == "1000"
+    assert numbers["Temperature-scaled MCP"]["kept"] is None
+
+
+@pytest.fixture
+def votes(save):
+    """Probabilities as a forest of ten trees gives them: eleven values, summed in whichever order."""
+    rng = np.random.default_rng(5)
+    count = rng.multinomial(10, [0.6, 0.2, 0.1, 0.1], 600)
+    p = rng.permuted(count, axis=1) / 10 * (1 + 1e-15 * rng.integers(-3, 4, (600, 1)))
+    label = np.where(rng.random(600) < p.max(1), p.argmax(1), rng.integers(0, 4, 600))
+    return p, save(pd.DataFrame(p.round(15), columns=[f"prob_{i}" for i in range(4)]).assign(label=label))
+
+
+def test_rows_of_the_same_probabilities_tie(votes):
+    p, path = votes
+    found = predictions.read(path)
+    scores, _ = found.scores()
+    highest = len(np.unique(p.max(1).round(9)))
+    patterns = len(np.unique(np.sort(p.round(9), axis=1), axis=0))
+    pairs = len(np.unique(np.sort(p.round(9), axis=1)[:, :1:-1], axis=0))
+    for name, distinct in {"MCP": highest, "Margin": pairs, "Negative entropy": patterns, "DOCTOR": patterns}.items():
+        assert len(np.unique(scores[name])) <= distinct
+    assert len(np.unique(scores["MCP"])) == highest
+    np.testing.assert_allclose(found.probability("MCP", scores["MCP"]), p.max(1), rtol=1e-8)
+
+
+def test_a_threshold_of_probabilities_keeps_as_many_of_those_in_the_file(votes):
+    _, path = votes
+    found = predictions.read(path)
+    scores, _ = found.scores()
+    row = predictions.guarantees(scores, found.correct, 0.25, 0.1, rounded=True).loc["MCP"]
+    assert 0 < row["kept"] < 600
+    (written,) = re.findall(r"a probability of (\S+)\)", row["sentence"])
+    assert (pd.read_csv(path).filter(like="prob_").max(axis=1) > float(written)).sum() == row["kept"]
+    assert (scores["MCP"] > row["threshold"]).sum() == row["kept"]
+
+
+def test_small_probabilities_are_not_rounded_away():
+    wrong = 10.0 ** -np.arange(1, 13)
+    found = predictions.Predictions(
+        "", np.ones(12, bool), {}, np.log(np.column_stack((1 - wrong, wrong))), True, np.zeros(12, int), None
     )
-    assert rows.loc["mine", "sentence"].startswith(f"Keep a prediction when its confidence is above {at:.6g}: that ")
+    scores, _ = found.scores()
+    for name in ("MCP", "Margin", "Negative entropy", "DOCTOR"):
+        assert (np.diff(scores[name]) > 0).all()
+    np.testing.assert_allclose(predictions._unit(np.array([0.0, 1e-17, -2.0, 345.6])), [1e-13, 1e-13, 1e-8, 1e-6])
+
+
+@pytest.mark.parametrize("index", ["Unnamed: 0", "id"])
+def test_the_number_of_the_row_is_no_confidence(judged, tmp_path, index):
+    judged.to_csv(tmp_path / "a.csv", index_label=None if index != "id" else "id")
+    found = predictions.read(tmp_path / "a.csv")
+    assert list(found.confidences) == ["mine", "theirs"]
+    assert index in found.unused
+    assert predictions.read(tmp_path / "a.csv", confidences=[index]).confidences[index][-1] == N - 1
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("label,prob_0,prob_0,prob_1\n0,0.5,0.2,0.3\n")
+    with pytest.raises(predictions.PredictionsError, match="one column of each name, found two of prob_0"):
+        predictions.read(tmp_path / "a.csv")
+
+
+def test_where_two_classes_are_the_highest_the_prediction_says_which(tmp_path):
+    (tmp_path / "a.csv").write_text("label,prediction,prob_0,prob_1\n1,1,0.5,0.5\n0,0,0.9,0.1\n")
+    assert predictions.read(tmp_path / "a.csv").correct.tolist() == [True, True]
+
+
+def test_an_array_of_python_objects_is_named(save):
+    path = save({"correct": np.array([1, 0], object), "mine": np.array([0.5, 0.2])}, "a.npz")
+    with pytest.raises(predictions.PredictionsError, match="array correct holds Python objects: save it as numbers"):
+        predictions.read(path)
+
+
+def test_without_a_threshold_a_group_has_neither_coverage_nor_risk():
+    found = predictions.groups(np.arange(40.0), np.arange(40) % 2 > 0, np.repeat(["a", "b"], 20), None)
+    assert found[["coverage", "risk_high"]].isna().all(axis=None)
+    assert found["accuracy"].tolist() == [0.5, 0.5]
 
 
 def test_no_guarantee_says_why():
@@ -391,7 +500,7 @@ def test_the_command_writes_a_page_and_numbers(outputs, save, tmp_path, monkeypa
     assert numbers["method"] == "Margin"
     assert numbers["guarantees"]["Margin"]["found"]
     assert PICTURE in numbers["guarantees"]
-    assert "Keep a prediction when" in page.read_text()
+    assert re.search("Keep (every|a) prediction", page.read_text())
     assert "scores resampled" not in page.read_text()  # progress is for those who wait
     assert set(numbers["groups"]) == {"east", "<b>west</b>"}
     text = html.unescape(re.sub("<[^>]*>", "", page.read_text()))

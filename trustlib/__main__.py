@@ -126,7 +126,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     except papermill.PapermillExecutionError as error:
         print(f"error: {error.evalue}", file=sys.stderr)
         return 1
-    print(f"page: {page}")
+    print(f"page: {page.resolve()}")
     return 0
 
 

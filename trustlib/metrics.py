@@ -213,11 +213,12 @@ def undefined(correct: ArrayLike) -> dict[str, str]:
     'all 2 predictions are right: there is no wrong one to find'
     """
     correct = np.asarray(correct, bool)
+    every = "the only prediction is" if correct.size == 1 else f"all {correct.size:,} predictions are"
     if correct.all():
-        reason = f"all {correct.size} predictions are right: there is no wrong one to find"
+        reason = f"{every} right: there is no wrong one to find"
         return dict.fromkeys(("fpr95", "aupr_error", "auroc", "tnr", *SEPARABILITY), reason)
     if not correct.any():
-        reason = f"all {correct.size} predictions are wrong: there is no right one to trust"
+        reason = f"{every} wrong: there is no right one to trust"
         return dict.fromkeys(("fpr95", "aupr_success", "auroc", "tpr", *SEPARABILITY), reason)
     return {}
 

@@ -34,6 +34,7 @@ FEWEST = 10  # right and wrong predictions each, for the interval of an area in 
 DIFFERENCE = ["difference", "difference_low", "difference_high"]
 GROUP_RATES = ("accuracy", "auroc", "coverage", "risk")
 SHOWN = 5  # rows, columns or values that a message names
+DIGITS, FINEST = 9, 1e-13  # of scores made of probabilities: what is beyond is of the order in which they were summed
 LAYOUT = (
     "expected a column correct (0 or 1) and one or more columns of confidences, or a column label and a column "
     "prob_CLASS or logit_CLASS for every class (python -m trustlib evaluate --help says more)"
@@ -80,7 +81,8 @@ class Predictions:
 
         A score that has to be fitted (a temperature, a norm's order) is fitted on one half of the rows, drawn at
         random, and computed on the other, both ways round. Of probabilities there are those that the softmax
-        determines; scores that need more than logits are not named at all.
+        determines, rounded to nine digits, so that rows of the same probabilities tie. Scores that need more than
+        logits are not named at all.
         """
         found, left_out = {}, {}
         for score in confidence.SCORES.values() if self.logits is not None else ():
@@ -88,14 +90,15 @@ class Predictions:
                 continue
             if self.probabilities and not score.of_softmax:
                 left_out[score.label] = "it needs logits"
-            elif score.needs:
+                continue
+            if score.needs:
                 values = _cross_fitted(score, self.logits, self.label)
-                if isinstance(values, str):
-                    left_out[score.label] = values
-                else:
-                    found[score.label] = values
             else:
-                found[score.label] = score.function(confidence.Observed(self.logits, self.label), None, None)
+                values = score.function(confidence.Observed(self.logits, self.label), None, None)
+            if isinstance(values, str):
+                left_out[score.label] = values
+            else:
+                found[score.label] = np.round(values / (unit := _unit(values))) * unit if self.probabilities else values
         return found | self.confidences, left_out
 
     def probability(self, name: str, values: NDArray) -> NDArray[np.float64] | None:
@@ -180,7 +183,7 @@ def judge(
     Returns
     -------
     A row a score and metric: score, metric, estimate, low, high, difference, difference_low, difference_high; NaN where
-    a metric does not exist (`metrics.undefined`).
+    a metric does not exist (`metrics.undefined`). The accuracy's interval is exact.
     """
 
     tenths = 0
@@ -202,15 +205,22 @@ def judge(
         differences.columns = DIFFERENCE
         frame = frame.join(differences)
     frame = frame.reset_index()
+    exact = statistics.clopper_pearson(int(correct.sum()), len(correct))
+    frame.loc[frame["metric"] == "accuracy", ["low", "high"]] = np.array(exact)
     undecided = frame["metric"].isin(["tpr", "tnr"]) & ~frame["score"].isin(list(thresholds))
     frame.loc[undecided, frame.columns[2:]] = np.nan
     return frame
 
 
-def guarantees(scores: Mapping[str, NDArray], correct: NDArray, max_risk: float, delta: float) -> pd.DataFrame:
+def guarantees(
+    scores: Mapping[str, NDArray], correct: NDArray, max_risk: float, delta: float, *, rounded: bool = False
+) -> pd.DataFrame:
     """`statistics.guaranteed_threshold` of every score by itself: a row a score, and why there is none in `reason`.
 
     A score that was fitted on these rows has none: the guarantee is for functions that were fixed before.
+
+    rounded : whether the scores computed here were (`Predictions.scores`). A threshold is then half a digit above
+        the prediction left out, so that it keeps the same ones of scores that were not rounded.
     """
     rows = {}
     for name, values in scores.items():
@@ -218,22 +228,26 @@ def guarantees(scores: Mapping[str, NDArray], correct: NDArray, max_risk: float,
             if name in FITTED:
                 raise ValueError("it was fitted on these rows, a guarantee needs others")
             found = statistics.guaranteed_threshold(values, correct, max_risk, delta)
-            odds = f"log-odds; a probability of {expit(found.threshold):.6g}"
+            if rounded and name in LABELS and np.isfinite(found.threshold):
+                found = replace(found, threshold=found.threshold + float(_unit(found.threshold)) / 2)
+            odds = f"log-odds; a probability of {statistics.in_full(expit(found.threshold))}"
             sentence = found.sentence(odds if name in LOG_ODDS else "")
             rows[name] = asdict(found) | {"reason": "" if found.found else sentence, "sentence": sentence}
         except ValueError as error:
             rows[name] = {"found": False, "reason": str(error), "sentence": f"No threshold qualifies: {error}."}
-    return pd.DataFrame.from_dict(rows, orient="index")
+    frame = pd.DataFrame.from_dict(rows, orient="index")
+    counts = [name for name in ("kept", "errors", "n", "steps") if name in frame]
+    return frame.astype(dict.fromkeys(counts, "Int64"))  # whole numbers beside those that are not there
 
 
-def groups(values: NDArray, correct: NDArray, member: NDArray, threshold: float) -> pd.DataFrame:
+def groups(values: NDArray, correct: NDArray, member: NDArray, threshold: float | None) -> pd.DataFrame:
     """How one confidence does in each group, with 95 % intervals: exact ones of shares, DeLong's of the AUC.
 
     Returns
     -------
     A row a group: n, wrong; accuracy, auroc, and of the predictions above the threshold their share, coverage, and
-    their errors' share, risk, each with _low and _high. The AUC is NaN where fewer than `FEWEST` predictions are right,
-    or wrong, which `note` says.
+    their errors' share, risk, each with _low and _high; NaN without a threshold. The AUC is NaN where fewer than
+    `FEWEST` predictions are right, or wrong, which `note` says.
     """
     columns = ["n", "wrong", *(f"{what}{end}" for what in GROUP_RATES for end in ("", "_low", "_high")), "note"]
     rows = {}
@@ -242,8 +256,8 @@ def groups(values: NDArray, correct: NDArray, member: NDArray, threshold: float)
         n, wrong = len(right), int((~right).sum())
         low, high = map(float, statistics.clopper_pearson(n - wrong, n))
         row = {"n": n, "wrong": wrong, "accuracy": right.mean(), "accuracy_low": low, "accuracy_high": high}
-        rates = statistics.rate_intervals(x, right, threshold)
-        for what in ("coverage", "risk"):
+        rates = statistics.rate_intervals(x, right, threshold) if threshold is not None else {}
+        for what in ("coverage", "risk") if rates else ():
             row |= {what: rates[what].rate, f"{what}_low": rates[what].low, f"{what}_high": rates[what].high}
         enough = min(wrong, n - wrong) >= FEWEST
         if enough:
@@ -270,10 +284,16 @@ def _table(path: Path) -> pd.DataFrame:
         raise PredictionsError(f"expected a file that ends in .csv, .parquet or .npz, found {kind or 'no ending'}")
     try:
         if kind == ".npz":
+            if not zipfile.is_zipfile(path):
+                raise PredictionsError("this is no npz file, or a damaged one")
             with np.load(path, allow_pickle=False) as file:
-                frame = _spread({name: file[name] for name in file.files})
+                frame = _spread({name: _array(file, name) for name in file.files})
+        elif kind == ".csv":
+            _refuse_twins(pd.read_csv(path, header=None, nrows=1, dtype=str).iloc[0])
+            frame = pd.read_csv(path)
         else:
-            frame = pd.read_csv(path) if kind == ".csv" else pd.read_parquet(path)
+            frame = pd.read_parquet(path)
+            _refuse_twins(frame.columns.to_series())
     except PredictionsError:
         raise
     except ImportError:
@@ -283,6 +303,21 @@ def _table(path: Path) -> pd.DataFrame:
         raise PredictionsError(f"this is no {kind[1:]} file, or a damaged one ({str(error).splitlines()[0]})") from None
     frame.columns = frame.columns.astype(str)
     return frame.set_axis(range(1, len(frame) + 1), axis=0)
+
+
+def _array(file: Mapping[str, NDArray], name: str) -> NDArray:
+    try:
+        return file[name]
+    except ValueError as error:
+        if "allow_pickle" in str(error):
+            raise PredictionsError(f"array {name} holds Python objects: save it as numbers or text") from None
+        raise
+
+
+def _refuse_twins(names: pd.Series) -> None:
+    """pandas would give the second of two columns of one name another name."""
+    if twins := names[names.duplicated() & names.notna()].unique().tolist():
+        raise PredictionsError(f"expected one column of each name, found two of {_few(twins)}")
 
 
 def _spread(arrays: dict[str, NDArray]) -> pd.DataFrame:
@@ -317,7 +352,7 @@ def _checked(source: str, table: pd.DataFrame, confidences: tuple[str, ...], gro
         if name not in table:
             raise PredictionsError(f"there is no column {name!r}; found {_few(table)}")
     others = [name for name in table if name not in {"correct", "label", "prediction", group, *outputs}]
-    own = list(confidences) or [name for name in others if _is_numeric(table[name])]
+    own = list(confidences) or [name for name in others if _is_numeric(table[name]) and not _numbers_rows(table[name])]
     by_label = "label" in table and ("prediction" in table or bool(outputs))
     if not (by_label or "correct" in table) or not (own or (by_label and outputs)):
         raise PredictionsError(f"{LAYOUT}; found {_few(table)}")
@@ -336,6 +371,11 @@ def _checked(source: str, table: pd.DataFrame, confidences: tuple[str, ...], gro
         classes = [name.removeprefix(prefix) for name in outputs]
         logits = _log_probabilities(rows[outputs]) if prefix == "prob_" else _finite(rows[outputs]).to_numpy()
         predicted = logits.argmax(1)
+        if "prediction" in rows:  # where two classes are the highest it says which
+            predicted = _places(texts["prediction"], classes)
+            lower = pd.Series(logits[np.arange(len(rows)), predicted] < logits.max(1), rows.index)
+            if lower.any():
+                raise PredictionsError(f"column prediction names another class than the highest {_where(lower)}")
     else:
         classes, logits = sorted({*texts["label"], *texts["prediction"]}), None
         predicted = _places(texts["prediction"], classes)
@@ -353,6 +393,14 @@ def _checked(source: str, table: pd.DataFrame, confidences: tuple[str, ...], gro
 def _apart(name: str) -> str:
     """A column's name, told apart from that of a score that is computed here."""
     return f"{name} (column)" if name in LABELS else name
+
+
+def _numbers_rows(column: pd.Series) -> bool:
+    """Whether a column is the number of the row, as pandas writes it unless it is told not to."""
+    if str(column.name).startswith("Unnamed: "):
+        return True
+    numbers, row = pd.to_numeric(column, errors="coerce"), np.arange(len(column))
+    return len(column) > 2 and any((numbers == row + first).all() for first in (0, 1))
 
 
 def _is_numeric(column: pd.Series) -> bool:
@@ -406,8 +454,8 @@ def _places(texts: pd.Series, classes: Sequence[str]) -> NDArray[np.int64]:
     place = texts.map({of: i for i, of in enumerate(classes)})
     if place.isna().any():
         raise PredictionsError(
-            f"column {texts.name}: {_few(texts[place.isna()].unique())} {_where(place.isna())} is none of the classes, "
-            f"{_few(classes)}"
+            f"column {texts.name}: expected one of the classes, {_few(classes)}; found "
+            f"{_few(texts[place.isna()].unique())} {_where(place.isna())}"
         )
     return place.to_numpy(np.int64)
 
@@ -424,8 +472,8 @@ def _log_probabilities(table: pd.DataFrame) -> NDArray[np.float64]:
     off = (table.min(axis=1) < 0) | ((total - 1).abs() > SUM_TOLERANCE)
     if off.any():
         raise PredictionsError(
-            f"probabilities are not negative and sum to one within {SUM_TOLERANCE:g}, but not {_where(off)}; the first "
-            f"of these sums to {total[off].iloc[0]:.4g}. Logits belong into columns logit_CLASS"
+            f"expected probabilities that are not negative and sum to one within {SUM_TOLERANCE:g}, found others "
+            f"{_where(off)}; the first sums to {total[off].iloc[0]:.4g}. Logits belong into columns logit_CLASS"
         )
     p = table.to_numpy() / total.to_numpy()[:, None]
     return np.log(np.maximum(p, np.finfo(np.float64).tiny))
@@ -435,7 +483,15 @@ def _where(rows: pd.Series) -> str:
     """Which rows, by their numbers."""
     numbers = rows.index[rows]
     text = ", ".join(f"{number:,}" for number in numbers[:SHOWN]) + (", ..." if len(numbers) > SHOWN else "")
-    return f"in {len(numbers):,} of {len(rows):,} rows, the {'first' if len(numbers) > 1 else 'row'} {text}"
+    return f"in {len(numbers):,} of {counted(len(rows), 'row')} (number {text})"
+
+
+def counted(n: int, what: str) -> str:
+    """
+    >>> counted(1, "prediction"), counted(1200, "prediction")
+    ('1 prediction', '1,200 predictions')
+    """
+    return f"{n:,} {what}{'s' * (n != 1)}"
 
 
 def _few(names: Iterable) -> str:
@@ -457,11 +513,19 @@ def _cross_fitted(score: confidence.Score, logits: NDArray, label: NDArray) -> N
     return values
 
 
+def _unit(values: NDArray | float) -> NDArray[np.float64]:
+    """What the last of `DIGITS` significant digits counts, but not less than `FINEST`."""
+    digits = np.floor(np.log10(np.maximum(np.abs(values), FINEST))) - (DIGITS - 1)
+    return 10.0 ** np.maximum(digits, np.log10(FINEST))
+
+
 def plain_numbers(content: object) -> object:
-    """The same for JSON: NumPy's numbers as Python's, and null where there is no finite number."""
+    """The same for JSON: NumPy's numbers as Python's, null for what is not there, and "inf" and "-inf"."""
     if isinstance(content, Mapping):
         return {str(key): plain_numbers(value) for key, value in content.items()}
     if isinstance(content, list | tuple | np.ndarray):
         return [plain_numbers(value) for value in content]
     content = content.item() if isinstance(content, np.generic) else content
-    return None if isinstance(content, float) and not np.isfinite(content) else content
+    if content is pd.NA or (isinstance(content, float) and np.isnan(content)):
+        return None
+    return str(content) if content in (np.inf, -np.inf) else content

@@ -87,12 +87,22 @@ class Guarantee:
                 f"No threshold qualifies: on these {self.n:,} predictions the search found none whose share of errors "
                 f"is shown to be at most {self.max_risk:.2%} with probability {1 - self.delta:g}."
             )
+        above = f"a prediction when its confidence is above {in_full(self.threshold)}{meaning and f' ({meaning})'}"
         return (
-            f"Keep a prediction when its confidence is above {self.threshold:.6g}{meaning and f' ({meaning})'}: that "
-            f"keeps {self.coverage:.2%} of these {self.n:,} predictions with {self.risk:.2%} errors, and on new data "
+            f"Keep {'every prediction' if self.threshold == -inf else above}: that keeps "
+            f"{self.coverage:.2%} of these {self.n:,} predictions with {self.risk:.2%} errors, and on new data "
             f"like them the share of errors is at most {self.max_risk:.2%} with probability {1 - self.delta:g} "
             f"(bound {self.bound:.2%})."
         )
+
+
+def in_full(x: float) -> str:
+    """A number with all the digits that it takes to read the same one back: a shorter threshold keeps other samples.
+
+    >>> in_full(471.0), in_full(0.1 + 0.2)
+    ('471', '0.30000000000000004')
+    """
+    return repr(float(x)).removesuffix(".0")
 
 
 def delong(confidence: ArrayLike, correct: ArrayLike, level: float = 0.95) -> Area:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from . import statistics
 from .corruptions import CORRUPTIONS
 from .provenance import digest
 from .study import Arm, Study
@@ -273,7 +274,8 @@ def guarantees_form(found: pd.DataFrame) -> Styler:
     for name, row in found.iterrows():
         if row["found"]:
             shares = (f"{100 * row[column]:.2f}" for column in ("coverage", "risk", "bound"))
-            rows[name] = [f"{row['threshold']:.6g}", f"{row['kept']:,.0f}", *shares, ""]
+            above = "all are kept" if row["threshold"] == -np.inf else statistics.in_full(row["threshold"])
+            rows[name] = [above, f"{row['kept']:,}", *shares, ""]
         else:
             rows[name] = [MISSING] * 5 + [row["reason"]]
     columns = ["threshold", "kept", "coverage", "errors among them", "bound", "why there is none"]
