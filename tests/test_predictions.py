@@ -154,7 +154,7 @@ def changed(column, rows, value):
         (lambda t: t.drop(columns="correct"), "expected a column correct .* found image, mine, theirs"),
         (lambda t: t.drop(columns=["mine", "theirs"]), "expected a column correct .* found image, correct"),
         (lambda t: t.iloc[:0], "there are no rows"),
-        (changed("mine", [3, 7], None), r"missing .* in 2 of 60 rows \(number 4, 8\), of the columns mine: .*--drop"),
+        (changed("mine", [3, 7], None), r"missing .* in 2 of 60 rows \(numbers 4, 8\), of the columns mine: .*--drop"),
         (changed("mine", [3], "high"), r"column mine: expected numbers, found high in 1 of 60 rows \(number 4\)"),
         (changed("correct", [0], 2), r"column correct: expected 0 and 1, .* found 2 in 1 of 60 rows \(number 1\)"),
         (lambda t: t.assign(mine=None), "expected numbers|missing .* in 60 of 60 rows"),

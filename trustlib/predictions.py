@@ -228,9 +228,12 @@ def guarantees(
             if name in FITTED:
                 raise ValueError("it was fitted on these rows, a guarantee needs others")
             found = statistics.guaranteed_threshold(values, correct, max_risk, delta)
-            if rounded and name in LABELS and np.isfinite(found.threshold):
-                found = replace(found, threshold=found.threshold + float(_unit(found.threshold)) / 2)
-            odds = f"log-odds; a probability of {statistics.in_full(expit(found.threshold))}"
+            left, slack = found.threshold, 0.0
+            if rounded and name in LABELS and np.isfinite(left):
+                above = left + float(_unit(left)) / 2
+                found = replace(found, threshold=float(f"{above:.{DIGITS + 2}g}"))
+                slack = (expit(found.threshold) - expit(left)) / 2
+            odds = f"log-odds; a probability of {_shortest(expit(found.threshold), slack)}"
             sentence = found.sentence(odds if name in LOG_ODDS else "")
             rows[name] = asdict(found) | {"reason": "" if found.found else sentence, "sentence": sentence}
         except ValueError as error:
@@ -483,7 +486,7 @@ def _where(rows: pd.Series) -> str:
     """Which rows, by their numbers."""
     numbers = rows.index[rows]
     text = ", ".join(f"{number:,}" for number in numbers[:SHOWN]) + (", ..." if len(numbers) > SHOWN else "")
-    return f"in {len(numbers):,} of {counted(len(rows), 'row')} (number {text})"
+    return f"in {len(numbers):,} of {counted(len(rows), 'row')} (number{'s' * (len(numbers) > 1)} {text})"
 
 
 def counted(n: int, what: str) -> str:
@@ -511,6 +514,16 @@ def _cross_fitted(score: confidence.Score, logits: NDArray, label: NDArray) -> N
             return f"it is fitted on halves, and in one of them {why.replace('held-out part', 'half')}"
         values[part] = score.function(seen, fit, None)
     return values
+
+
+def _shortest(x: float, slack: float) -> str:
+    """A number in as few digits as are off by no more than the slack; all of them without any.
+
+    >>> _shortest(0.30000000018631, 5e-11), _shortest(0.25, 0)
+    ('0.3000000002', '0.25')
+    """
+    texts = (f"{x:.{digits}g}" for digits in range(6, 18))
+    return next((text for text in texts if abs(float(text) - x) <= slack), statistics.in_full(x))
 
 
 def _unit(values: NDArray | float) -> NDArray[np.float64]:
