@@ -28,7 +28,10 @@ from .data import ROOT
 from .runs import atomic
 
 PROGRESS = {"TagRemovePreprocessor": {"enabled": True, "remove_all_outputs_tags": {"progress"}}}  # of cells so tagged
-ENCRYPTED = {"KernelManager": {"transport_encryption": "auto"}}  # else a kernel warns that what it sends can be read
+QUIET = {
+    "KernelManager": {"transport_encryption": "auto"},  # else a kernel warns that what it sends can be read
+    "NotebookClient": {"shutdown_kernel": "immediate"},  # else it says that it was interrupted
+}
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
@@ -99,7 +102,7 @@ def evaluate(predictions: Path, page: Path, numbers: Path, **parameters) -> None
         executed = Path(folder) / "your_model.ipynb"
         papermill.execute_notebook(
             ROOT / "notebooks" / "your_model.ipynb", executed, parameters | given, kernel_name="python3",
-            progress_bar=False, stdout_file=sys.stdout, config=Config(ENCRYPTED),
+            progress_bar=False, stdout_file=sys.stdout, config=Config(QUIET),
         )  # fmt: skip
         page.parent.mkdir(parents=True, exist_ok=True)
         write(page, [executed])
