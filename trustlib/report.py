@@ -16,7 +16,7 @@ from pathlib import Path
 import jinja2
 import matplotlib.pyplot as plt
 import nbformat
-from IPython.display import HTML, display
+from IPython.display import HTML, Markdown, display
 from latex2mathml.converter import convert as to_mathml
 from matplotlib.figure import Figure
 from nbconvert import HTMLExporter
@@ -30,6 +30,7 @@ from .runs import atomic
 PROGRESS = {"TagRemovePreprocessor": {"enabled": True, "remove_all_outputs_tags": {"progress"}}}  # of cells so tagged
 ENCRYPTED = {"KernelManager": {"transport_encryption": "auto"}}  # else a kernel warns that what it sends can be read
 TEMPLATE = Path(__file__).with_name("report.html.j2")
+ABSENT = "absent"  # in the metadata of what `absent` shows
 
 
 def figure(fig: Figure, caption: str, *, alt: str, save: Path | None = None) -> None:
@@ -65,23 +66,58 @@ def table(style: Styler, caption: str, *, folded: bool = False) -> None:
         display(HTML(f'<figure class="table"><figcaption>{caption}</figcaption>{box}</figure>'))
 
 
+def absent(why: str) -> None:
+    """Say in a notebook why its section has nothing to show: the report has this line alone below the heading."""
+    display(Markdown(why), metadata={ABSENT: True})
+
+
 def write(page: Path, notebooks: Sequence[Path]) -> None:
     """Turn executed notebooks into one self-contained HTML file; code cells are left out, their outputs stay.
 
-    But for those of cells with the tag "progress", which only someone who waits wants to see.
+    But for those of cells with the tag "progress", which only someone who waits wants to see, and for all else in a
+    section that is `absent`.
 
-    The first one's title is the page's; headings of the second level are its contents.
+    The first one's title is the page's; headings of the second level are its contents, below the titles of the others.
     """
     exporter = _Exporter(template_name="basic", exclude_input=True, exclude_output_prompt=True, config=Config(PROGRESS))
-    bodies = [exporter.from_notebook_node(nbformat.read(path, as_version=4))[0] for path in notebooks]
-    body = "\n".join(bodies)
-    contents = re.findall(r'<h2 id="([^"]+)"[^>]*>(.*?)<a class="anchor-link"', body, re.DOTALL)
-    title = re.search(r"<h1[^>]*>(.*?)<a class", body, re.DOTALL)
+    read = [_shortened(nbformat.read(path, as_version=4)) for path in notebooks]
+    body = "\n".join(exporter.from_notebook_node(notebook)[0] for notebook in read)
+    headings = re.findall(r'<h([12]) id="([^"]+)"[^>]*>(.*?)<a class="anchor-link"', body, re.DOTALL)
+    title = next((heading for level, _, heading in headings if level == "1"), None)
+    contents: list[tuple[str, str, list]] = [("", "", [])]  # a part's id and heading, and those of its sections
+    for level, id_, heading in headings:
+        if level == "2":
+            contents[-1][2].append((id_, heading))
+        elif heading != title:
+            contents.append((id_, heading, []))
     template = jinja2.Environment(autoescape=False).from_string(TEMPLATE.read_text())
     with atomic(page) as scratch:
         scratch.write_text(
-            template.render(title=re.sub("<[^>]+>", "", title[1]) if title else page.stem, contents=contents, body=body)
+            template.render(title=re.sub("<[^>]+>", "", title) if title else page.stem, contents=contents, body=body)
         )
+
+
+def _shortened(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Of each section that says it is `absent`, from its heading to the next of its level or above, only that."""
+    sections: list[list[nbformat.NotebookNode]] = [[]]
+    for cell in notebook.cells:
+        if _level(cell) <= 2:
+            sections.append([])
+        sections[-1].append(cell)
+    kept = []
+    for section in sections:
+        said = [cell for cell in section if any(ABSENT in out.get("metadata", {}) for out in cell.get("outputs", []))]
+        if said:
+            heading = section[0].source.partition("\n")[0]
+            section = [nbformat.v4.new_markdown_cell(heading), said[0]]
+        kept += section
+    return nbformat.from_dict({**notebook, "cells": kept})
+
+
+def _level(cell: nbformat.NotebookNode) -> float:
+    """Of the heading that a cell begins with; infinite where there is none."""
+    found = re.match(r"(#+) ", cell.source) if cell.cell_type == "markdown" else None
+    return len(found[1]) if found else float("inf")
 
 
 def evaluate(predictions: Path, page: Path, numbers: Path, **parameters) -> None:
