@@ -1,7 +1,8 @@
 """Figures: each function draws what it is given on a given ``ax`` and returns the artists; none computes or saves.
 
 A loss has one colour in every figure (Okabe and Ito's palette, safe for colour-blind readers). A released form has
-its loss's colour, dashed; further arms of a loss are dotted or dash-dotted. Apply the style once: ``plt.style.use(figures.STYLE)``.
+its loss's colour, dashed; further arms of a loss are dotted or dash-dotted. Apply the style once:
+``plt.style.use(figures.STYLE)``.
 """
 
 from pathlib import Path

@@ -175,6 +175,7 @@ class Study(Strict):
 
     name: str
     file: str = Field(default="", exclude=True)  # the YAML
+    note: str = ""  # what a reader of its results has to know, in a sentence
     dataset: str
     folder: str | None = None  # of a dataset of image folders, from the data root
     heldout: int | None = Field(default=None, ge=1)  # training images that are held out; the dataset's own by default
