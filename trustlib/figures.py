@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
@@ -303,6 +304,11 @@ def picture_grid(axs: NDArray, rows: dict[str, NDArray]) -> None:
             ax.grid(False)
             ax.spines[:].set_visible(False)
         row[0].set_ylabel(title, rotation=0, ha="right", va="center")
+
+
+def legend_below(fig: Figure, ax: Axes, columns: int = 5) -> None:
+    """One legend for all panels, that of `ax`, below them."""
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=columns, fontsize=7)
 
 
 def outer_labels(axs: NDArray) -> None:

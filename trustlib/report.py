@@ -6,6 +6,7 @@ Pictures are inlined, formulas are MathML, the style is in the page: it opens fr
 import base64
 import html
 import io
+import math
 import os
 import re
 import sys
@@ -98,26 +99,28 @@ def write(page: Path, notebooks: Sequence[Path]) -> None:
 
 
 def _shortened(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Of each section that says it is `absent`, from its heading to the next of its level or above, only that."""
+    """Of each section that says it is `absent`, those below it included, the heading and what it says alone."""
     sections: list[list[nbformat.NotebookNode]] = [[]]
     for cell in notebook.cells:
-        if _level(cell) <= 2:
+        if _level(cell) < math.inf:
             sections.append([])
         sections[-1].append(cell)
-    kept = []
-    for section in sections:
-        said = [cell for cell in section if any(ABSENT in out.get("metadata", {}) for out in cell.get("outputs", []))]
-        if said:
-            heading = section[0].source.partition("\n")[0]
-            section = [nbformat.v4.new_markdown_cell(heading), said[0]]
-        kept += section
+    kept, absent_at = [], math.inf
+    for heading, *others in filter(None, sections):
+        if _level(heading) > absent_at:
+            continue
+        said = [cell for cell in others if any(ABSENT in out.get("metadata", {}) for out in cell.get("outputs", []))]
+        absent_at = _level(heading) if said else math.inf
+        kept += (
+            [nbformat.v4.new_markdown_cell(heading.source.partition("\n")[0]), said[0]] if said else [heading, *others]
+        )
     return nbformat.from_dict({**notebook, "cells": kept})
 
 
 def _level(cell: nbformat.NotebookNode) -> float:
     """Of the heading that a cell begins with; infinite where there is none."""
     found = re.match(r"(#+) ", cell.source) if cell.cell_type == "markdown" else None
-    return len(found[1]) if found else float("inf")
+    return len(found[1]) if found else math.inf
 
 
 def evaluate(predictions: Path, page: Path, numbers: Path, **parameters) -> None:

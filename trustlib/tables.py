@@ -526,6 +526,17 @@ def runs_table(rows: list[dict]) -> Styler:
     return plain(style.hide(axis="index")).set_table_styles(words, overwrite=False)
 
 
+def provenance_form(facts: dict[str, Any]) -> Styler:
+    """What made a result, a row a fact: `provenance.provenance`, with what a notebook adds to it."""
+    rows: dict[str, str] = {}
+    for name, value in ({k: v for k, v in facts.items() if k != "versions"} | facts["versions"]).items():
+        if name == "dirty":
+            rows["uncommitted changes"] = "yes" if value else "no"
+        else:
+            rows[name] = (", ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
+    return plain(pd.Series(rows, name="this run").to_frame(), escape=True)
+
+
 def plain(style: Styler | pd.DataFrame, *, escape: bool = False) -> Styler:
     """A Styler that writes the same HTML every time, its cells' ids its own; names of rows and columns are left out.
 
