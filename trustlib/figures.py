@@ -306,8 +306,9 @@ def picture_grid(axs: NDArray, rows: dict[str, NDArray]) -> None:
         row[0].set_ylabel(title, rotation=0, ha="right", va="center")
 
 
-def legend_below(fig: Figure, ax: Axes, columns: int = 5) -> None:
+def legend_below(fig: Figure, ax: Axes) -> None:
     """One legend for all panels, that of `ax`, below them."""
+    columns = max(1, int(fig.get_figwidth() / 1.5))
     fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=columns, fontsize=7)
 
 
