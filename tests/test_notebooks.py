@@ -49,6 +49,12 @@ def test_checks_its_parameters_and_reads_as_prose(notebook):
                 assert node.end_lineno - node.lineno < 10
 
 
+def test_a_section_that_may_be_absent_ends_where_a_cell_does(notebook):
+    absent = any("report.absent(" in cell.source for cell in code_cells(notebook))
+    for cell in notebook.cells if absent else []:
+        assert cell.cell_type == "code" or not re.search(r"\n#+ ", cell.source)
+
+
 def test_the_graph_passes_only_declared_parameters():
     call = r"notebooks/(\w+)\.ipynb \{+(?:log\.notebook|output)\}+ ([^\"]+)\""
     calls = re.findall(call, (ROOT / "Snakefile").read_text())

@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -143,17 +144,18 @@ def test_operating_points_are_per_cent_with_intervals():
     style = tables.operating_form(pd.DataFrame({"MCP": point}).T, 0.05)
     assert style.data.loc["MCP"].to_dict() == {
         "TPR": "90.00 [80.00, 95.00]", "TNR": "50.00 [40.00, 60.00]", "TNR at TPR 95 %": "30.00",
-        "coverage at risk 5%": "70.00", "guaranteed": "0.00", "ECE": "1.00", "Brier": "10.00", "NLL": "0.250",
+        "coverage at risk 5 %": "70.00", "guaranteed": "0.00", "ECE": "1.00", "Brier": "10.00", "NLL": "0.250",
     }  # fmt: skip
 
 
 def test_findings_are_computed_from_the_comparisons(study):
     sentences = tables.findings(compared(), study)
-    assert "higher AUC than every oracle in 0 of 1 pairs; the best oracle's AUC minus MCP's is +11.0" in sentences[0]
-    assert "Of 1 comparisons of oracles with MCP" in sentences[1]
+    assert "no higher AUC than the best oracle network; the best one's AUC minus MCP's is +11.0" in sentences[0]
+    assert "Of 1 comparisons of oracle networks with MCP" in sentences[1]
     assert sentences[1].endswith("below 0 in 0 and above 0 in 1.")
     assert sentences[2].endswith("below 0 in 0 and above 0 in 0.")
     twice = pd.concat([compared(), compared().assign(pair="vit-rsn")])  # another oracle, the same classifier
+    assert "a higher AUC than every oracle network in 0 of 2 pairs" in tables.findings(twice, study)[0]
     assert "Of 1 comparisons of the classifier's other scores" in tables.findings(twice, study)[2]
     assert sentences[-1] == "SS: AUC 91.0, TPR 85.0, TNR 40.0."
     assert tables.findings(compared().query("arm == 'mcp'"), study) == ["There is no pair with an oracle and an AUC."]
@@ -208,6 +210,36 @@ def test_the_published_table_is_the_papers():
     assert table.loc[("⟨ViT, RSN⟩", "Focal"), "TNR"] == "7.71 ± 0.53"
     assert table.loc[("⟨ViT, ViT⟩", "SS"), "AUC ↑"] == "73.68 ± 0.27"
     assert table.loc[("⟨RSN, RSN⟩", "TCP"), "Acc"] == "68.72"
+
+
+def test_small_risks_are_shown_with_three_digits(study):
+    small = compared()
+    small.loc[small["metric"] == "aurc", ["estimate", "low", "high"]] /= 100
+    cells = tables.against_mcp(tables.labelled(small, study)).data["AURC ↓"]
+    assert cells["MCP"].startswith("0.0200 [")
+    assert tables.against_mcp(tables.labelled(small, study), digits=2).data.loc["MCP", "AURC ↓"].startswith("0.02 [")
+
+
+def test_a_heading_does_not_break_before_an_arrow():
+    page = tables.plain(pd.DataFrame({"TNR at TPR 95 % ↑": [1]}), escape=True).to_html()
+    assert "TNR at TPR 95\N{NO-BREAK SPACE}%\N{NO-BREAK SPACE}↑" in page
+
+
+def test_dashes_are_explained_where_they_are_drawn():
+    plan = load_study("mnist")
+    assert figures.dashes([plan.line("mcp"), plan.line("ce-head")]) == "A colour is a loss, solid its first arm."
+    assert figures.dashes(list(map(plan.line, plan.arms))).endswith(
+        "first arm, dotted and dash-dotted its further arms."
+    )
+    assert "dashed its released form" in figures.dashes([load_study("digits").line("ce-released")])
+
+
+def test_the_slopes_axis_is_cut():
+    fig, axs = plt.subplots(2, 1)
+    z = np.linspace(-6, 6, 5)
+    figures.loss_curves(axs, z, {"SS": ({}, z, 1000 * z)}, title="")
+    assert axs[1].get_ylim() == (-figures.STEEPEST, figures.STEEPEST)
+    plt.close(fig)
 
 
 def test_a_histogram_gives_each_class_the_whole_of_its_share():
@@ -281,6 +313,38 @@ def test_several_notebooks_make_one_page(tmp_path):
     check_page(written)
     assert "<title>One</title>" in written
     assert re.findall(r'<li><a href="#[^"]+">(.*?)</a>', written) == ["First", "Second"]
+    assert re.findall(r'<li class="part"><a href="#[^"]+">(.*?)</a>', written) == ["Two"]
+
+
+def test_of_a_section_that_a_study_lacks_the_page_has_one_line(tmp_path):
+    said = nbformat.v4.new_output("display_data", {"text/markdown": "There is none."}, metadata={report.ABSENT: True})
+    text = ["# Title", "## A\n\nof A", "## B\n\nof B", "further of B", "### C\n\nof C", "## D\n\nof D"]
+    cells = [*map(nbformat.v4.new_markdown_cell, text)]
+    cells.insert(3, nbformat.v4.new_code_cell("show()", outputs=[said]))
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "a.ipynb")
+    report.write(tmp_path / "page.html", [tmp_path / "a.ipynb"])
+    written = (tmp_path / "page.html").read_text()
+    check_page(written)
+    assert re.findall(r'<li><a href="#[^"]+">(.*?)</a>', written) == ["A", "B", "D"]
+    assert re.findall(r"<p>(.*?)</p>", written) == ["of A", "There is none.", "of D"]
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist", "cifar10", "tiny", "imagenet"])
+def test_what_is_said_of_a_study_follows_from_its_plan(name, monkeypatch):
+    plan = load_study(name)
+    labels = {"train": range(8000), "heldout": range(2000), "test": range(1000)}
+    monkeypatch.setattr(type(plan), "images", lambda self: SimpleNamespace(labels=labels, classes=range(200)))
+    text = " ".join(tables.deviations(plan))
+    for network in plan.networks.values():
+        assert f"{network.label}, {'given weights' if network.weights else 'trained from scratch'}" in text
+    assert ("trained in both forms" in text) == ("released" in {arm.form for arm in plan.arms.values()})
+    assert ("Class-balanced" in text) == ("cb" in {arm.loss for arm in plan.arms.values()})
+    optimisers = {plan.recipe(arm).optimizer for arm in plan.arms} | {
+        n.training.optimizer for n in plan.networks.values() if n.training
+    }
+    for key, words in tables.OPTIMISERS.items():
+        assert (f", {words} at a rate of" in text) == (key in optimisers)
+    assert "40 training images" in tables.neighbours_note(plan)
 
 
 def test_a_folded_table_opens_at_a_click(monkeypatch):

@@ -80,7 +80,7 @@ def search(study: Study, pair: str, arm: str) -> pd.DataFrame:
 def moved_threshold(study: Study, oracle_name: str) -> float:
     """The z at which sigmoid(z) is a-/(a+ + a-), where a steep slope loss of this oracle's slopes has its z = 0."""
     slopes = study.network(oracle_name).steep_slope
-    return float(logit(slopes.alpha_neg / (slopes.alpha_pos + slopes.alpha_neg)))
+    return float(logit(slopes.chance))
 
 
 def matched(study: Study, pair: str, arm: str, to: str) -> NDArray | None:

@@ -1,7 +1,8 @@
 """Figures: each function draws what it is given on a given ``ax`` and returns the artists; none computes or saves.
 
 A loss has one colour in every figure (Okabe and Ito's palette, safe for colour-blind readers). A released form has
-its loss's colour, dashed. Apply the style once: ``plt.style.use(figures.STYLE)``.
+its loss's colour, dashed; further arms of a loss are dotted or dash-dotted. Apply the style once:
+``plt.style.use(figures.STYLE)``.
 """
 
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
@@ -31,7 +33,7 @@ FURTHER = ("#56B4E9", "#882255", "#999933")  # of losses that are added to `loss
 GROUPS = {"TP": "#0072B2", "FN": "#9ecae8", "FP": "#D55E00", "TN": "#f5b895"}
 BINS = 50  # of a histogram over [0, 1]
 CURVE_POINTS = 500  # at most, in one curve of an SVG
-
+STEEPEST = 20  # slope at which the axis of slopes ends
 
 DASHES = ("-", ":", "-.", (0, (3, 1, 1, 1, 1, 1)))  # of the arms of one loss that a study trains
 
@@ -41,6 +43,15 @@ def line_style(loss: str, form: str = "corrected", variant: int = 0) -> dict:
     dashes = "--" if form == "released" else DASHES[variant % len(DASHES)]
     colours = COLOURS | dict(zip((name for name in LOSSES if name not in COLOURS), FURTHER, strict=False))
     return {"color": colours.get(loss, "#777777"), "linestyle": dashes}
+
+
+def dashes(lines: list[dict]) -> str:
+    """What the dashes of some lines mean, each what `line_style` takes: a sentence of a caption."""
+    kinds = ["a colour is a loss, solid its first arm"]
+    kinds += ["dashed its released form"] if any(line.get("form") == "released" for line in lines) else []
+    further = any(line.get("variant") and line.get("form") != "released" for line in lines)
+    kinds += ["dotted and dash-dotted its further arms"] if further else []
+    return ", ".join(kinds).capitalize() + "."
 
 
 def loss_curves(axs: NDArray, z: NDArray, curves: dict[str, tuple[dict, NDArray, NDArray]], *, title: str) -> None:
@@ -58,6 +69,7 @@ def loss_curves(axs: NDArray, z: NDArray, curves: dict[str, tuple[dict, NDArray,
         axs[row].axvline(0, color="0.6", linewidth=0.7, zorder=0)
         axs[row].set(ylabel=quantity, xlim=(z[0], z[-1]))
     axs[0].set(title=title, ylim=(0, 10))
+    axs[1].set_ylim(np.clip(axs[1].get_ylim(), -STEEPEST, STEEPEST))
     axs[1].set_xlabel("oracle's output z")
 
 
@@ -98,7 +110,7 @@ def histogram(
     if negative_threshold is not None:
         ax.axvline(negative_threshold, color="0.35", linewidth=0.8, linestyle="--")
     ax.set(xlim=(0, 1), xlabel="confidence", ylabel="share of its class")
-    ax.yaxis.set_major_formatter(lambda y, _: f"{abs(y):.0%}")
+    ax.yaxis.set_major_formatter(lambda y, _: f"{100 * abs(y):.3g}%")
 
 
 def histograms(
@@ -292,6 +304,12 @@ def picture_grid(axs: NDArray, rows: dict[str, NDArray]) -> None:
             ax.grid(False)
             ax.spines[:].set_visible(False)
         row[0].set_ylabel(title, rotation=0, ha="right", va="center")
+
+
+def legend_below(fig: Figure, ax: Axes) -> None:
+    """One legend for all panels, that of `ax`, below them."""
+    columns = max(1, int(fig.get_figwidth() / 1.5))
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=columns, fontsize=7)
 
 
 def outer_labels(axs: NDArray) -> None:

@@ -6,6 +6,7 @@ Pictures are inlined, formulas are MathML, the style is in the page: it opens fr
 import base64
 import html
 import io
+import math
 import os
 import re
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 import jinja2
 import matplotlib.pyplot as plt
 import nbformat
-from IPython.display import HTML, display
+from IPython.display import HTML, Markdown, display
 from latex2mathml.converter import convert as to_mathml
 from matplotlib.figure import Figure
 from nbconvert import HTMLExporter
@@ -33,6 +34,7 @@ QUIET = {
     "NotebookClient": {"shutdown_kernel": "immediate"},  # else it says that it was interrupted
 }
 TEMPLATE = Path(__file__).with_name("report.html.j2")
+ABSENT = "absent"  # in the metadata of what `absent` shows
 
 
 def figure(fig: Figure, caption: str, *, alt: str, save: Path | None = None) -> None:
@@ -68,23 +70,60 @@ def table(style: Styler, caption: str, *, folded: bool = False) -> None:
         display(HTML(f'<figure class="table"><figcaption>{caption}</figcaption>{box}</figure>'))
 
 
+def absent(why: str) -> None:
+    """Say in a notebook why its section has nothing to show: the report has this line alone below the heading."""
+    display(Markdown(why), metadata={ABSENT: True})
+
+
 def write(page: Path, notebooks: Sequence[Path]) -> None:
     """Turn executed notebooks into one self-contained HTML file; code cells are left out, their outputs stay.
 
-    But for those of cells with the tag "progress", which only someone who waits wants to see.
+    But for those of cells with the tag "progress", which only someone who waits wants to see, and for all else in a
+    section that is `absent`.
 
-    The first one's title is the page's; headings of the second level are its contents.
+    The first one's title is the page's; headings of the second level are its contents, below the titles of the others.
     """
     exporter = _Exporter(template_name="basic", exclude_input=True, exclude_output_prompt=True, config=Config(PROGRESS))
-    bodies = [exporter.from_notebook_node(nbformat.read(path, as_version=4))[0] for path in notebooks]
-    body = "\n".join(bodies)
-    contents = re.findall(r'<h2 id="([^"]+)"[^>]*>(.*?)<a class="anchor-link"', body, re.DOTALL)
-    title = re.search(r"<h1[^>]*>(.*?)<a class", body, re.DOTALL)
+    read = [_shortened(nbformat.read(path, as_version=4)) for path in notebooks]
+    body = "\n".join(exporter.from_notebook_node(notebook)[0] for notebook in read)
+    headings = re.findall(r'<h([12]) id="([^"]+)"[^>]*>(.*?)<a class="anchor-link"', body, re.DOTALL)
+    title = next((heading for level, _, heading in headings if level == "1"), None)
+    contents: list[tuple[str, str, list]] = [("", "", [])]  # a part's id and heading, and those of its sections
+    for level, id_, heading in headings:
+        if level == "2":
+            contents[-1][2].append((id_, heading))
+        elif heading != title:
+            contents.append((id_, heading, []))
     template = jinja2.Environment(autoescape=False).from_string(TEMPLATE.read_text())
     with atomic(page) as scratch:
         scratch.write_text(
-            template.render(title=re.sub("<[^>]+>", "", title[1]) if title else page.stem, contents=contents, body=body)
+            template.render(title=re.sub("<[^>]+>", "", title) if title else page.stem, contents=contents, body=body)
         )
+
+
+def _shortened(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Of each section that says it is `absent`, those below it included, the heading and what it says alone."""
+    sections: list[list[nbformat.NotebookNode]] = [[]]
+    for cell in notebook.cells:
+        if _level(cell) < math.inf:
+            sections.append([])
+        sections[-1].append(cell)
+    kept, absent_at = [], math.inf
+    for heading, *others in filter(None, sections):
+        if _level(heading) > absent_at:
+            continue
+        said = [cell for cell in others if any(ABSENT in out.get("metadata", {}) for out in cell.get("outputs", []))]
+        absent_at = _level(heading) if said else math.inf
+        kept += (
+            [nbformat.v4.new_markdown_cell(heading.source.partition("\n")[0]), said[0]] if said else [heading, *others]
+        )
+    return nbformat.from_dict({**notebook, "cells": kept})
+
+
+def _level(cell: nbformat.NotebookNode) -> float:
+    """Of the heading that a cell begins with; infinite where there is none."""
+    found = re.match(r"(#+) ", cell.source) if cell.cell_type == "markdown" else None
+    return len(found[1]) if found else math.inf
 
 
 def evaluate(predictions: Path, page: Path, numbers: Path, **parameters) -> None:

@@ -44,6 +44,11 @@ class Slides(Strict):
     alpha_pos: float = Field(gt=0)
     alpha_neg: float = Field(gt=0)
 
+    @property
+    def chance(self) -> float:
+        """Of being right, above which the loss's minimiser is positive (`losses.steep_slope_optimum`)."""
+        return self.alpha_neg / (self.alpha_pos + self.alpha_neg)
+
 
 class Network(Strict):
     """A backbone: as a classifier, how it is trained or where its weights are; as an oracle, its steep slopes."""
@@ -175,6 +180,7 @@ class Study(Strict):
 
     name: str
     file: str = Field(default="", exclude=True)  # the YAML
+    note: str = ""  # what a reader of its results has to know, in a sentence
     dataset: str
     folder: str | None = None  # of a dataset of image folders, from the data root
     heldout: int | None = Field(default=None, ge=1)  # training images that are held out; the dataset's own by default

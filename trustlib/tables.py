@@ -5,16 +5,19 @@ in the form of the paper's Table 1: per cent, mean ± standard deviation over se
 """
 
 import html
+import re
+from collections.abc import Collection
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from . import statistics
+from . import confidence, domains, statistics
 from .corruptions import CORRUPTIONS
 from .provenance import digest
-from .study import Arm, Study
+from .study import Arm, Recipe, Study
 
 # column -> (heading, which way is better: 1 up, -1 down, 0 neither is better by itself)
 COLUMNS = {
@@ -29,10 +32,18 @@ COLUMNS = {
     "eaurc": ("E-AURC ↓", -1),
     "augrc": ("AUGRC ↓", -1),
 }
+RISKS = {"aurc", "eaurc", "augrc"}  # which may be far below one per cent
 OF_THE_CLASSIFIER = {"accuracy", "wrong"}  # one number for all oracles of a pair: no deviation
 PAPER_NAMES = {"vit": "ViT", "rsn": "RSN", "ce": "CE", "focal": "Focal", "tcp": "TCP", "ss": "SS"}
+PAPER_NAMES |= {"cb": "class-balanced"}
 PAPER_NAMES |= {"mcp": "MCP", "mc_dropout": "MC dropout", "trust_score": "TrustScore", "tcp-dagger": "TCP†"}
 MISSING = "–"
+DATA = {"fashion": "Fashion-MNIST", "mnist": "MNIST", "cifar10": "CIFAR-10", "tiny": "Tiny-ImageNet"}
+DATA |= {"digits": "5,000 digits of MNIST"}
+OPTIMISERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD", "onecycle": "SGD under OneCycleLR"}
+FROZEN = {"nothing": "", "norm": ", batch norm frozen", "noise": ", batch norm frozen and dropout off"}
+HEADS = {"linear": "linear", "distance": "signed distance", "mlp": "MLP", "mlp-distance": "MLP with a signed distance"}
+FEW = 50  # predictions of one kind, right or wrong, below which no score is called the best
 
 
 def labelled(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
@@ -61,7 +72,8 @@ def paper_form(
     text = pd.DataFrame(index=mean.index, columns=list(columns), dtype=object)
     for column in columns:
         spread = deviation[column] * np.nan if column in OF_THE_CLASSIFIER else deviation[column]
-        text[column] = [_cell(m, s, digits) for m, s in zip(mean[column], spread, strict=True)]
+        shown = max(digits, _decimals(mean[column], 3)) if column in RISKS else digits
+        text[column] = [_cell(m, s, shown) for m, s in zip(mean[column], spread, strict=True)]
     signed = mean.mul([direction or np.nan for _, direction in columns.values()])
     bold = signed.eq(signed.groupby("pair", sort=False).transform("max"))
     headings = {column: heading for column, (heading, _) in columns.items()}
@@ -69,8 +81,10 @@ def paper_form(
     return plain(text.style.apply(lambda _: _bold(bold), axis=None))
 
 
-def across_pairs(compared: pd.DataFrame, metric: str, scale: float = 100) -> Styler:
+def across_pairs(compared: pd.DataFrame, metric: str, scale: float = 100, *, few: Collection[str] = ()) -> Styler:
     """One metric with its intervals, a row a score and a column a pair; bold marks the best of a column.
+
+    Of one in `few` none is marked.
 
     Parameters
     ----------
@@ -83,10 +97,11 @@ def across_pairs(compared: pd.DataFrame, metric: str, scale: float = 100) -> Sty
     text = text.pivot(index="arm", columns="pair", values="text").reindex(index=order[0], columns=order[1])
     value = chosen.pivot(index="arm", columns="pair", values="estimate").reindex(index=order[0], columns=order[1])
     value *= COLUMNS[metric][1]
-    return plain(text.fillna(MISSING).style.apply(lambda _: _bold(value.eq(value.max())), axis=None))
+    bold = value.eq(value.max()) & ~value.columns.isin(few)
+    return plain(text.fillna(MISSING).style.apply(lambda _: _bold(bold), axis=None))
 
 
-def against_mcp(compared: pd.DataFrame, scale: float = 100) -> Styler:
+def against_mcp(compared: pd.DataFrame, scale: float = 100, digits: int | None = None) -> Styler:
     """The scores of one pair against MCP: in AUC, with what DeLong's test says, and in AURC, with their intervals.
 
     Differences whose interval leaves out 0 are in bold.
@@ -94,16 +109,19 @@ def against_mcp(compared: pd.DataFrame, scale: float = 100) -> Styler:
     Parameters
     ----------
     compared : what `evaluation.compare` returns for one pair, labelled.
+    digits : decimals shown; by default two, and of AURC as many as show three digits of the lowest.
     """
     columns, bold = {}, {}
     order = compared["arm"].drop_duplicates()
     for metric in ("auroc", "aurc"):
         part = compared[compared["metric"] == metric].set_index("arm").reindex(order)
         heading = COLUMNS[metric][0]
+        shown = digits or (_decimals(part["estimate"] * scale, 3) if metric in RISKS else 2)
         if metric == "aurc":  # the AUC itself stands in `across_pairs`
-            columns[heading] = with_interval(part, ("estimate", "low", "high"), scale)
+            columns[heading] = with_interval(part, ("estimate", "low", "high"), scale, digits=shown)
         less = f"{heading.split()[0]} minus MCP's"
-        columns[less] = with_interval(part, ("difference", "difference_low", "difference_high"), scale, sign="+")
+        difference = ("difference", "difference_low", "difference_high")
+        columns[less] = with_interval(part, difference, scale, sign="+", digits=shown)
         bold[less] = (part["difference_low"] > 0) | (part["difference_high"] < 0)
         if metric == "auroc":
             columns["p"] = [_p_value(p) for p in part["p_holm"]]
@@ -112,13 +130,23 @@ def against_mcp(compared: pd.DataFrame, scale: float = 100) -> Styler:
     return plain(text.style.apply(lambda _: _bold(marked), axis=None))
 
 
+def corruption_label(name: str) -> str:
+    """A corruption as tables and figures name it."""
+    return name.replace("_", " ").capitalize().replace("Jpeg", "JPEG")
+
+
+def domain_label(name: str) -> str:
+    """A domain as tables and figures name it."""
+    return domains.parse(name).label.replace("Jpeg", "JPEG")
+
+
 TABLE_3 = ("fpr95", "aupr_error", "aupr_success", "auroc", "tpr", "tnr")
 
 
-def domains_form(compared: pd.DataFrame, scale: float = 100) -> Styler:
+def domains_form(compared: pd.DataFrame, scale: float = 100, *, few: Collection[str] = ()) -> Styler:
     """The scores of one pair on several domains in the form of the paper's Table 3, with intervals.
 
-    Bold marks the best of a domain where one way is better.
+    Bold marks the best of a domain where one way is better, but for the domains in `few`.
 
     Parameters
     ----------
@@ -131,7 +159,8 @@ def domains_form(compared: pd.DataFrame, scale: float = 100) -> Styler:
         heading, direction = COLUMNS[name]
         text[heading] = with_interval(metric[name], ("estimate", "low", "high"), scale, digits=1)
         signed = metric[name]["estimate"] * (direction or np.nan)
-        bold[heading] = signed.eq(signed.groupby("domain", sort=False).transform("max"))
+        best = signed.groupby("domain", sort=False).transform("max")
+        bold[heading] = signed.eq(best) & ~signed.index.isin(few, level="domain")
     index = pd.MultiIndex.from_frame(order)
     text, bold = (pd.DataFrame(part).reindex(index) for part in (text, bold))
     return plain(text.style.apply(lambda _: _bold(bold), axis=None))
@@ -150,7 +179,7 @@ def severities_form(swept: pd.DataFrame, metric: str, severity: int, scale: floa
     value = value[chosen["arm"].drop_duplicates()].reindex(chosen["corruption"].drop_duplicates())
     standard = [name for name in value.index if name in CORRUPTIONS]
     mean = value.loc[standard].mean()
-    value.index = [name.replace("_", " ").capitalize() for name in value.index]
+    value.index = [corruption_label(name) for name in value.index]
     value.loc[f"Mean of {len(standard)} of ImageNet-C"] = mean
     signed = value * (COLUMNS[metric][1] or np.nan)
     best = signed.eq(signed.max(axis=1), axis=0)
@@ -198,7 +227,7 @@ def control_form(compared: pd.DataFrame, study: Study, against: str | None) -> S
     order = compared["arm"].drop_duplicates()
     chosen = ("auroc", "fpr95", "tpr", "tnr")
     part = {m: compared[compared["metric"] == m].set_index("arm").reindex(order) for m in chosen}
-    columns = {"rate": part["auroc"]["rate"].map("{:g}".format)}
+    columns = {"rate": part["auroc"]["rate"].map(number)}
     columns["AUC ↑"] = with_interval(part["auroc"], ("estimate", "low", "high"), 100)
     marked = pd.DataFrame(False, index=order, columns=["rate", "AUC ↑"])
     if against:
@@ -238,14 +267,14 @@ def operating_form(points: pd.DataFrame, risk: float) -> Styler:
             "TPR": with_interval(percent, ("tpr", "tpr_low", "tpr_high"), 1),
             "TNR": with_interval(percent, ("tnr", "tnr_low", "tnr_high"), 1),
             "TNR at TPR 95 %": percent["tnr95"].map("{:.2f}".format),
-            f"coverage at risk {risk:.0%}": percent["coverage"].map("{:.2f}".format),
+            f"coverage at risk {100 * risk:g} %": percent["coverage"].map("{:.2f}".format),
             "guaranteed": percent["guaranteed"].map("{:.2f}".format),
             "ECE": percent["ece"].map("{:.2f}".format),
             "Brier": percent["brier"].map("{:.2f}".format),
             "NLL": points["nll"].map("{:.3f}".format),
         }
     )
-    return plain(text.replace("nan", MISSING))
+    return plain(text.replace({"nan": MISSING, "inf": "∞"}))
 
 
 def metrics_form(judged: pd.DataFrame, scale: float = 100) -> Styler:
@@ -323,15 +352,14 @@ def table2_form(published: pd.DataFrame, compared: pd.DataFrame, rows: dict[str,
     ----------
     published : what `claims.published_table2` returns. Its TNR of TCP is the paper's, at 1/K.
     compared : what `evaluation.compare` returns for one pair.
-    rows : row of the table -> arm or score of the study, `claims.TABLE_2`.
+    rows : row of the table -> arm or score of the study, `claims.TABLE_2`; None where it has none.
     """
     frames = {}
     for loss, arm in rows.items():
-        for source, frame, own in (
-            ("paper", published, published["loss"] == loss),
-            ("here", compared, compared["arm"] == arm),
-        ):
-            cells = frame[own].set_index("metric").reindex(TABLE_3)
+        sources = {"paper": published[published["loss"] == loss]}
+        sources |= {"here": compared[compared["arm"] == arm]} if arm else {}
+        for source, frame in sources.items():
+            cells = frame.set_index("metric").reindex(TABLE_3)
             frames[PAPER_NAMES.get(loss, loss), source] = with_interval(cells, ("estimate", "low", "high"), scale)
     wide = pd.DataFrame(frames).T.rename_axis(index=["", ""]).rename(columns={c: h for c, (h, _) in COLUMNS.items()})
     return plain(wide)
@@ -355,12 +383,12 @@ def findings(compared: pd.DataFrame, study: Study) -> list[str]:
     auc = percent["auroc"].unstack("arm")
     oracles = auc[[arm for arm in study.arms if arm in auc]]
     lead = (auc["mcp"] - oracles.max(axis=1)).dropna()
-    sentences = [
-        f"MCP, which needs no oracle, has a higher AUC than every oracle in {(lead > 0).sum()} of {len(lead)} pairs; "
-        f"the best oracle's AUC minus MCP's {_between(-lead)}."
-    ]
+    first = {1: "no higher AUC than the best oracle network", -1: "a higher AUC than every oracle network"}
+    where = f"in {(lead > 0).sum()} of {len(lead)} pairs"
+    led = f"{first[-1]} {where}" if len(lead) > 1 else first[-1 if (lead > 0).all() else 1]
+    sentences = [f"MCP, which needs no oracle, has {led}; the best one's AUC minus MCP's {_between(-lead)}."]
     others = [name for name in auc if name not in oracles]
-    for what, names in (("oracles", list(oracles)), ("the classifier's other scores", others)):
+    for what, names in (("oracle networks", list(oracles)), ("the classifier's other scores", others)):
         rows = compared[compared["metric"].eq("auroc") & compared["arm"].isin(names)].dropna(subset="difference")
         if names is others:  # pairs with one classifier share them
             rows = rows.assign(classifier=rows["pair"].str.split("-").str[1]).drop_duplicates(["arm", "classifier"])
@@ -378,9 +406,105 @@ def findings(compared: pd.DataFrame, study: Study) -> list[str]:
     return sentences
 
 
+def number(value: float) -> str:
+    """A rate as it stands in the prose: 0.001, 1e-5."""
+    return f"{value:g}".replace("e-0", "e-")
+
+
+def data_name(study: Study) -> str:
+    """The study's images as a reader knows them."""
+    return study.folder or DATA.get(study.dataset, study.dataset)
+
+
+def trainings_of(study: Study) -> list[str]:
+    """How a study's networks were trained, a sentence a network and a recipe of its oracles."""
+    counts = {part: len(labels) for part, labels in study.images().labels.items()}
+    sentences = []
+    for network in study.networks.values():
+        how = f"given weights of `{network.model}`" if network.weights else _recipe(network.training, counts["train"])
+        sentences.append(f"{network.label}: {how}.")
+    alike: dict[str, list[str]] = {}
+    for name, arm in study.arms.items():
+        recipe, held = study.recipe(name), counts["heldout"] - study.audit.tuning
+        if arm.backbone == "frozen":
+            recipe = recipe.model_copy(update={"frozen": "nothing"})  # of the head, which has neither
+            what = "the head alone, on the classifier's features" + ", dropout left on" * (study.feature_passes > 0)
+        else:
+            what = "backbone and head" + ", going on from another oracle" * (arm.start is not None)
+        there = held if arm.labels == "heldout" else counts["train"]
+        alike.setdefault(f"{what}, {_recipe(recipe, there)}.", []).append(arm.label)
+    for how, labels in alike.items():
+        sentences.append(f"Oracles ({'; '.join(labels) if len(alike) > 1 else 'every loss and form'}): {how}")
+    return sentences
+
+
+def _recipe(recipe: Recipe, there: int) -> str:
+    count = min(recipe.images or there, there)
+    epochs = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
+    steps = recipe.epochs * (count // recipe.batch)
+    return (
+        f"{epochs} of {count:,} images in batches of {recipe.batch} ({steps:,} steps), "
+        f"{OPTIMISERS[recipe.optimizer]} at a rate of {number(recipe.rate)}{FROZEN[recipe.frozen]}"
+    )
+
+
+def deviations(study: Study) -> list[str]:
+    """A study's networks, trainings and losses beside those of the paper's Table 1, a sentence each."""
+    networks = study.networks.values()
+    made = "; ".join(f"{n.label}, {'given weights' if n.weights else 'trained from scratch'}" for n in networks)
+    rates = {n.label: [f"`{k}` {v:g}" for k, v in n.args.items() if k.endswith("drop_rate")] for n in networks}
+    dropout = "; ".join(f"{label}: {', '.join(said) or 'as the model has it'}" for label, said in rates.items())
+    heads: dict[str, dict] = {}
+    for arm in study.arms.values():
+        heads.setdefault(HEADS[arm.head], {})[PAPER_NAMES.get(arm.loss, arm.loss)] = None
+    heads_of = [f"{head}: {', '.join(of)}" for head, of in heads.items()]
+    found = [
+        f"**Images and networks.** {data_name(study)}; {made}. The paper's Table 1: ImageNet, ViT-B/16 and ResNet-50.",
+        f"**Training.** {' '.join(trainings_of(study))} The released recipe: one epoch of SGD under OneCycleLR at a "
+        "rate of 1e-5, in batches of 40.",
+        f"**Loss of cross entropy and focal.** {_forms(study)} The *corrected* form is that of the text's Eq. 4 and 5; "
+        "in the *released* one (`src/oracle.py`) each output meets the labels of the whole batch. We do not know that "
+        "the published tables came from exactly that code.",
+        f"**Dropout.** {dropout}. The released recipe has 0.1 inside the ViT and none in the ResNet.",
+        f"**Heads.** {'; '.join(heads_of)}. As released: linear for all losses but the steep slope loss, which has the "
+        "signed distance of Eq. 7.",
+    ]
+    if betas := sorted({f"{arm.hyper['beta']:.10g}" for arm in study.arms.values() if "beta" in arm.hyper}):
+        found.append(
+            "**Class-balanced loss.** Its weights tell the classes apart only as far as $1/(1-\\beta)$ exceeds the "
+            f"number of wrong predictions to learn from; here $\\beta$ is {' and '.join(betas)}. The numbers are those "
+            "of the whole training part in all its views."
+        )
+    return found
+
+
+def _forms(study: Study) -> str:
+    """Which forms of cross entropy and focal loss a study trains."""
+    trained = {(arm.loss, arm.form) for arm in study.arms.values()}
+    ways: dict[str, list[str]] = {}
+    for loss in ("ce", "focal"):
+        forms = [form for form in ("corrected", "released") if (loss, form) in trained]
+        how = {0: "not trained here", 1: f"trained in the {''.join(forms)} form alone", 2: "trained in both forms"}
+        ways.setdefault(how[len(forms)], []).append(PAPER_NAMES[loss])
+    return " ".join(f"{' and '.join(of)}: {how}." for how, of in ways.items())
+
+
+def neighbours_note(study: Study) -> str:
+    """A warning where the neighbour that `confidence.knn` looks at must often be of another class; else empty."""
+    images = study.images()
+    a_class = min(len(images.labels["train"]), confidence.REFERENCE) / len(images.classes)
+    if a_class >= confidence.NEIGHBOUR:
+        return ""
+    return (
+        f"k nearest neighbours looks at the {confidence.NEIGHBOUR}th; a class has {a_class:.0f} training images on "
+        f"average, and where it has fewer than {confidence.NEIGHBOUR} that neighbour is of another class. Mahalanobis "
+        "fits its class means to as few images."
+    )
+
+
 def _between(points: pd.Series) -> str:
     """What differences, a pair each, are: "is +1.0 points" or "lies between +1.0 and +2.0 points"."""
-    low, high = f"{points.min():+.1f}", f"{points.max():+.1f}"
+    low, high = (f"{value:+.1f}".replace("-", "−") for value in (points.min(), points.max()))
     return f"is {low} points" if low == high else f"lies between {low} and {high} points"
 
 
@@ -403,19 +527,40 @@ def runs_table(rows: list[dict]) -> Styler:
     return plain(style.hide(axis="index")).set_table_styles(words, overwrite=False)
 
 
+def provenance_form(facts: dict[str, Any]) -> Styler:
+    """What made a result, a row a fact: `provenance.provenance`, with what a notebook adds to it."""
+    rows: dict[str, str] = {}
+    for name, value in ({k: v for k, v in facts.items() if k != "versions"} | facts["versions"]).items():
+        if name == "dirty":
+            rows["uncommitted changes"] = "yes" if value else "no"
+        else:
+            rows[name] = (", ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
+    return plain(pd.Series(rows, name="this run").to_frame(), escape=True)
+
+
 def plain(style: Styler | pd.DataFrame, *, escape: bool = False) -> Styler:
     """A Styler that writes the same HTML every time, its cells' ids its own; names of rows and columns are left out.
 
     escape : show texts as they are, where they may be anybody's; else they are taken for HTML.
     """
     style = style.style if isinstance(style, pd.DataFrame) else style
-    if escape:
-        style = style.format(escape="html")
-        for axis in ("index", "columns"):
-            style = style.format_index(escape="html", axis=axis)
+    style = style.format(escape="html") if escape else style
+    for axis in ("index", "columns"):
+        style = style.format_index(_unbroken, escape="html" if escape else None, axis=axis)
     style = style.set_uuid(digest(style.data.to_csv())).set_table_attributes('class="data"')
     style = style.set_table_styles([{"selector": "td", "props": "white-space: nowrap"}])
     return style.hide(names=True, axis="index").hide(names=True, axis="columns")
+
+
+def _unbroken(heading: Any) -> Any:
+    """A heading that no line ends in before an arrow or a sign of per cent."""
+    return re.sub(r" (?=[↑↓%])", "\N{NO-BREAK SPACE}", heading) if isinstance(heading, str) else heading
+
+
+def _decimals(values: pd.Series, digits: int) -> int:
+    """Decimals, 2 to 5, that show so many digits of the lowest of some positive values."""
+    least = values[values > 0].min()
+    return 2 if np.isnan(least) else int(np.clip(digits - 1 - np.floor(np.log10(least)), 2, 5))
 
 
 def _bold(chosen: pd.DataFrame) -> pd.DataFrame:

@@ -62,8 +62,11 @@ def verify(study: Study, log: Callable[[str], None] = print) -> list[str]:
             differing += _differences(path, anew[path.stem], log)
         else:
             log(f"tables/{path.name}: not made anew, {NOT_ANEW.get(path.stem, 'unknown here')}")
-    shown = [tables.across_pairs(tables.labelled(anew["comparisons"], study), "auroc")]
-    shown += [tables.against_mcp(tables.labelled(frame, study)) for frame in compared.values()]
+    area = tables.across_pairs(tables.labelled(anew["comparisons"], study), "auroc")
+    shown = [  # older reports have two decimals throughout
+        [area, *(tables.against_mcp(tables.labelled(frame, study), digits=digits) for frame in compared.values())]
+        for digits in (None, 2)
+    ]
     return differing + _missing(folder / "report.html", shown, log)
 
 
@@ -170,10 +173,13 @@ def _record(path: Path, manifest: dict, log: Callable[[str], None]) -> list[str]
     ]
 
 
-def _missing(page: Path, shown: list[Styler], log: Callable[[str], None]) -> list[str]:
-    """Of the cells of tables made anew those that are nowhere in the report."""
+def _missing(page: Path, shown: list[list[Styler]], log: Callable[[str], None]) -> list[str]:
+    """Of the cells of tables made anew those that are nowhere in the report; `shown` in the way that fits it best."""
     text = re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", page.read_text(), re.DOTALL)
     there = {html.unescape(re.sub(r"<[^>]+>", "", cell)).strip() for cell in text}
-    cells = [str(cell) for style in shown for cell in style.data.to_numpy().ravel() if isinstance(cell, str)]
+    ways = [
+        [str(cell) for style in way for cell in style.data.to_numpy().ravel() if isinstance(cell, str)] for way in shown
+    ]
+    cells = max(ways, key=lambda cells: sum(cell in there for cell in cells))
     log(f"{page.name}: {sum(cell in there for cell in cells):,} of {len(cells):,} cells of its main tables are there")
     return [f"{page.name}: {cell!r} follows from the scores and is not there" for cell in cells if cell not in there]
