@@ -142,13 +142,12 @@ def measured(
     study: Study, pair: str, right: NDArray[np.bool_], scores: dict[tuple[str, int], NDArray], classes: int
 ) -> pd.DataFrame:
     """What `evaluate` says of a pair, from its `confidences` alone; classes: of how many the predictions are."""
-    negative_tcp = logit(1 / classes)
     rows = []
     for (arm, seed), score in scores.items():
         threshold = threshold_of(study, arm)
         tcp = arm in study.arms and study.arms[arm].loss == "tcp"
         row = metrics.evaluate(score, right, threshold=threshold)
-        row["tnr_paper"] = metrics.evaluate(score, right, threshold=negative_tcp)["tnr"] if tcp else row["tnr"]
+        row["tnr_paper"] = metrics.evaluate(score, right, threshold=negative_tcp(classes))["tnr"] if tcp else row["tnr"]
         row["aupr_error_released"] = released.aupr_error(score, right)
         if arm == "mcp" or arm in study.arms:
             probability = as_probability(arm, score)
@@ -196,7 +195,12 @@ def judged(study: Study) -> pd.DataFrame:
 
 
 def resampled(
-    study: Study, name: str, scores: NDArray, right: NDArray[np.bool_], threshold: float = 0.0
+    study: Study,
+    name: str,
+    scores: NDArray,
+    right: NDArray[np.bool_],
+    threshold: float = 0.0,
+    tnr_threshold: float | None = None,
 ) -> resampling.Bootstrap:
     """The resampled metrics of one score, made once for these values; `merged` puts several together.
 
@@ -207,19 +211,23 @@ def resampled(
     name : CLASSIFIER/SCORE or PAIR/ARM: its file; the Bootstrap knows the score by the last part.
     scores : float (S, N), a row a training seed.
     right : bool (N,).
+    threshold, tnr_threshold : as in `metrics.evaluate`.
     """
     scores = np.atleast_2d(np.asarray(scores, np.float64))
     config = {
         "kind": "bootstrap",
         "content": hashlib.sha256(scores.tobytes() + right.tobytes()).hexdigest(),
         "threshold": str(threshold),
+        "tnr_threshold": str(tnr_threshold),
         "resamples": RESAMPLES,
         "source": source_digest(resampling.bootstrap),
     }
     key = name.rsplit("/", 1)[-1]
 
     def make() -> tuple[dict[str, Tensor], dict]:
-        boot = resampling.bootstrap({key: scores}, right, threshold=threshold, resamples=RESAMPLES)
+        boot = resampling.bootstrap(
+            {key: scores}, right, threshold=threshold, tnr_threshold=tnr_threshold, resamples=RESAMPLES
+        )
         return {"estimate": torch.from_numpy(boot.estimate[key]), "samples": torch.from_numpy(boot.samples[key])}, {}
 
     path = runs.bootstrap_path(study, name)
@@ -308,6 +316,11 @@ def operating_points(study: Study, pair: str, *, max_risk: float = 0.05, delta: 
         row["guaranteed"] = statistics.guaranteed_threshold(score, right, max_risk, delta).coverage
         rows[name] = row | calibration.calibration(as_probability(name, score), right)
     return pd.DataFrame(rows).T
+
+
+def negative_tcp(classes: int) -> float:
+    """The z up to which the paper counts TCP's true negatives: sigmoid(z) <= 1/K of K classes (Section 2)."""
+    return float(logit(1 / classes))
 
 
 def threshold_of(study: Study, arm: str) -> float:
