@@ -236,6 +236,14 @@ def resampled(
     return resampling.Bootstrap({key: found["estimate"]}, {key: found["samples"]})
 
 
+def by_name(scores: dict[tuple[str, int], NDArray]) -> dict[str, NDArray]:
+    """`confidences` with a row a seed: name -> float (S, N)."""
+    rows: dict[str, list] = {}
+    for (name, _), score in scores.items():
+        rows.setdefault(name, []).append(score)
+    return {name: np.stack(values) for name, values in rows.items()}
+
+
 def bootstraps(study: Study, pair: str, part: str = "test") -> resampling.Bootstrap:
     """The resampled metrics of every confidence of a pair that exists."""
     classifier_name, right = study.pair(pair)[1], correct(study, pair, part)
@@ -244,11 +252,8 @@ def bootstraps(study: Study, pair: str, part: str = "test") -> resampling.Bootst
         resampled(study, f"{folder}{classifier_name}/{name}", score, right, threshold_of(study, name))
         for name, score in own_scores(study, classifier_name, part).items()
     ]
-    by_arm: dict[str, list] = {}
-    for (name, _), score in confidences(study, pair, part)[1].items():
-        if name in study.arms:
-            by_arm.setdefault(name, []).append(score)
-    made += [resampled(study, f"{folder}{pair}/{arm}", np.stack(z), right) for arm, z in by_arm.items()]
+    found = by_name(confidences(study, pair, part)[1])
+    made += [resampled(study, f"{folder}{pair}/{arm}", z, right) for arm, z in found.items() if arm in study.arms]
     return resampling.merged(made)
 
 
@@ -273,9 +278,7 @@ def compared(
     boot: resampling.Bootstrap,
 ) -> pd.DataFrame:
     """What `compare` says of a pair, from its `confidences` and their resamples alone."""
-    names: dict[str, list] = {}
-    for (name, _), score in scores.items():
-        names.setdefault(name, []).append(score)
+    names = by_name(scores)
     found = resampling.intervals(boot).unstack("metric").swaplevel(axis=1)
     values = np.full((len(names), len(metrics.METRICS), len(COMPARED)), np.nan)
     tests = np.full(len(names), np.nan)
@@ -284,7 +287,7 @@ def compared(
         if name != "mcp":
             against = resampling.difference(boot, name, "mcp").loc[list(metrics.METRICS)]
             values[i, :, 4:7] = against[["estimate", "low", "high"]]
-            tests[i] = statistics.delong_difference(np.stack(rows), names["mcp"][0], right).p
+            tests[i] = statistics.delong_difference(rows, names["mcp"][0], right).p
         if np.isnan(threshold_of(study, name)):
             values[i, [metrics.METRICS.index(m) for m in ("tpr", "tnr")]] = np.nan
     values[:, metrics.METRICS.index("auroc"), 7:] = np.stack([tests, statistics.holm(tests)], axis=1)

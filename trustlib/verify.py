@@ -100,11 +100,9 @@ def _confidences(
 
 def _compared(study: Study, pair: str, right: NDArray, scores: dict[tuple[str, int], NDArray]) -> pd.DataFrame:
     """As `evaluation.compare`."""
-    rows: dict[str, list] = {}
-    for (name, _), score in scores.items():
-        rows.setdefault(name, []).append(score.astype(np.float64))
+    rows = {name: values.astype(np.float64) for name, values in evaluation.by_name(scores).items()}
     boot = resampling.bootstrap(
-        {name: np.stack(values) for name, values in rows.items()}, right, resamples=evaluation.RESAMPLES,
+        rows, right, resamples=evaluation.RESAMPLES,
         threshold={name: evaluation.threshold_of(study, name) for name in rows}, threads=os.cpu_count() or 1,
     )  # fmt: skip
     return evaluation.compared(study, pair, right, scores, boot)
