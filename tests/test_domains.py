@@ -318,7 +318,7 @@ def test_a_claim_is_judged_on_its_domain(asked):
         areas = {key: metrics.evaluate(score, right)["auroc"] for key, score in scores.items()}
         assert estimate == pytest.approx([areas["ss", seed] - areas["ce", seed] for seed in (0, 1)])
     elsewhere = claims.Test.model_validate(test | {"domains": ["snow-5"]})
-    assert claims._decide(seen, [elsewhere]) == (None, "not run: Snow, severity 5: ⟨RSN, RSN⟩ SS − CE")
+    assert claims._decide(seen, [elsewhere]) == (None, "this study has no domain 'Snow, severity 5'")
     with pytest.raises(ValueError, match="neither tuned nor of separability"):
         claims.Test.model_validate(test | {"domains": ["snow-5"], "tuned": True})
     with pytest.raises(ValueError, match="unknown domain 'sno-5'"):
@@ -335,7 +335,7 @@ def test_the_accuracy_claim_counts_every_classifier_and_domain(asked):
     fall = clean - evaluation.correct(asked, "rsn-rsn", "domains/gaussian_noise-5")
     assert f"lower by {100 * fall.mean():.2f} [" in claims.FACTS["domain_accuracy"](harder)[1]
     none = asked.model_copy(update={"domains": Domains()})
-    assert claims.FACTS["domain_accuracy"](none) == (claims.UNKNOWN, "no unseen domain is part of this study")
+    assert claims.FACTS["domain_accuracy"](none) == (claims.UNKNOWN, "this study has no unseen domain")
 
 
 def test_the_tables_have_a_row_a_domain_and_arm(asked):

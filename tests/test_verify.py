@@ -78,7 +78,7 @@ def test_what_follows_from_the_scores_needs_no_data(copy, monkeypatch):
     assert verify.verify(study, said.append) == []
     text = "\n".join(said)
     assert "files: 7 with their checksums" in text
-    assert "claims.csv: not made anew, they rest on" in text
+    assert "claims.csv: not made anew, what its classifiers said of their training images is not published" in text
     for name in ("scores", "comparisons", "domains"):
         (line,) = (line for line in said if line.startswith(f"tables/{name}.csv"))
         same, of = line.split(": ")[1].split(" cells")[0].split(" of ")

@@ -142,13 +142,12 @@ def measured(
     study: Study, pair: str, right: NDArray[np.bool_], scores: dict[tuple[str, int], NDArray], classes: int
 ) -> pd.DataFrame:
     """What `evaluate` says of a pair, from its `confidences` alone; classes: of how many the predictions are."""
-    negative_tcp = logit(1 / classes)
     rows = []
     for (arm, seed), score in scores.items():
         threshold = threshold_of(study, arm)
         tcp = arm in study.arms and study.arms[arm].loss == "tcp"
         row = metrics.evaluate(score, right, threshold=threshold)
-        row["tnr_paper"] = metrics.evaluate(score, right, threshold=negative_tcp)["tnr"] if tcp else row["tnr"]
+        row["tnr_paper"] = metrics.evaluate(score, right, threshold=negative_tcp(classes))["tnr"] if tcp else row["tnr"]
         row["aupr_error_released"] = released.aupr_error(score, right)
         if arm == "mcp" or arm in study.arms:
             probability = as_probability(arm, score)
@@ -196,7 +195,12 @@ def judged(study: Study) -> pd.DataFrame:
 
 
 def resampled(
-    study: Study, name: str, scores: NDArray, right: NDArray[np.bool_], threshold: float = 0.0
+    study: Study,
+    name: str,
+    scores: NDArray,
+    right: NDArray[np.bool_],
+    threshold: float = 0.0,
+    tnr_threshold: float | None = None,
 ) -> resampling.Bootstrap:
     """The resampled metrics of one score, made once for these values; `merged` puts several together.
 
@@ -207,25 +211,37 @@ def resampled(
     name : CLASSIFIER/SCORE or PAIR/ARM: its file; the Bootstrap knows the score by the last part.
     scores : float (S, N), a row a training seed.
     right : bool (N,).
+    threshold, tnr_threshold : as in `metrics.evaluate`.
     """
     scores = np.atleast_2d(np.asarray(scores, np.float64))
     config = {
         "kind": "bootstrap",
         "content": hashlib.sha256(scores.tobytes() + right.tobytes()).hexdigest(),
         "threshold": str(threshold),
+        "tnr_threshold": str(tnr_threshold),
         "resamples": RESAMPLES,
         "source": source_digest(resampling.bootstrap),
     }
     key = name.rsplit("/", 1)[-1]
 
     def make() -> tuple[dict[str, Tensor], dict]:
-        boot = resampling.bootstrap({key: scores}, right, threshold=threshold, resamples=RESAMPLES)
+        boot = resampling.bootstrap(
+            {key: scores}, right, threshold=threshold, tnr_threshold=tnr_threshold, resamples=RESAMPLES
+        )
         return {"estimate": torch.from_numpy(boot.estimate[key]), "samples": torch.from_numpy(boot.samples[key])}, {}
 
     path = runs.bootstrap_path(study, name)
     runs.cached(path, config, make)
     found = {part: tensor.numpy() for part, tensor in runs.read_tensors(path).items()}
     return resampling.Bootstrap({key: found["estimate"]}, {key: found["samples"]})
+
+
+def by_name(scores: dict[tuple[str, int], NDArray]) -> dict[str, NDArray]:
+    """`confidences` with a row a seed: name -> float (S, N)."""
+    rows: dict[str, list] = {}
+    for (name, _), score in scores.items():
+        rows.setdefault(name, []).append(score)
+    return {name: np.stack(values) for name, values in rows.items()}
 
 
 def bootstraps(study: Study, pair: str, part: str = "test") -> resampling.Bootstrap:
@@ -236,11 +252,8 @@ def bootstraps(study: Study, pair: str, part: str = "test") -> resampling.Bootst
         resampled(study, f"{folder}{classifier_name}/{name}", score, right, threshold_of(study, name))
         for name, score in own_scores(study, classifier_name, part).items()
     ]
-    by_arm: dict[str, list] = {}
-    for (name, _), score in confidences(study, pair, part)[1].items():
-        if name in study.arms:
-            by_arm.setdefault(name, []).append(score)
-    made += [resampled(study, f"{folder}{pair}/{arm}", np.stack(z), right) for arm, z in by_arm.items()]
+    found = by_name(confidences(study, pair, part)[1])
+    made += [resampled(study, f"{folder}{pair}/{arm}", z, right) for arm, z in found.items() if arm in study.arms]
     return resampling.merged(made)
 
 
@@ -265,9 +278,7 @@ def compared(
     boot: resampling.Bootstrap,
 ) -> pd.DataFrame:
     """What `compare` says of a pair, from its `confidences` and their resamples alone."""
-    names: dict[str, list] = {}
-    for (name, _), score in scores.items():
-        names.setdefault(name, []).append(score)
+    names = by_name(scores)
     found = resampling.intervals(boot).unstack("metric").swaplevel(axis=1)
     values = np.full((len(names), len(metrics.METRICS), len(COMPARED)), np.nan)
     tests = np.full(len(names), np.nan)
@@ -276,7 +287,7 @@ def compared(
         if name != "mcp":
             against = resampling.difference(boot, name, "mcp").loc[list(metrics.METRICS)]
             values[i, :, 4:7] = against[["estimate", "low", "high"]]
-            tests[i] = statistics.delong_difference(np.stack(rows), names["mcp"][0], right).p
+            tests[i] = statistics.delong_difference(rows, names["mcp"][0], right).p
         if np.isnan(threshold_of(study, name)):
             values[i, [metrics.METRICS.index(m) for m in ("tpr", "tnr")]] = np.nan
     values[:, metrics.METRICS.index("auroc"), 7:] = np.stack([tests, statistics.holm(tests)], axis=1)
@@ -308,6 +319,11 @@ def operating_points(study: Study, pair: str, *, max_risk: float = 0.05, delta: 
         row["guaranteed"] = statistics.guaranteed_threshold(score, right, max_risk, delta).coverage
         rows[name] = row | calibration.calibration(as_probability(name, score), right)
     return pd.DataFrame(rows).T
+
+
+def negative_tcp(classes: int) -> float:
+    """The z up to which the paper counts TCP's true negatives: sigmoid(z) <= 1/K of K classes (Section 2)."""
+    return float(logit(1 / classes))
 
 
 def threshold_of(study: Study, arm: str) -> float:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from . import confidence, experiments, metrics, resampling, runs, statistics
+from .resampling import FEWEST
 from .study import Study
 
 SUM_TOLERANCE = 1e-3  # of the probabilities of one row: those of half precision pass
@@ -30,7 +31,6 @@ LOG_ODDS = {score.label for score in confidence.SCORES.values() if score.log_odd
 LABELS = {score.label for score in confidence.SCORES.values()}
 FITTED = {score.label for score in confidence.SCORES.values() if score.needs}  # here: on the rows themselves
 TEXTS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
-FEWEST = 10  # right and wrong predictions each, for the interval of an area in a group
 DIFFERENCE = ["difference", "difference_low", "difference_high"]
 GROUP_RATES = ("accuracy", "auroc", "coverage", "risk")
 SHOWN = 5  # rows, columns or values that a message names

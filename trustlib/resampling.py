@@ -19,6 +19,7 @@ from scipy.stats import t
 from . import metrics
 
 CHUNK = 1 << 17  # counts handled at once: small enough for a processor's cache
+FEWEST = 10  # right and wrong predictions each, for an interval of what compares the two
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,9 @@ def bootstrap(
     correct: ArrayLike,
     *,
     threshold: float | Mapping[str, float] = 0.0,
-    tnr_threshold: Mapping[str, float] | None = None,
+    tnr_threshold: float | None = None,
     resamples: int = 2000,
     seed: int = 0,
-    stratify: bool = False,
     threads: int = 1,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Bootstrap:
@@ -51,10 +51,8 @@ def bootstrap(
     ----------
     scores : name -> float (N,), or (S, N) for one method trained from S seeds.
     correct : bool (N,).
-    threshold, tnr_threshold : as in `metrics.evaluate`, for all scores or by name; a name left out has 0, and the
-        same for both.
+    threshold, tnr_threshold : as in `metrics.evaluate`; the first also by name, 0 where one is left out.
     resamples, seed : how many, and of the generator that draws them.
-    stratify : draw right and wrong predictions each among themselves, so that the accuracy stays as it is.
     threads : how many resamples, or chunks of them, are worked on at once; the answer does not depend on it.
     progress : called now and then with how many resamples are done.
 
@@ -68,9 +66,8 @@ def bootstrap(
     columns, estimate = {}, {}
     for name, values in scores.items():
         at = threshold.get(name, 0.0) if isinstance(threshold, Mapping) else threshold
-        tnr_at = (tnr_threshold or {}).get(name)
         try:
-            columns[name] = [_Column(row, correct, at, tnr_at) for row in np.atleast_2d(np.asarray(values))]
+            columns[name] = [_Column(row, correct, at, tnr_threshold) for row in np.atleast_2d(np.asarray(values))]
         except ValueError as error:
             raise ValueError(f"score {name!r}: {error}") from None
         estimate[name] = np.array([column.metrics(np.ones((1, len(correct)), int))[0] for column in columns[name]])
@@ -82,7 +79,7 @@ def bootstrap(
     def resample(_: int) -> int:
         with drawing:  # by whichever thread, but one after another from the one generator
             first = next(starts)
-            weights = _draws(rng, correct, stratify, min(step, resamples - first))
+            weights = _draws(rng, len(correct), min(step, resamples - first))
         for name, rows in columns.items():
             for index, column in enumerate(rows):
                 samples[name][first : first + step, index] = column.metrics(weights)
@@ -127,7 +124,7 @@ def separability(
     rng, step = np.random.default_rng(seed), max(1, 16 * CHUNK // len(correct))
     chunks = []
     for first in range(0, resamples, step):
-        chunks.append(of(np.stack([_draw(rng, correct, False) for _ in range(min(step, resamples - first))])))
+        chunks.append(of(np.stack([_draw(rng, len(correct)) for _ in range(min(step, resamples - first))])))
     estimate, found, start = of(np.ones((1, len(correct)))), {}, 0
     for name, values in rows.items():
         own = slice(start, start := start + len(values))
@@ -196,18 +193,6 @@ def difference(boot: Bootstrap, a: str, b: str, level: float = 0.95) -> pd.DataF
     return _frame(rows, ["metric"], lowest=-1)
 
 
-def best(boot: Bootstrap, metric: str, *, higher: bool = True) -> pd.Series:
-    """How often each score is the best, by its mean over seeds, among the resamples: shares in [0, 1] that sum to 1.
-
-    Scores that are best together share the point.
-    """
-    k = metrics.METRICS.index(metric)
-    means = np.stack([samples[:, :, k].mean(1) for samples in boot.samples.values()])  # (scores, resamples)
-    means = means[:, ~np.isnan(means).any(0)] * (1 if higher else -1)
-    winners = means == means.max(0)
-    return pd.Series((winners / winners.sum(0)).mean(1), index=pd.Index(boot.samples, name="score"))
-
-
 class _Column:
     """One score in its sorted order."""
 
@@ -226,21 +211,15 @@ class _Column:
         return np.stack([np.broadcast_to(found[name], len(weights)) for name in metrics.METRICS], axis=1)
 
 
-def _draws(rng: np.random.Generator, correct: NDArray[np.bool_], stratify: bool, resamples: int) -> NDArray:
+def _draws(rng: np.random.Generator, n: int, resamples: int) -> NDArray:
     """So many of `_draw`, (resamples, N), a sample's side by side, in the fewest bytes: for memory and for speed."""
-    drawn = np.stack([_draw(rng, correct, stratify) for _ in range(resamples)], axis=1)
+    drawn = np.stack([_draw(rng, n) for _ in range(resamples)], axis=1)
     return drawn.astype(np.min_scalar_type(drawn.max())).T
 
 
-def _draw(rng: np.random.Generator, correct: NDArray[np.bool_], stratify: bool) -> NDArray:
+def _draw(rng: np.random.Generator, n: int) -> NDArray:
     """How often each of N samples is drawn in one resample, int64 (N,)."""
-    n = len(correct)
-    if not stratify:
-        return np.bincount(rng.integers(0, n, n), minlength=n)
-    weights = np.zeros(n, int)
-    for group in (np.flatnonzero(correct), np.flatnonzero(~correct)):
-        weights += np.bincount(rng.choice(group, len(group)) if len(group) else group, minlength=n)
-    return weights
+    return np.bincount(rng.integers(0, n, n), minlength=n)
 
 
 def crossed(estimate: NDArray, samples: NDArray, level: float) -> tuple[float, float, float, int]:

@@ -20,7 +20,7 @@ from .study import Study
 DIGITS = "%.6g"  # of the tables' numbers
 ROUNDED, NOTHING = 1.01e-5, 1e-12  # one unit of the last digit, relative; a difference of what is equal
 NOT_ANEW = {
-    "claims": "they rest on the audit's scores and on held-out images too",
+    "claims": "what its classifiers said of their training images is not published, nor are the audit's scores",
     "controls": "the audit's scores are not published",
     "sweep": "the scores under corruptions of every severity are not published",
 }
@@ -103,11 +103,9 @@ def _confidences(
 
 def _compared(study: Study, pair: str, right: NDArray, scores: dict[tuple[str, int], NDArray]) -> pd.DataFrame:
     """As `evaluation.compare`."""
-    rows: dict[str, list] = {}
-    for (name, _), score in scores.items():
-        rows.setdefault(name, []).append(score.astype(np.float64))
+    rows = {name: values.astype(np.float64) for name, values in evaluation.by_name(scores).items()}
     boot = resampling.bootstrap(
-        {name: np.stack(values) for name, values in rows.items()}, right, resamples=evaluation.RESAMPLES,
+        rows, right, resamples=evaluation.RESAMPLES,
         threshold={name: evaluation.threshold_of(study, name) for name in rows}, threads=os.cpu_count() or 1,
     )  # fmt: skip
     return evaluation.compared(study, pair, right, scores, boot)
