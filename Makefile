@@ -4,7 +4,7 @@
 # Each target sets up .venv by itself the first time. make help lists them.
 
 STUDY ?= fashion
-JOBS ?= $(shell nproc 2>/dev/null || echo 1)
+JOBS ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 1)
 PROFILE ?= default
 PYTHON ?= python3
 RUN = $(or $(TRUST_RESULTS),results)/runs/$(notdir $(basename $(STUDY)))
@@ -71,7 +71,7 @@ verify: .venv/ready  ## make a published study's tables anew from its scores, an
 test: .venv/ready  ## lint, types, and the tests with their coverage
 	ruff check . && ruff format --check .
 	mypy
-	python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder --cov
+	OMP_NUM_THREADS=1 python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder --cov
 
 notebooks: .venv/ready  ## run every notebook from its defaults, on digits, into results/runs/notebooks
 	@uv pip install --quiet --python $(BIN)/python --constraint requirements.txt --editable '.[benchmark]'
