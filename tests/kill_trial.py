@@ -141,10 +141,10 @@ class Trial:
         """A disk that is full, then has room."""
         with mounted(self.home / "full", "size=3m") as results:
             printed = finish(self.study, results, fails=True)
-            said = next((line.strip() for line in printed.splitlines() if "space" in line), "nothing of it")
+            said = telling(printed, "space")
             before, half = trainings(results), len(half_written(results))
             subprocess.run(["mount", "-o", "remount,size=2g", results], check=True)
-            self.go_on("disk full", said[:90], results, before, half)
+            self.go_on("disk full", said, results, before, half)
 
     def read_only(self) -> None:
         """A results folder that nothing can be written to."""
@@ -152,7 +152,7 @@ class Trial:
             subprocess.run(["mount", "-o", "remount,ro", results], check=True)
             printed = finish(self.study, results, fails=True)
             subprocess.run(["mount", "-o", "remount,rw", results], check=True)
-            self.go_on("read-only", printed.strip().splitlines()[-1][:90], results, {})
+            self.go_on("read-only", telling(printed, "Read-only"), results, {})
 
     def twice(self) -> None:
         """The job started while it runs."""
@@ -160,11 +160,11 @@ class Trial:
         first = start(self.study, results)
         time.sleep(20)
         second = start(self.study, results)
-        said = second.communicate()[0].strip().splitlines()
+        said = telling(second.communicate()[0], "already running")
         assert second.returncode != 0, said
         printed = first.communicate()[0]
         assert first.returncode == 0, printed
-        self.go_on("two at once", said[0][:90], results, trainings(results))
+        self.go_on("two at once", said, results, trainings(results))
 
     def kernel(self) -> None:
         """SIGKILL to a kernel in the middle of a notebook."""
@@ -175,9 +175,8 @@ class Trial:
         time.sleep(3)
         os.kill(kernels[0], signal.SIGKILL)
         printed = process.communicate()[0]
-        said = next((line.strip() for line in printed.splitlines() if "FAILED" in line), "no failure")
         assert process.returncode != 0, printed
-        self.go_on("kernel killed", said[:60], results, trainings(results), len(half_written(results)))
+        self.go_on("kernel killed", telling(printed, "FAILED"), results, trainings(results), len(half_written(results)))
 
     def damaged(self) -> None:
         """One byte flipped, and a file cut, in trainings, a table, a part of the report and the page."""
@@ -198,6 +197,10 @@ class Trial:
         lines = [line for line in printed.splitlines() if "is damaged" in line or "not as the report left it" in line]
         named = sum(any(str(path.relative_to(results)) in line for line in lines) for path in chosen)
         self.go_on("damaged", f"{len(chosen)} files, {named} named", results, before)
+
+
+def telling(printed: str, word: str) -> str:
+    return next((line.strip()[:90] for line in printed.splitlines() if word in line), f"nothing of {word!r}")
 
 
 def trainings_that_open(results: Path) -> dict[str, int]:
