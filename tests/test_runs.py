@@ -2,11 +2,14 @@
 
 import ast
 import copy
+import gc
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -529,3 +532,32 @@ def test_a_training_killed_in_the_middle_goes_on_to_the_same_bits(write_study, m
     experiments.train_classifier(study, "rsn", quiet)
     for name, tensor in runs.read_tensors(runs.classifier_path(study, "rsn")).items():
         assert torch.equal(tensor, resumed[name]), name
+
+
+class Litter:
+    def __del__(self):  # Python code, in the middle of whatever collects garbage
+        pass
+
+
+def test_several_threads_may_ask_for_the_source_at_once():
+    """CPython 3.11's parser fails now and then where another thread comes in between: garbage collection lets it."""
+    switch, thresholds, over = sys.getswitchinterval(), gc.get_threshold(), threading.Event()
+
+    def litter():
+        while not over.is_set():
+            a, b = Litter(), Litter()
+            a.other, b.other = b, a
+
+    try:
+        sys.setswitchinterval(1e-6)
+        gc.set_threshold(5)
+        with ThreadPoolExecutor(5) as pool:
+            pool.submit(litter)
+            try:
+                found = list(pool.map(provenance._contents.__wrapped__, list(provenance._SOURCE) * 2))
+            finally:
+                over.set()
+    finally:
+        sys.setswitchinterval(switch)
+        gc.set_threshold(*thresholds)
+    assert len(found) == 2 * len(provenance._SOURCE)

@@ -8,6 +8,7 @@ import inspect
 import json
 import platform
 import subprocess
+import threading
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -55,7 +56,7 @@ def source_digest(*objects: type | FunctionType) -> str:
 
 def module_digest(name: str) -> str:
     """A digest of all that a module of trustlib does, for what is looked up in it by a name."""
-    return digest(_code(ast.parse(_SOURCE[f"trustlib.{name}"])))
+    return digest(_code(_parsed(f"trustlib.{name}")))
 
 
 _DOMAINS = ("corruptions", "domains", "photos", "recolor", "stylize", "unseen")
@@ -63,6 +64,7 @@ _LEARNING = ("confidence", "data", "experiments", "folders", "losses", "networks
 _TRAINING = ("parallel", "training")
 _MEASURING = ("evaluation", "metrics", "resampling", "statistics")
 TRACED = tuple(f"trustlib.{name}" for name in (*_LEARNING, *_TRAINING, *_DOMAINS, *_MEASURING))
+_PARSER = threading.Lock()  # CPython 3.11 counts the parser's depth for all threads at once: two may fail
 # Where tracing ends: tables, whose chosen entry is given by itself, and ways to fetch data, which has checksums.
 ENDS = {"LOSSES", "DATASETS", "TASKS", "_fetch_fashion", "_fetch_mnist", "_fetch_cifar10"}
 
@@ -82,13 +84,18 @@ def _trace(module: str, name: str, found: dict[str, str]) -> None:
             _trace(where, what or attribute, found)
 
 
+def _parsed(module: str) -> ast.Module:
+    with _PARSER:
+        return ast.parse(_SOURCE[module])
+
+
 @lru_cache
 def _contents(module: str) -> tuple[dict, dict]:
     """What a module of trustlib defines, name -> (source, names used), and imports from trustlib, name -> origin."""
     definitions, imports = {}, {}
     if module not in _SOURCE:
         return definitions, imports
-    for node in ast.parse(_SOURCE[module]).body:
+    for node in _parsed(module).body:
         if isinstance(node, ast.ImportFrom) and node.level == 1:
             for alias in node.names:
                 origin = (f"trustlib.{node.module}", alias.name) if node.module else (f"trustlib.{alias.name}", "")
