@@ -220,6 +220,14 @@ def test_small_risks_are_shown_with_three_digits(study):
     assert tables.against_mcp(tables.labelled(small, study), digits=2).data.loc["MCP", "AURC ↓"].startswith("0.02 [")
 
 
+def test_a_difference_that_is_called_real_is_not_shown_as_0(study):
+    small = compared()
+    columns = ["difference", "difference_low", "difference_high"]
+    small.loc[small["arm"].eq("ss") & small["metric"].eq("aurc"), columns] = [2e-5, 1e-5, 4e-5]
+    cells = tables.against_mcp(tables.labelled(small, study)).data["AURC minus MCP's"]
+    assert cells["SS"] == "+0.002 [+0.001, +0.004]"
+
+
 def test_a_heading_does_not_break_before_an_arrow():
     page = tables.plain(pd.DataFrame({"TNR at TPR 95 % ↑": [1]}), escape=True).to_html()
     assert "TNR at TPR 95\N{NO-BREAK SPACE}%\N{NO-BREAK SPACE}↑" in page

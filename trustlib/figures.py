@@ -5,7 +5,6 @@ its loss's colour, dashed; further arms of a loss are dotted or dash-dotted. App
 ``plt.style.use(figures.STYLE)``.
 """
 
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -148,11 +147,6 @@ def normals(ax: Axes, fit: tuple[float, float, float, float]) -> list[Line2D]:
             share = np.diff(norm.cdf(edges, mean, std))
             lines += ax.plot((edges[1:] + edges[:-1]) / 2, up * share, color="black", linewidth=1)
     return lines
-
-
-def folded(label: str) -> str:
-    """A label on as many lines as a small panel needs for its title."""
-    return textwrap.fill(label, 16)
 
 
 def _in_per_cent(ax: Axes) -> None:

@@ -109,20 +109,22 @@ def against_mcp(compared: pd.DataFrame, scale: float = 100, digits: int | None =
     Parameters
     ----------
     compared : what `evaluation.compare` returns for one pair, labelled.
-    digits : decimals shown; by default two, and of AURC as many as show three digits of the lowest.
+    digits : decimals shown; by default two, or as many as a bold difference and three digits of the lowest AURC need.
     """
     columns, bold = {}, {}
     order = compared["arm"].drop_duplicates()
     for metric in ("auroc", "aurc"):
         part = compared[compared["metric"] == metric].set_index("arm").reindex(order)
         heading = COLUMNS[metric][0]
-        shown = digits or (_decimals(part["estimate"] * scale, 3) if metric in RISKS else 2)
+        real = (part["difference_low"] > 0) | (part["difference_high"] < 0)
+        lowest = _decimals(part["estimate"] * scale, 3) if metric in RISKS else 2
+        shown = digits or max(lowest, _decimals(part.loc[real, "difference"].abs() * scale, 1))
         if metric == "aurc":  # the AUC itself stands in `across_pairs`
             columns[heading] = with_interval(part, ("estimate", "low", "high"), scale, digits=shown)
         less = f"{heading.split()[0]} minus MCP's"
         difference = ("difference", "difference_low", "difference_high")
         columns[less] = with_interval(part, difference, scale, sign="+", digits=shown)
-        bold[less] = (part["difference_low"] > 0) | (part["difference_high"] < 0)
+        bold[less] = real
         if metric == "auroc":
             columns["p"] = [_p_value(p) for p in part["p_holm"]]
     text = pd.DataFrame(columns, index=order)
