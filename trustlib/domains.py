@@ -56,12 +56,17 @@ class Domain:
         """As tables and figures name it."""
         words = self.what.replace("_", " ")
         return {
-            CORRUPTED: f"{words.capitalize()}, severity {self.severity}",
+            CORRUPTED: f"{corruption_label(self.what)}, severity {self.severity}",
             MNIST_C: f"MNIST-C {words}",
             STYLIZED: f"Stylised, {words}" if words else "Stylised",
             RECOLOR: "Recoloured, released normalisation" if words else "Recoloured",
             NORMALISED: "Released normalisation",
         }[self.kind]
+
+
+def corruption_label(name: str) -> str:
+    """A corruption as tables and figures name it."""
+    return name.replace("_", " ").capitalize().replace("Jpeg", "JPEG")
 
 
 def parse(name: str) -> Domain:

@@ -132,16 +132,6 @@ def against_mcp(compared: pd.DataFrame, scale: float = 100, digits: int | None =
     return plain(text.style.apply(lambda _: _bold(marked), axis=None))
 
 
-def corruption_label(name: str) -> str:
-    """A corruption as tables and figures name it."""
-    return name.replace("_", " ").capitalize().replace("Jpeg", "JPEG")
-
-
-def domain_label(name: str) -> str:
-    """A domain as tables and figures name it."""
-    return domains.parse(name).label.replace("Jpeg", "JPEG")
-
-
 TABLE_3 = ("fpr95", "aupr_error", "aupr_success", "auroc", "tpr", "tnr")
 
 
@@ -181,7 +171,7 @@ def severities_form(swept: pd.DataFrame, metric: str, severity: int, scale: floa
     value = value[chosen["arm"].drop_duplicates()].reindex(chosen["corruption"].drop_duplicates())
     standard = [name for name in value.index if name in CORRUPTIONS]
     mean = value.loc[standard].mean()
-    value.index = [corruption_label(name) for name in value.index]
+    value.index = [domains.corruption_label(name) for name in value.index]
     value.loc[f"Mean of {len(standard)} of ImageNet-C"] = mean
     signed = value * (COLUMNS[metric][1] or np.nan)
     best = signed.eq(signed.max(axis=1), axis=0)
