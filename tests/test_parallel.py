@@ -23,7 +23,7 @@ ARMS = {
     "ss": {"label": "SS", "loss": "ss", "head": "distance"},
     "ce-released": {"label": "CE, as released", "loss": "ce", "head": "linear", "form": "released"},
 }
-SETTINGS = {"networks": {"vit": VIT}, "pairs": ["vit-vit"], "arms": ARMS, "seeds": [0]}
+SETTINGS = {"networks": {"vit": VIT}, "pairs": ["vit-vit"], "arms": ARMS, "seeds": [0], "device": "cpu"}
 
 
 def quiet(line):
@@ -63,7 +63,7 @@ TOGETHER = """
 import torch
 from trustlib import parallel
 
-parallel.start()
+parallel.start(gpu=False)
 rows = parallel.gathered_rows(torch.arange(7)[parallel.share(7), None], 7).flatten().tolist()
 own = torch.full((2,), float(parallel.rank()), requires_grad=True)
 (parallel.gathered(own) ** 2).sum().backward()
@@ -87,6 +87,14 @@ def test_what_processes_hold_is_put_together_and_a_disagreement_is_told():
     )
     for rank, gradient in enumerate(("[0.0, 0.0]", "[2.0, 2.0]")):  # of its own part alone; no row of padding
         assert found[rank].startswith(f"{rank} {rows} {gradient} ('of 0', [0, 1]) {message}"), done.stderr
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match=r"this is the 3\. of its machine, which has 2"):
+        parallel.start(gpu=True)
 
 
 def test_batch_norm_over_processes_without_a_gpu_is_refused(monkeypatch):

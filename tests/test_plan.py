@@ -392,6 +392,22 @@ def test_a_batch_is_no_larger_than_the_time_allows(write, monkeypatch):
 
     monkeypatch.setattr(timing, "_doing", lambda *_: (slow, 40))
     assert timing.seconds(write(), "fit", "large-small", 1, 6.0) == pytest.approx(0.1)
-    assert given == [2, 10]
+    assert given == [2, 10, 10]
     assert timing.seconds(write(), "fit", "large-small", 1, 60.0) == pytest.approx(0.1)
-    assert given == [2, 10, 2, 40]
+    assert given == [2, 10, 10, 2, 40]
+
+
+def test_what_costs_hardly_more_in_a_large_batch_is_timed_in_one(write, monkeypatch):
+    def steady(batch, clock):
+        clock.times = [0.0, 0.1]  # whatever the batch
+
+    monkeypatch.setattr(timing, "_doing", lambda *_: (steady, 40))
+    assert timing.seconds(write(), "fit", "large-small", 1, 6.0) == pytest.approx(0.1 / 40)
+
+
+def test_every_timing_is_given_some_time_when_others_took_all(tiny, monkeypatch):
+    limits = []
+    monkeypatch.setattr(timing, "seconds", lambda *arguments: limits.append(arguments[-1]) or 0.1)
+    plan.prepare(tiny, 0, quiet)
+    assert limits
+    assert min(limits) == plan.LEAST

@@ -286,7 +286,7 @@ def test_dropout_passes_and_members_are_seen(write_study, tiny):
     study = load_study(write_study(networks={"rsn": network}, classifier_seeds=[0, 1], dropout_passes=3))
     manifest = experiments.score_classifier(study, "rsn", quiet)
     assert manifest["missing"] == {}
-    seen = experiments._with_passes(study, "rsn", data.load("digits"), "test")
+    seen = experiments._with_passes(study, "rsn", experiments.setup(study)[0], "test")
     assert seen.passes.shape == (3, 1000, 10)
     assert np.abs(seen.passes[0] - seen.passes[1]).max() > 0
     assert seen.members.shape == (2, 1000, 10)
@@ -447,9 +447,9 @@ def test_a_head_learns_from_passes_with_dropout_and_their_own_labels(write_study
         patch.setattr(training, "train", lambda *args, **kw: taught.append((args, kw)) or train(*args, **kw))
         experiments.train_oracle(study, "rsn-rsn", "ce", 0, quiet)
     (head, head_settings), (whole, whole_settings) = taught  # the head, and the oracle that starts from it
-    assert torch.equal(head[2], seen["train.correct"])
+    assert torch.equal(head[2].cpu(), seen["train.correct"])
     assert head_settings["views"] == 3
-    assert torch.equal(whole[2], plain["train.correct"])
+    assert torch.equal(whole[2].cpu(), plain["train.correct"])
     assert whole_settings["views"] == 2
 
 

@@ -52,7 +52,7 @@ def main() -> int:
     if args.command == "evaluate":
         return _evaluate(args)
 
-    from . import data, domains, parallel, plan, pretrained, runs, unseen
+    from . import data, domains, parallel, plan, pretrained, runs, training, unseen
     from .study import StudyError, load_study
     from .training import TrainingError
 
@@ -61,9 +61,9 @@ def main() -> int:
         if args.command == "work":
             from . import experiments
 
-            parallel.start()
-            quiet = parallel.rank() > 0
             try:
+                parallel.start(training.pick_device(study.device).type == "cuda")
+                quiet = parallel.rank() > 0
                 experiments.work(study, args.task, args.arguments, (lambda _: None) if quiet else print)
             except ValueError as error:  # of settings that several processes cannot follow
                 raise TrainingError(str(error)) from None

@@ -19,13 +19,26 @@ class Disagreement(RuntimeError):
     """Processes that should do the same were given different things; the message says which."""
 
 
-def start() -> None:
-    """Join the others where torchrun started this process; does nothing in a process that runs alone."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
-        gpu = torch.cuda.is_available()
-        if gpu:
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")
+def start(gpu: bool) -> None:
+    """Join the others where torchrun started this process; does nothing in a process that runs alone.
+
+    gpu : each process takes a GPU of its machine, the one of its number there.
+
+    Raises
+    ------
+    ValueError : when the machine has fewer GPUs than processes.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
+        return
+    if gpu:
+        here, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if here >= there:
+            raise ValueError(
+                f"each process needs a GPU of its own: this is the {here + 1}. of its machine, which has {there}. "
+                "In the study's YAML processes: auto starts as many as there are; device: cpu needs none"
+            )
+        torch.cuda.set_device(here)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")
 
 
 def stop() -> None:

@@ -17,6 +17,7 @@ from . import confidence, data, experiments, networks, oracle, pretrained, runs,
 from .study import Study
 
 STATES = {"adamw": 2, "adam": 2, "sgd": 1, "onecycle": 1}  # numbers that an optimizer keeps of each parameter
+LEAST = 1.0  # second for a timing: in less no batch but the smallest would be tried, and most of its time is overhead
 ROOM = {
     "disk": "free some, or set TRUST_RESULTS",
     "memory": "take a machine with more, or fewer processes",
@@ -36,7 +37,7 @@ def misfits(study: Study) -> list[str]:
 def prepare(study: Study, seconds: float = 50, log: Callable[[str], None] = print) -> list[str]:
     """Look for all that a study needs, time a little of each kind of work, print the plan; return what fails.
 
-    seconds : of all timings together; each takes a few batches at least.
+    seconds : of all timings together; each is given `LEAST` though, and takes a few batches.
     """
     problems, images, nets, rates = [], None, {}, {}
     with _noted(problems):
@@ -60,7 +61,7 @@ def prepare(study: Study, seconds: float = 50, log: Callable[[str], None] = prin
         end = time.perf_counter() + seconds
         for left, (what, whom) in zip(range(len(keys), 0, -1), keys, strict=True):
             with _noted(problems, f"{whom}: "):
-                limit = (end - time.perf_counter()) / left
+                limit = max((end - time.perf_counter()) / left, LEAST)
                 rates[what, whom] = timing.seconds(study, what, whom, world, limit) / world
         log(f"\nto be made, on {experiments.device_name(experiments.setup(study)[1])}, processes: {world}, decoding "
             f"workers: {study.workers} each\n{_jobs(work, rates)}")  # fmt: skip

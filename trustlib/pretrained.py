@@ -242,7 +242,7 @@ def read(path: Path) -> dict[str, Tensor]:
             else torch.load(path, map_location="cpu", weights_only=True)
         )
     except Exception as error:  # torch raises OSError, RuntimeError, EOFError, UnpicklingError and more
-        if code := re.search(r"GLOBAL (\S+)", str(error)):
+        if code := re.search(r"GLOBAL (\S*\w)\s", str(error)):
             raise data.DataError(
                 f"{path} is a pickle that wants to run code, {code[1]}, which is refused; where you trust it, convert "
                 "its tensors to safetensors (safetensors.torch.save_file), and give that file"
@@ -280,7 +280,11 @@ def _adapted(net: nn.Module, model: str, args: dict, found: dict[str, Tensor]) -
     """A checkpoint as timm's loader of this model reads it: older names, another image size; {} where it cannot."""
     import timm
 
-    channels, *size = _config(model)["input_size"]
+    config, own = _config(model), net.state_dict()
+    (channels, *size), first = config["input_size"], config.get("first_conv") or ()
+    for name in (f"{conv}.weight" for conv in ([first] if isinstance(first, str) else first)):
+        if name in own and name in found and found[name].shape[1:2] != own[name].shape[1:2]:
+            return {}  # older ones of timm sum it over the channels, whatever the overlay says
     overlay = {
         "state_dict": dict(found),
         "custom_load": False,

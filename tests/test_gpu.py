@@ -1,0 +1,130 @@
+"""What only a GPU can show; skipped where there is none."""
+
+import copy
+import math
+
+import pytest
+import torch
+from test_training import Interrupted, Memory, quiet
+from torch import nn
+
+from trustlib import data, losses, metrics, oracle, speed, training
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+VIT = {"img_size": 28, "patch_size": 7, "embed_dim": 48, "depth": 2, "num_heads": 4}
+RSN = {"layers": [1, 1, 1, 1], "channels": [8, 16, 32, 64], "stem_type": "deep", "stem_width": 8}
+NETWORKS = {"vit": ("vit_tiny_patch16_224", VIT), "rsn": ("resnet18", RSN)}
+
+
+def learner(name, dropout=0.0):
+    torch.manual_seed(3)
+    model, args = NETWORKS[name]
+    args = args | {"in_chans": 1, "num_classes": 10, "drop_rate": dropout}
+    return oracle.Oracle(oracle.build_backbone(model, args), "linear")
+
+
+def train(net, device, **changes):
+    """One network on whether a digit's label is above 2: as hard as digits are."""
+    images = data.digits().to(torch.device(device))
+    settings = {"views": 2, "epochs": 2, "batch": 50, "rate": 2e-3, "log": quiet} | changes
+    target = images.labels["train"] > 2
+    return images, training.train(net.to(device), images, target, losses.cross_entropy, **settings)
+
+
+def auroc(net, images):
+    (z,) = training.predict(net.eval(), images, "test")
+    return metrics.evaluate(z.double().numpy(), (images.labels["test"] > 2).cpu().numpy())["auroc"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_says_there_what_it_says_on_the_cpu(name):
+    net, images = learner(name).eval(), data.digits()
+    (here,) = training.predict(net, images, "test")
+    (there,) = training.predict(net.cuda(), images.to(torch.device("cuda")), "test")
+    assert here.dtype == there.dtype == torch.float32
+    torch.testing.assert_close(here, there, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_it_learns_there_what_it_learns_on_the_cpu(name):
+    found = {}
+    for device in ("cpu", "cuda"):
+        net = learner(name)
+        images, history = train(net, device)
+        found[device] = history[-1]["loss"], auroc(net, images)
+    print(name, found)
+    assert found["cuda"][0] == pytest.approx(found["cpu"][0], rel=0.1)  # bfloat16
+    assert found["cuda"][1] == pytest.approx(found["cpu"][1], abs=0.02)
+    assert found["cuda"][1] > 0.8
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("stop", [33, 78])
+def test_what_is_interrupted_there_goes_on_to_the_same_bits(name, stop):
+    whole = learner(name, dropout=0.1)
+    broken, keeper = copy.deepcopy(whole), Memory(stop)
+    _, history = train(whole, "cuda")
+    with pytest.raises(Interrupted):
+        train(copy.deepcopy(broken), "cuda", keeper=keeper)
+    keeper.stop = None
+    _, again = train(broken, "cuda", keeper=keeper)
+    for key, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, broken.state_dict()[key]), key
+    assert [row["loss"] for row in again] == [row["loss"] for row in history]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_compiled_network_learns_the_same(name):
+    plain, fast = learner(name), learner(name)
+    (_, slow), (images, quick) = train(plain, "cuda"), train(fast, "cuda", compiled=True)
+    print(name, slow, quick)
+    assert quick[-1]["loss"] == pytest.approx(slow[-1]["loss"], rel=0.1)
+    assert auroc(fast, images) == pytest.approx(auroc(plain, images), abs=0.02)
+
+
+class Hungry(nn.Module):
+    """Takes a GiB an image."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return self.weight * torch.ones(len(x), 2**28, device=x.device).amax(1)
+
+
+def test_a_batch_too_large_for_the_memory_says_which_one_fits_and_it_does():
+    room = torch.cuda.get_device_properties(0).total_memory / 2**30
+    batch = 2 ** math.ceil(math.log2(room) + 1)
+    with pytest.raises(training.TrainingError, match=rf"a batch of {batch} images .* (\d+) fitted") as error:
+        train(Hungry(), "cuda", batch=batch, epochs=1)
+    fits = int(str(error.value).split(" fitted")[0].split()[-1])
+    assert room / 8 < fits < room
+    train(Hungry(), "cuda", batch=fits, epochs=1, images=fits)
+
+
+def test_a_way_that_takes_too_much_memory_is_left_out_and_others_are_measured():
+    def way(count):
+        return lambda: lambda: torch.ones(count, 2**28, device="cuda").sum().item()
+
+    device = torch.device("cuda")
+    run, memory = speed.first_run(way(2), device)
+    assert run is not None
+    assert 2 * 2**30 <= memory < 3 * 2**30
+    run, memory = speed.first_run(way(4096), device)
+    assert run is None
+    assert math.isnan(memory)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_in_folders_arrive_there_as_they_are(tmp_path, workers):
+    paths = speed.photographs(tmp_path, 5)
+    inputs = data.Inputs((0.5,) * 3, (0.25,) * 3, 32, interpolation="bilinear")
+    asked = [slice(0, 2), slice(2, 5)], [0, 1]
+    here = list(speed.photo_set(paths, inputs).batches("test", *asked))
+    folder = speed.photo_set(paths, inputs, workers).to(torch.device("cuda"))
+    there = list(folder.batches("test", *asked))
+    for a, b in zip(here, there, strict=True):
+        assert b.device.type == "cuda"
+        torch.testing.assert_close(a, b.cpu())
