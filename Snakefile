@@ -50,8 +50,10 @@ if workflow.is_main_process:
             os.utime(path, (1, 1))  # 0 would mean no time at all
         elif path.exists() and path.stat().st_mtime == 1:
             path.unlink()
-    if changed := runs.damaged(RUN):
-        print(*(f"{path} is not as the report left it: the report is made again" for path in changed), sep="\n")
+    changed = [f"{path} is not as the report left it: the report is made again" for path in runs.damaged(RUN)]
+    print(*changed, sep="\n", end="\n" if changed else "")
+    resampled = [runs.whole(path) for path in sorted(RUN.glob("bootstraps/**/*.safetensors"))]  # made by the report
+    if changed or not all(resampled):
         for path in [RUN / "report.html", *(RUN / "sections").glob("*.ipynb")]:
             path.unlink(missing_ok=True)
 

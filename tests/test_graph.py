@@ -87,9 +87,13 @@ def test_a_failed_training_is_shown_and_only_it_is_made_again(write_study, tmp_p
     (folder / "tables" / "scores.csv").write_bytes(scores[:-1])
     (folder / "tables" / "runs.csv").unlink()
     (folder / "tables" / "runs.csv").mkdir()
+    resampled = sorted(folder.glob("bootstraps/**/*.safetensors"))[0]
+    whole = resampled.read_bytes()
+    resampled.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     status, printed = make_report(mended, results)
     assert status != 0
     assert "tables/scores.csv is not as the report left it" in printed
+    assert f"{resampled.name} is damaged" in printed
     assert (folder / "tables" / "scores.csv").read_bytes() == scores
     assert "[6/6] 10_record: FAILED" in printed
     assert "The report shows what failed" in printed

@@ -258,12 +258,18 @@ def current(path: Path, config: dict) -> dict | None:
     That a file is damaged is printed.
     """
     manifest = read_manifest(path)
-    if manifest is None and path.exists():
-        print(f"{path} is damaged, it cannot be read: it has to be made again")
-    if not manifest or manifest.get("key") != digest(config):
+    if not path.exists() or (manifest and manifest.get("key") != digest(config)):
         return None
+    return manifest if whole(path) else None
+
+
+def whole(path: Path) -> bool:
+    """Whether a training's file, or that of resampled metrics, is as it was written; that it is not is printed."""
+    if read_manifest(path) is None:
+        print(f"{path} is damaged, it cannot be read: it has to be made again")
+        return False
     written = path.stat()
-    return manifest if _is_whole(path, written.st_mtime_ns, written.st_size) else None
+    return _is_whole(path, written.st_mtime_ns, written.st_size)
 
 
 @cache
