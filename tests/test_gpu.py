@@ -53,7 +53,6 @@ def test_it_learns_there_what_it_learns_on_the_cpu(name):
         net = learner(name)
         images, history = train(net, device)
         found[device] = history[-1]["loss"], auroc(net, images)
-    print(name, found)
     assert found["cuda"][0] == pytest.approx(found["cpu"][0], rel=0.1)  # bfloat16
     assert found["cuda"][1] == pytest.approx(found["cpu"][1], abs=0.02)
     assert found["cuda"][1] > 0.8
@@ -78,7 +77,6 @@ def test_what_is_interrupted_there_goes_on_to_the_same_bits(name, stop):
 def test_a_compiled_network_learns_the_same(name):
     plain, fast = learner(name), learner(name)
     (_, slow), (images, quick) = train(plain, "cuda"), train(fast, "cuda", compiled=True)
-    print(name, slow, quick)
     assert quick[-1]["loss"] == pytest.approx(slow[-1]["loss"], rel=0.1)
     assert auroc(fast, images) == pytest.approx(auroc(plain, images), abs=0.02)
 
