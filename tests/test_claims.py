@@ -22,7 +22,7 @@ def study(write_study):
 
 
 class Seen:
-    """Stands for `claims._Seen`: arm -> (estimates of the seeds, deviation of the resamples)."""
+    """Stands for `claims.Seen`: arm -> (estimates of the seeds, deviation of the resamples)."""
 
     def __init__(self, study, values, counts=(900, 100)):
         self.study, self.values, self.right_and_wrong = study, values, counts
@@ -40,7 +40,7 @@ def judged(study, values, counts=(900, 100), **test):
     tests = [
         claims.Test.model_validate({"metric": "auroc", "arms": ["ss"], "minus": ["ce"], "pairs": ["rsn-rsn"]} | test)
     ]
-    return claims._verdict(Seen(study, values, counts), tests)
+    return claims._judged(Seen(study, values, counts), tests)[:2]
 
 
 def verdict(study, values, **test):
@@ -70,6 +70,24 @@ def test_a_claim_may_hold_only_as_released(study):
     assert verdict(study, values, above=0.01) == claims.ONLY_RELEASED
     unsure = values | {"ss": ([0.8], 0.03)}  # with the corrected loss nothing is excluded
     assert verdict(study, unsure, above=0.01) == claims.UNKNOWN
+
+
+def test_the_cells_of_a_verdict_make_it_again_from_their_table(study):
+    values = {"ss": ([0.8], 0.005), "ce": ([0.82], 0), "ce-released": ([0.6], 0), "mcp": ([0.7], 0)}
+    rule = {"metric": "auroc", "arms": ["ss"], "minus": ["ce", "mcp"], "pairs": ["rsn-rsn"], "above": 0.01}
+    tests = [claims.Test.model_validate(rule)]
+    for change, expected in (({}, claims.ONLY_RELEASED), ({"mcp": ([0.9], 0)}, claims.FAILS)):
+        answer, _, *forms = claims._judged(Seen(study, values | change), tests)
+        assert answer == expected
+        frames = [claims.tabulated("a", form, cells) for form, cells in zip(("", claims.RELEASED), forms, strict=True)]
+        assert [list(frame["form"]) for frame in frames] == [[""] * 2, [claims.RELEASED] * 2]
+        assert list(frames[0]["comparison"]) == ["⟨RSN, RSN⟩ SS − CE", "⟨RSN, RSN⟩ SS − MCP"]
+        first = frames[0].iloc[0]
+        assert (first["estimate"], first["margin"], first["at"]) == (pytest.approx(-0.02), "above", 0.01)
+        assert first["wide_low"] < first["low"] < first["high"] < first["wide_high"]
+        assert first["outcome"] == "excluded"
+        assert claims.verdict(*map(claims.untabulated, frames)) == expected
+    assert claims.verdict([]) == claims.UNKNOWN
 
 
 def test_one_comparison_against_it_refutes_and_all_must_hold(study):
@@ -127,9 +145,9 @@ def test_a_released_form_is_alike_in_all_else(write_study):
     rule = claims.Test(metric="auroc", arms=["ce"], above=0.0)
     for change in other.values():
         study = load_study(write_study(arms=TINY["arms"] | {"ce-other": RELEASED | change}))
-        assert claims._as_released(study, rule) == rule
+        assert claims.as_released(study, [rule]) == [rule]
     study = load_study(write_study(arms=TINY["arms"] | {"ce-other": RELEASED | other["frozen"], "twin": RELEASED}))
-    assert claims._as_released(study, rule).arms == ["twin"]
+    assert claims.as_released(study, [rule])[0].arms == ["twin"]
 
 
 def test_the_papers_tnr_counts_tcp_at_one_in_k_and_shows_it_at_zero_beside(write_study, monkeypatch):
@@ -144,7 +162,7 @@ def test_the_papers_tnr_counts_tcp_at_one_in_k_and_shows_it_at_zero_beside(write
     at = {"tcp": (expit(z[~right]) <= 0.1).mean(), "ce": (z[~right] <= 0).mean()}
     for arm, rate in at.items():
         test = claims.Test(metric="tnr_paper", arms=[arm], below=0.7)
-        answer, found = claims._verdict(claims._Seen(study), [test])
+        answer, found = claims._judged(claims.Seen(study), [test])[:2]
         assert found.startswith(f"TNR {100 * rate:.2f} [")
         assert f"with TCP's at z = 0, TNR {100 * at['ce']:.2f} [" in found
         assert answer == {"tcp": claims.HOLDS, "ce": claims.FAILS}[arm]
@@ -163,24 +181,24 @@ def test_the_stronger_network_is_that_of_the_higher_accuracy(write_study, monkey
     pairs = ["rsn-rsn", "rsn-vit", "vit-rsn", "vit-vit"]
     study = load_study(write_study(networks=networks, pairs=pairs))
     rule = claims.Test(metric="tnr", arms=["ce"], pairs=["strong-weak"], minus_pairs=["weak-strong"], above=0.0)
-    answer, found = claims._verdict(claims._Seen(study), [rule])
+    answer, found = claims._judged(claims.Seen(study), [rule])[:2]
     assert (answer, found) == (claims.UNKNOWN, "not run: ⟨stronger, weaker⟩ CE − ⟨weaker, stronger⟩")
     right = {"rsn": np.arange(10) < 9, "vit": np.arange(10) < 8}
     monkeypatch.setattr(evaluation, "has_classifier", lambda *_: True)
     monkeypatch.setattr(evaluation, "correct", lambda study, pair, *_: right[pair[-3:]])
-    ((name, (of, other)),) = claims._ways(study, rule)
+    ((name, (of, other)),) = claims._ways(claims.Seen(study), rule)
     assert (of[0], other[0], name) == ("rsn-vit", "vit-rsn", "⟨RSN, VIT⟩ CE − ⟨VIT, RSN⟩")
     right["vit"] |= True
-    ((_, (of, other)),) = claims._ways(study, rule)
+    ((_, (of, other)),) = claims._ways(claims.Seen(study), rule)
     assert (of[0], other[0]) == ("vit-rsn", "rsn-vit")
     one = load_study(write_study())
-    assert claims._decide(claims._Seen(one), [rule]) == (None, "this study has no second network")
+    assert claims._decide(claims.Seen(one), [rule]) == ([], "this study has no second network")
 
 
 def test_what_a_study_has_not_is_named_as_a_reader_knows_it(study):
     def found(**test):
         rule = claims.Test.model_validate({"metric": "auroc", "arms": ["ss"], "above": 0.0} | test)
-        return claims._decide(claims._Seen(study), [rule])[1]
+        return claims._decide(claims.Seen(study), [rule])[1]
 
     assert found(minus=["focal", "tcp", "cb"]) == (
         "this study has no Focal arm and no TCP arm and no Class-balanced arm"
@@ -215,7 +233,7 @@ def test_the_audit_of_a_study_has_what_the_claims_need(name):
     tuned = {(pair, arm) for control in study.audit.controls.values() for pair in control.pairs for arm in control.arms}
     for entry in claims.load():
         for test in entry.tests if name in (entry.studies or [name]) else []:
-            for of, other in (way for _, way in claims._ways(study, test)):
+            for of, other in (way for _, way in claims._ways(claims.Seen(study), test)):
                 for where, what, part in [of, *([other] if other else [])]:
                     assert part in ("test", *study.domains.parts.values()), entry.id
                     base = claims._base(what)
@@ -226,7 +244,9 @@ def test_a_study_that_has_hardly_run_is_judged_without_a_guess(write_study, monk
     monkeypatch.setattr(evaluation, "RESAMPLES", 30)
     study = load_study(write_study(audit=AUDIT, seeds=[0]))
     experiments.train_oracle(study, "rsn-rsn", "ss", 0, lambda line: None)
-    judged = claims.judge(study).set_index("id")
+    judged, cells = claims.judge(study)
+    judged = judged.set_index("id")
+    assert set(cells["claim"]) <= {entry.id for entry in claims.load() if entry.fact}
     first = judged.index.get_loc
     assert first("all-cases") < first(next(entry.id for entry in claims.load() if entry.tests))  # answers come first
     unrun = [entry.id for entry in claims.load() if entry.tests]
@@ -278,7 +298,7 @@ def test_the_bound_says_which_arm_it_is_of(write_study, monkeypatch):
 
 
 def test_the_squared_error_is_capped_by_a_sigmoid_alone(study):
-    verdict, found = claims.FACTS["tcp_capped"](study)
+    verdict, found = claims.FACTS["tcp_capped"](study)[:2]
     assert verdict == claims.ONLY_PRINTED
     assert "as printed, (z − p)² of any real z, is unbounded" in found
 
@@ -288,7 +308,7 @@ def of_normal(monkeypatch, study, values, right):
     monkeypatch.setattr(evaluation, "has_classifier", lambda *_: True)
     monkeypatch.setattr(evaluation, "correct", lambda *_: right)
     monkeypatch.setattr(evaluation, "outputs", lambda study, pair, arm, seeds: {0: logit(values[arm])})
-    return claims.FACTS["normality"](study)
+    return claims.FACTS["normality"](study)[:2]
 
 
 def test_normality_is_asked_of_every_group_of_every_loss(study, monkeypatch):
@@ -317,11 +337,11 @@ def test_a_gap_that_the_error_leaves_no_room_for_decides_nothing(study, monkeypa
 
     monkeypatch.setattr(evaluation, "has_classifier", lambda *_: True)
     monkeypatch.setattr(audit, "label_shift", shift)
-    verdict, found = claims.FACTS["iid"](study)
+    verdict, found = claims.FACTS["iid"](study)[:2]
     assert verdict == claims.UNKNOWN
     assert found == "RSN +0.68 [+0.40, +1.00], of an error of 0.98 that decides nothing"
     rows["train"], rows["test"] = (0.901, 0.900, 0.902), (0.9, 0.899, 0.901)
-    assert claims.FACTS["iid"](study) == (claims.HOLDS, "RSN +0.10 [-0.10, +0.30]")
+    assert claims.FACTS["iid"](study)[:2] == (claims.HOLDS, "RSN +0.10 [-0.10, +0.30]")
     rows["train"] = (0.92, 0.919, 0.921)
     assert claims.FACTS["iid"](study)[0] == claims.FAILS
 
@@ -338,11 +358,11 @@ def test_tails_are_compared_seed_by_seed(write_study, monkeypatch, longer, expec
         for seed in (0, 1, 2)
     ]
     monkeypatch.setattr(audit, "tails", lambda *_: pd.DataFrame(rows))
-    verdict, found = claims.FACTS["tails"](study)
+    verdict, found = claims.FACTS["tails"](study)[:2]
     assert verdict == expected
     assert found.startswith(f"longer by {longer + 0.01 / 3:+.2f} [")
     monkeypatch.setattr(audit, "tails", lambda *_: pd.DataFrame())
-    assert claims.FACTS["tails"](study) == (claims.UNKNOWN, "not run: ⟨RSN, RSN⟩")
+    assert claims.FACTS["tails"](study)[:2] == (claims.UNKNOWN, "not run: ⟨RSN, RSN⟩")
     assert claims.FACTS["tails"](load_study(write_study()))[1] == "this study has no control of the head"
 
 
@@ -354,7 +374,7 @@ def test_a_control_is_no_unseen_domain(write_study, monkeypatch):
     monkeypatch.setattr(type(study), "images", lambda self: SimpleNamespace(channels=3))
     monkeypatch.setattr(evaluation, "has_classifier", lambda *_: True)
     monkeypatch.setattr(evaluation, "correct", lambda study, pair, part="": unseen if part[:7] == "domains" else clean)
-    verdict, found = claims.FACTS["domain_accuracy"](study)
+    verdict, found = claims.FACTS["domain_accuracy"](study)[:2]
     assert verdict == claims.HOLDS
     assert found.endswith("beyond the margin in 2 of 2, excluded in 0")
     monkeypatch.setattr(evaluation, "correct", lambda study, pair, part="": clean)
@@ -370,10 +390,10 @@ def test_table_2_is_asked_of_its_studies_alone(write_study, monkeypatch):
     assert {entry.id for entry in entries} == {entry.id for entry in claims.load() if entry.id.startswith("small-")}
     for name in ("tiny", "mnist-other"):
         study = load_study(write_study()).model_copy(update={"name": name, "dataset": "mnist"})
-        assert set(claims.judge(study, entries)["found"].str.startswith("asked of other data")) == {True}
+        assert set(claims.judge(study, entries)[0]["found"].str.startswith("asked of other data")) == {True}
     for name in ("mnist", "mnist-full"):
         study = load_study(write_study()).model_copy(update={"name": name})
-        found = claims.judge(study, entries).set_index("id")["found"]
+        found = claims.judge(study, entries)[0].set_index("id")["found"]
         assert found["small-alike"] == "this study has no TCP arm"
         assert found["small-more"].startswith("asked of other data: results/cifar10")
 

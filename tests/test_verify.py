@@ -9,8 +9,24 @@ import pytest
 from conftest import TINY
 
 from trustlib import __main__ as commands
-from trustlib import evaluation, experiments, runs, tables, unseen, verify
+from trustlib import claims, evaluation, experiments, runs, tables, unseen, verify
 from trustlib.study import load_study
+
+ARMS = {
+    "tcp": {"label": "TCP", "loss": "tcp", "head": "linear"},
+    "ce-released": {"label": "CE, as released", "loss": "ce", "form": "released", "head": "linear"},
+}
+AGAINST = {"metric": "auroc", "arms": ["ss"], "minus": ["ce", "mcp"]}
+RULES = {  # claim -> its tests; two cells each, but for the audit's, of which nothing is published
+    "higher": [AGAINST | {"above": 0.9}],
+    "unseen": [AGAINST | {"above": 0.9, "domains": ["contrast-3"]}],
+    "apart": [{"metric": "kl", "arms": ["ce", "tcp"], "below": 1e9}],
+    "negatives": [{"metric": "tnr_paper", "arms": ["tcp", "ss"], "below": 0.9}],
+    "tuned": [{"metric": "auroc", "arms": ["ss"], "minus": ["ce"], "above": 0.0, "tuned": True}],
+}
+SAID = {"claim": "c", "where": "w", "quantity": "q", "section": "s"}
+CLAIMS = [claims.Claim.model_validate(SAID | {"id": name, "tests": tests}) for name, tests in RULES.items()]
+CLAIMS.append(claims.Claim.model_validate(SAID | {"id": "alike", "fact": "iid"}))
 
 
 def quiet(line):
@@ -24,7 +40,9 @@ def published(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRUST_RESULTS", str(home / "results"))
         patch.setattr(evaluation, "RESAMPLES", 20)
-        plan = TINY | {"domains": {"judged": ["contrast-3"], "images": 200}}
+        patch.setattr(claims, "load", lambda: CLAIMS)
+        patch.setattr(claims.resampling, "FEWEST", 1)
+        plan = TINY | {"arms": TINY["arms"] | ARMS, "domains": {"judged": ["contrast-3"], "images": 200}}
         (home / "tiny.yaml").write_text(json.dumps(plan))
         study = load_study(str(home / "tiny.yaml"))
         experiments.score_classifier(study, "rsn", quiet)
@@ -36,13 +54,15 @@ def published(tmp_path_factory):
             unseen.ask_oracles(study, part, "rsn-rsn", quiet)
         made = experiments.trainings(study) + unseen.visits(study)
         compared = evaluation.compare(study, "rsn-rsn")
+        judged, cells = claims.judge(study)
         folder = runs.run_folder(study)
         frames = {
             "scores": evaluation.evaluate(study),
             "comparisons": compared,
             "domains": evaluation.judged(study),
             "runs": pd.DataFrame(made)[["run", "status", "key"]],
-            "claims": pd.DataFrame({"id": ["a"]}),
+            "claims": judged,
+            "cells": cells,
         }
         (folder / "tables").mkdir()
         (folder / "figures").mkdir()
@@ -64,6 +84,8 @@ def copy(published, tmp_path, monkeypatch):
     _, study, folder = published
     monkeypatch.setenv("TRUST_RESULTS", str(tmp_path))
     monkeypatch.setattr(evaluation, "RESAMPLES", 20)
+    monkeypatch.setattr(claims, "load", lambda: CLAIMS)
+    monkeypatch.setattr(claims.resampling, "FEWEST", 1)
     for path in folder.rglob("*.*"):
         target = tmp_path / "tiny" / path.relative_to(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -77,13 +99,14 @@ def test_what_follows_from_the_scores_needs_no_data(copy, monkeypatch):
     said = []
     assert verify.verify(study, said.append) == []
     text = "\n".join(said)
-    assert "files: 7 with their checksums" in text
-    assert "claims.csv: not made anew, what its classifiers said of their training images is not published" in text
-    for name in ("scores", "comparisons", "domains"):
-        (line,) = (line for line in said if line.startswith(f"tables/{name}.csv"))
+    assert "files: 8 with their checksums" in text
+    assert "cells.csv: 12 of 13 comparisons made anew, the others rest on what is not published" in text
+    assert "claims.csv: 5 of 6 verdicts made anew, the others rest on no comparison" in text
+    for name in ("scores", "comparisons", "domains", "cells"):
+        *_, line = (line for line in said if line.startswith(f"tables/{name}.csv"))
         same, of = line.split(": ")[1].split(" cells")[0].split(" of ")
         assert same == of
-    assert "runs.csv: 9 of 9 finished runs" in text
+    assert "runs.csv: 13 of 13 finished runs" in text
     assert "report.html: 0 of 0" not in text
 
 
@@ -108,7 +131,41 @@ def test_other_scores_make_other_tables(copy):
     differing = verify.verify(study, quiet)
     assert differing[0] == "scores.npz is not as it was published"
     places = [line.partition(",")[0].partition(":")[0] for line in differing[1:]]
-    assert set(places) == {"tables/scores.csv", "tables/comparisons.csv", "report.html"}
+    assert set(places) == {"tables/scores.csv", "tables/comparisons.csv", "tables/cells.csv", "report.html"}
+
+
+def test_a_verdict_that_its_comparisons_do_not_make_is_named(copy):
+    study, folder = copy
+    path = folder / "tables" / "claims.csv"
+    frame = pd.read_csv(path)
+    said = frame.loc[frame["id"] == "higher", "verdict"].item()
+    assert said != claims.HOLDS
+    frame.loc[frame["id"] == "higher", "verdict"] = claims.HOLDS
+    frame.to_csv(path, index=False)
+    _, differing = verify.verify(study, quiet)
+    assert differing == f"tables/claims.csv, higher: holds, from its comparisons {said}"
+
+
+def test_a_comparison_that_does_not_follow_and_a_rule_that_has_changed_are_named(copy, monkeypatch):
+    study, folder = copy
+    path = folder / "tables" / "cells.csv"
+    frame = pd.read_csv(path)
+    row = frame.index[frame["claim"] == "unseen"][0]
+    frame.loc[row, "high"] = 0.95
+    frame.to_csv(path, index=False, float_format=verify.DIGITS)
+    _, number = verify.verify(study, quiet)
+    assert number.startswith(f"tables/cells.csv, row {row + 1}, high: 0.95, from the scores ")
+    other = CLAIMS[0].model_copy(update={"tests": [CLAIMS[0].tests[0].model_copy(update={"minus": ["ce"]})]})
+    monkeypatch.setattr(claims, "load", lambda: [other, *CLAIMS[1:]])
+    assert "tables/cells.csv, higher: 2 comparisons, 1 by today's data/claims.yaml" in verify.verify(study, quiet)
+
+
+def test_a_publication_without_its_comparisons_is_not_refused(copy):
+    study, folder = copy
+    (folder / "tables" / "cells.csv").unlink()
+    said = []
+    assert verify.verify(study, said.append) == ["tables/cells.csv is not as it was published"]
+    assert "tables/claims.csv: not made anew, an older publication" in "\n".join(said)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +205,10 @@ def test_a_study_that_has_changed_or_is_not_published_is_one_line(published, tmp
     monkeypatch.setattr(sys, "argv", ["trustlib", "verify", str(changed)])
     monkeypatch.setenv("TRUST_RESULTS", str(folder.parent))
     assert commands.main() == 1
-    assert "rsn-rsn/ce/seed2.z is asked for and not published; its YAML has changed since" in capsys.readouterr().err
+    assert (
+        "rsn-rsn/ce-released/seed2.z is asked for and not published; its YAML has changed since"
+        in capsys.readouterr().err
+    )
     monkeypatch.setenv("TRUST_RESULTS", str(tmp_path))
     assert commands.main() == 1
     assert "study tiny is not published: there is no" in capsys.readouterr().err

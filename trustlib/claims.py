@@ -6,10 +6,10 @@ here: what Eq. 6 says as it is printed (`_tcp_capped`), and what published figur
 (`_published_aupr_error`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,11 @@ class Margin(Strict):
     above: float | None = None
     below: float | None = None
     within: float | None = None
+
+    @property
+    def side(self) -> str:
+        """Which of the three it is."""
+        return next(name for name in ("above", "below", "within") if getattr(self, name) is not None)
 
     @model_validator(mode="after")
     def _one_margin(self):
@@ -114,16 +119,41 @@ class Claim(Strict):
 class Cell:
     """One comparison: the mean over seeds, its 95 % interval, and the wider one that a refutation needs.
 
+    metric : as in data/claims.yaml, or what a fact measures.
     seeds : training seeds behind it; 0 where no training is.
     few : too few right or wrong predictions (`resampling.FEWEST`), so that it decides nothing.
     """
 
+    metric: str
     name: str
+    margin: Margin
     estimate: float
     interval: tuple[float, float]
     wide: tuple[float, float]
     seeds: int = 0
     few: bool = False
+
+    @property
+    def outcome(self) -> bool | None:
+        """True where the interval lies beyond the margin, False where the wider one excludes it."""
+        (low, high), (wide_low, wide_high) = self.interval, self.wide
+        at = getattr(self.margin, self.margin.side)
+        if self.few:
+            return None
+        if self.margin.side == "above":
+            return True if low > at else False if wide_high < at else None
+        if self.margin.side == "below":
+            return True if high < at else False if wide_low > at else None
+        return True if -at < low and high < at else False if wide_low > at or wide_high < -at else None
+
+
+class Judgement(NamedTuple):
+    """The verdict on a claim, what was found, and the cells behind both; released: of the losses as released."""
+
+    verdict: str
+    found: str
+    cells: Sequence[Cell] = ()
+    released: Sequence[Cell] = ()
 
 
 def load() -> list[Claim]:
@@ -136,73 +166,122 @@ def load() -> list[Claim]:
     return [Claim.model_validate(entry) for entry in yaml.safe_load(PATH.read_text())]
 
 
-def judge(study: Study, entries: list[Claim] | None = None) -> pd.DataFrame:
-    """Every claim, or some of them, with what was found and the verdict.
+def judge(study: Study, entries: list[Claim] | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every claim, or some of them, with what was found and the verdict; and every comparison behind a verdict.
 
     Returns
     -------
-    A row a claim: id, claim, where, quantity, found, verdict, section; last those that nothing was measured for.
+    claims : a row a claim: id, claim, where, quantity, found, verdict, section; last those that nothing was measured
+        for.
+    cells : as `tabulated`, in the order of the claims.
     """
-    seen, grey = _Seen(study), study.images().channels == 1
-    rows, unanswered = [], []
+    seen, grey = Seen(study), study.images().channels == 1
+    rows, unanswered, cells = [], [], []
     for claim in load() if entries is None else entries:
         if claim.colour and grey:
-            verdict, found = UNKNOWN, GREY
+            judged = Judgement(UNKNOWN, GREY)
         elif claim.studies and study.name.removesuffix("-full") not in claim.studies:
-            verdict, found = UNKNOWN, f"{OTHER_DATA}: {', '.join(f'results/{name}' for name in claim.studies)}"
-        elif claim.fact:
-            verdict, found = FACTS[claim.fact](study)
+            judged = Judgement(UNKNOWN, f"{OTHER_DATA}: {', '.join(f'results/{name}' for name in claim.studies)}")
         else:
-            verdict, found = _verdict(seen, claim.tests)
+            judged = FACTS[claim.fact](study) if claim.fact else _judged(seen, claim.tests)
         shown = claim.model_dump(include={"id", "claim", "where", "quantity"})
         if claim.added:
             shown["where"] += f"; added {claim.added}"
-        (unanswered if found.startswith(UNANSWERED) else rows).append(
-            shown | {"found": found, "verdict": verdict, "section": claim.section}
+        (unanswered if judged.found.startswith(UNANSWERED) else rows).append(
+            shown | {"found": judged.found, "verdict": judged.verdict, "section": claim.section}
         )
-    return pd.DataFrame(rows + unanswered)
+        cells += [tabulated(claim.id, "", judged.cells), tabulated(claim.id, RELEASED, judged.released)]
+    return pd.DataFrame(rows + unanswered), pd.concat(cells, ignore_index=True)
 
 
-def _verdict(seen: "_Seen", tests: list[Test]) -> tuple[str, str]:
-    holds, found = _decide(seen, tests)
-    released = [_as_released(seen.study, test) for test in tests]
-    also, found_released = _decide(seen, released) if released != tests and not holds else (None, "")
-    if holds:
-        return HOLDS, found
-    if also:
-        return (ONLY_RELEASED if holds is False else UNKNOWN), f"{found}. As released: {found_released}"
-    return (FAILS if holds is False else UNKNOWN), found
+RELEASED = "as released"  # the form of a cell whose losses are; else it is empty
+OUTCOMES = {True: "beyond", False: "excluded", None: "neither"}
+CELLS = ["claim", "form", "metric", "comparison", "estimate", "low", "high", "wide_low", "wide_high"]
+CELLS += ["seeds", "few", "margin", "at", "outcome"]
 
 
-def _decide(seen: "_Seen", tests: list[Test]) -> tuple[bool | None, str]:
-    """(True where all intervals lie beyond the margins, False where one excludes its own, else None; what was found)"""
-    ways = [(test, name, way) for test in tests for name, way in _ways(seen.study, test)]
-    measured = [seen.difference(test, *way) for test, _, way in ways]
-    if missing := [way for way, values in zip(ways, measured, strict=True) if values is None]:
-        return None, _missing(seen.study, missing)
-    wide = 1 - (1 - LEVEL) / len(ways)
-    verdicts, texts, seeds = [], [], []
+def tabulated(claim: str, form: str, cells: Sequence[Cell]) -> pd.DataFrame:
+    """A row a cell, columns `CELLS`; rates are fractions.
+
+    low, high: of the 95 % interval; wide_low, wide_high: of the one that a refutation needs; margin and at: "above",
+    "below" or "within" what; outcome: one of `OUTCOMES`.
+    """
+    rows = [
+        (
+            claim, form, cell.metric, cell.name, cell.estimate, *cell.interval, *cell.wide, cell.seeds, cell.few,
+            cell.margin.side, getattr(cell.margin, cell.margin.side), OUTCOMES[cell.outcome],
+        )
+        for cell in cells
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=CELLS)
+
+
+def untabulated(rows: pd.DataFrame) -> list[Cell]:
+    """The cells of a table of theirs."""
+    return [
+        Cell(
+            row.metric, row.comparison, Margin(**{row.margin: row.at}), row.estimate, (row.low, row.high),
+            (row.wide_low, row.wide_high), row.seeds, row.few,
+        )
+        for row in rows.itertuples()
+    ]  # fmt: skip
+
+
+def verdict(cells: Sequence[Cell], released: Sequence[Cell] = ()) -> str:
+    """What follows from the cells of a claim, by the rules at the head of data/claims.yaml; of none, nothing."""
+    holds = _decided(cells)
+    return ONLY_RELEASED if holds is False and _decided(released) else VERDICTS[holds]
+
+
+def _decided(cells: Sequence[Cell]) -> bool | None:
+    outcomes = [cell.outcome for cell in cells]
+    return False if False in outcomes else True if outcomes and all(outcomes) else None
+
+
+def _judged(seen: "Seen", tests: list[Test]) -> Judgement:
+    cells, found = _decide(seen, tests)
+    also = as_released(seen.study, tests)
+    if _decided(cells) or also == tests:
+        return Judgement(verdict(cells), found, cells)
+    released, found_released = _decide(seen, also)
+    if _decided(released):
+        found = f"{found}. As released: {found_released}"
+    return Judgement(verdict(cells, released), found, cells, released)
+
+
+def _decide(seen: "Seen", tests: list[Test]) -> tuple[list[Cell], str]:
+    """The cells, and what was found; no cell where one cannot be made."""
+    ways, cells = _all_ways(seen, tests), measured(seen, tests)
+    if missing := [way for way, cell in zip(ways, cells, strict=True) if cell is None]:
+        return [], _missing(seen.study, missing)
+    texts = []
     for test in tests:
-        own = [(name, way) for of, name, way in ways if of is test]
-        cells = [_cell(seen, test, name, way, wide) for name, way in own]
-        outcomes = [_outcome(test, cell) for cell in cells]
-        verdicts += outcomes
-        seeds += [cell.seeds for cell in cells]
-        texts.append(_text(test, cells, outcomes))
+        texts.append(_text(test, [cell for (of, *_), cell in zip(ways, cells, strict=True) if of is test]))
         if TNR_PAPER in test.metrics:
-            beside = test.at_zero
-            cells = [_cell(seen, beside, *way, wide) for way in own]
-            texts.append(f"with TCP's at z = 0, {_worst_text(beside, cells)}")
-    if 1 in seeds:
+            texts.append(f"with TCP's at z = 0, {_worst_text(test.at_zero, measured(seen, [test.at_zero]))}")
+    if 1 in [cell.seeds for cell in cells]:
         texts.append(ONE_TRAINING)
-    return _decided(verdicts), "; ".join(texts)
+    return cells, "; ".join(texts)
 
 
 ONE_TRAINING = "one training, images only"
 
 
-def _cell(seen: "_Seen", test: Test, name: str, way: tuple, wide: float) -> Cell:
-    estimate, samples = seen.difference(test, *way)
+def measured(seen: "Seen", tests: list[Test]) -> list[Any]:
+    """The cell of every comparison of a claim's tests; None for one where something that it takes is not there."""
+    ways = _all_ways(seen, tests)
+    wide = 1 - (1 - LEVEL) / len(ways)
+    return [_cell(seen, *way, wide) for way in ways]
+
+
+def _all_ways(seen: "Seen", tests: list[Test]) -> list[tuple[Test, str, tuple]]:
+    return [(test, name, way) for test in tests for name, way in _ways(seen, test)]
+
+
+def _cell(seen: "Seen", test: Test, name: str, way: tuple, wide: float) -> Cell | None:
+    if (found := seen.difference(test, *way)) is None:
+        return None
+    estimate, samples = found
     counts = [seen.counts(*of) for of in way if of]
     mean, difference = float(estimate.mean()), bool(test.minus or test.minus_pairs)
     bounded = len(test.metrics) == 1 and test.metric not in metrics.SEPARABILITY
@@ -217,39 +296,21 @@ def _cell(seen: "_Seen", test: Test, name: str, way: tuple, wide: float) -> Cell
         return float(low), float(high)
 
     few = min(map(min, counts)) < resampling.FEWEST
-    return Cell(name, mean, interval(LEVEL), interval(wide), len(estimate), few)
+    return Cell(test.metric, name, test, mean, interval(LEVEL), interval(wide), len(estimate), few)
 
 
 RATES = {"tpr": 0, "tnr": 1, TNR_PAPER: 1}  # of the right or of the wrong predictions
 
 
-def _outcome(margin: Margin, cell: Cell) -> bool | None:
-    (low, high), (wide_low, wide_high) = cell.interval, cell.wide
-    if cell.few:
-        return None
-    if margin.above is not None:
-        return True if low > margin.above else False if wide_high < margin.above else None
-    if margin.below is not None:
-        return True if high < margin.below else False if wide_low > margin.below else None
-    if -margin.within < low and high < margin.within:
-        return True
-    return False if wide_low > margin.within or wide_high < -margin.within else None
-
-
-def _decided(outcomes: list[bool | None]) -> bool | None:
-    return False if False in outcomes else True if all(outcomes) else None
-
-
-def _worst(margin: Margin, cells: list[Cell]) -> Cell:
+def _worst(cells: Sequence[Cell]) -> Cell:
     """The cell that speaks most against the claim, of those that decide anything."""
     against = {"above": lambda c: c.estimate, "below": lambda c: -c.estimate, "within": lambda c: -abs(c.estimate)}
-    kind = next(name for name in against if getattr(margin, name) is not None)
     deciding = [cell for cell in cells if not cell.few] or cells
-    return min(deciding, key=lambda cell: np.nan_to_num(against[kind](cell), nan=np.inf))
+    return min(deciding, key=lambda cell: np.nan_to_num(against[cell.margin.side](cell), nan=np.inf))
 
 
-def _worst_text(test: Test, cells: list[Cell]) -> str:
-    worst = _worst(test, cells)
+def _worst_text(test: Test, cells: Sequence[Cell]) -> str:
+    worst = _worst(cells)
     scale = 1 if set(test.metrics) <= set(metrics.SEPARABILITY) else 100
     sign = "+" if test.minus or test.minus_pairs else ""
     found = "{:{sign}.2f} [{:{sign}.2f}, {:{sign}.2f}]".format(
@@ -259,17 +320,18 @@ def _worst_text(test: Test, cells: list[Cell]) -> str:
     return text if len(cells) == 1 else f"{text} at worst ({worst.name})"
 
 
-def _text(test: Test, cells: list[Cell], outcomes: list[bool | None]) -> str:
+def _text(test: Test, cells: Sequence[Cell]) -> str:
     """The cell that speaks most against the claim, and how the others went."""
     text, few = _worst_text(test, cells), sum(cell.few for cell in cells)
     if len(cells) > 1:
-        text += f"; {_counts(outcomes)}"
+        text += f"; {_counts(cells)}"
     if few:
         text += f"; fewer than {resampling.FEWEST} right or wrong predictions, which decide nothing, in {few}"
     return text
 
 
-def _counts(outcomes: list[bool | None]) -> str:
+def _counts(cells: Sequence[Cell]) -> str:
+    outcomes = [cell.outcome for cell in cells]
     return f"beyond the margin in {outcomes.count(True)} of {len(outcomes)}, excluded in {outcomes.count(False)}"
 
 
@@ -280,11 +342,11 @@ LABELS = {
 }  # fmt: skip
 
 
-def _ways(study: Study, test: Test) -> list[tuple[str, tuple]]:
+def _ways(seen: "Seen", test: Test) -> list[tuple[str, tuple]]:
     """(name, ((pair, arm, part), what it is compared with, the same three, or None)) of every cell."""
-    ways = []
+    ways, study = [], seen.study
     parts = {domains.parse(name).label: f"domains/{name}" for name in test.domains} or {"": "test"}
-    pairs, minus_pairs = _by_strength(study, test.pairs), _by_strength(study, test.minus_pairs)
+    pairs, minus_pairs = _by_strength(seen, test.pairs), _by_strength(seen, test.minus_pairs)
     for (where, part), pair, arm in product(parts.items(), pairs or study.pairs, test.arms):
         others = [(pair, other, part) for other in test.minus] + [(other, arm, part) for other in minus_pairs]
         for other in others or [None]:
@@ -296,14 +358,14 @@ def _ways(study: Study, test: Test) -> list[tuple[str, tuple]]:
     return ways
 
 
-def _by_strength(study: Study, pairs: list[str]) -> list[str]:
+def _by_strength(seen: "Seen", pairs: list[str]) -> list[str]:
     """Pairs with networks in place of `STRENGTHS`, by accuracy on the test part; as they are where it is not known."""
     if not any(name in STRENGTHS for pair in pairs for name in pair.split("-")):
         return pairs
-    judged = {pair.split("-")[1]: pair for pair in study.pairs}
-    if len(judged) < 2 or not all(evaluation.has_classifier(study, pair) for pair in judged.values()):
+    judged = {pair.split("-")[1]: pair for pair in seen.study.pairs}
+    if len(judged) < 2 or not all(seen.has(pair) for pair in judged.values()):
         return pairs
-    accuracy = {name: evaluation.correct(study, pair).mean() for name, pair in judged.items()}
+    accuracy = {name: seen.correct(pair).mean() for name, pair in judged.items()}
     weak, *_, strong = sorted(accuracy, key=accuracy.__getitem__)
     named = dict(zip(STRENGTHS, (strong, weak), strict=True))
     return ["-".join(named.get(name, name) for name in pair.split("-")) for pair in pairs]
@@ -359,8 +421,8 @@ def _label(study: Study, arm: str) -> str:
     return label + SUFFIXES[arm.removeprefix(base)]
 
 
-def _as_released(study: Study, test: Test) -> Test:
-    """The same test with the released form of every arm that has one: an arm that differs in its form alone."""
+def as_released(study: Study, tests: list[Test]) -> list[Test]:
+    """The same tests with the released form of every arm that has one: an arm that differs in its form alone."""
 
     def twin(name: str) -> str:
         if name not in study.arms:
@@ -368,29 +430,44 @@ def _as_released(study: Study, test: Test) -> Test:
         asked = study.arms[name].model_copy(update={"form": "released", "label": ""})
         return next((n for n, arm in study.arms.items() if arm.model_copy(update={"label": ""}) == asked), name)
 
-    return test.model_copy(update={"arms": [*map(twin, test.arms)], "minus": [*map(twin, test.minus)]})
+    return [
+        test.model_copy(update={"arms": [*map(twin, test.arms)], "minus": [*map(twin, test.minus)]}) for test in tests
+    ]
 
 
-class _Seen:
-    """The metrics of any arm and their resamples, looked up once."""
+class Seen:
+    """The metrics of any arm and their resamples, looked up once: those of a study's trainings."""
 
     def __init__(self, study: Study):
         self.study, self._boots, self._distances = study, {}, {}
 
+    def has(self, pair: str, part: str = "test") -> bool:
+        """As `evaluation.has_classifier`."""
+        return evaluation.has_classifier(self.study, pair, part)
+
+    def correct(self, pair: str, part: str = "test") -> NDArray[np.bool_]:
+        """As `evaluation.correct`."""
+        return evaluation.correct(self.study, pair, part)
+
+    def outputs(self, pair: str, arm: str, part: str = "test") -> NDArray | None:
+        """The ``z`` of an arm's oracles, float (S, N); None where one of the study's seeds is not there."""
+        found = evaluation.outputs(self.study, pair, arm, self.study.seeds, part)
+        return np.stack(list(found.values())) if len(found) == len(self.study.seeds) else None
+
+    def counts(self, pair: str, arm: str, part: str) -> tuple[int, int]:
+        """How many predictions of the pair's classifier are right, and wrong."""
+        right = self.correct(pair, part)
+        return int(right.sum()), int((~right).sum())
+
     def difference(self, test: Test, of: tuple, other: tuple | None) -> tuple[NDArray, NDArray] | None:
-        """(estimate (S,), samples (R, S)) of one cell; None where something that it takes has not been run."""
+        """(estimate (S,), samples (R, S)) of one cell; None where something that it takes is not there."""
         own = self._values(test, *of)
         theirs: tuple[Any, Any] | None = self._values(test, *other) if other else (0.0, 0.0)
         return None if own is None or theirs is None else (own[0] - theirs[0], own[1] - theirs[1])
 
-    def counts(self, pair: str, arm: str, part: str) -> tuple[int, int]:
-        """How many predictions of the pair's classifier are right, and wrong."""
-        right = evaluation.correct(self.study, pair, part)
-        return int(right.sum()), int((~right).sum())
-
     def _values(self, test: Test, pair: str, arm: str, part: str) -> tuple[NDArray, NDArray] | None:
         planned = pair in self.study.all_pairs and part in ("test", *self.study.domains.parts.values())
-        if not planned or not evaluation.has_classifier(self.study, pair, part):
+        if not planned or not self.has(pair, part):
             return None
         if set(test.metrics) <= set(metrics.SEPARABILITY):
             found = self._separability(pair).get(arm)
@@ -401,52 +478,66 @@ class _Seen:
             self._boots[key] = self._boot(*key)
         if (boot := self._boots[key]) is None:
             return None
-        (estimate,), (samples,) = boot.estimate.values(), boot.samples.values()
         columns = [metrics.METRICS.index(name) for name in test.at_zero.metrics]
+        (estimate,), (samples,) = boot.estimate.values(), boot.samples.values()
         return estimate[:, columns].sum(-1), samples[:, :, columns].sum(-1)
 
     def _boot(self, pair: str, arm: str, part: str, tuned: bool, paper: bool) -> resampling.Bootstrap | None:
-        study, right = self.study, evaluation.correct(self.study, pair, part)
-        oracle_name, classifier_name = study.pair(pair)
-        folder = "" if part == "test" else f"{part}/"
         if arm == "mcp":
-            score = evaluation.own_scores(study, classifier_name, part)["mcp"]
-            return evaluation.resampled(study, f"{folder}{classifier_name}/mcp", score, right, 0.5)
+            return self.of_mcp(pair, part)
+        if tuned or arm != _base(arm):
+            return self.of_audit(pair, arm, tuned) if part == "test" else None
+        return self.of_arm(pair, arm, part, paper)
+
+    def of_mcp(self, pair: str, part: str) -> resampling.Bootstrap:
+        """Resampled metrics of the classifier's MCP."""
+        name = self.study.pair(pair)[1]
+        score, folder = evaluation.own_scores(self.study, name, part)["mcp"], _folder(part)
+        return evaluation.resampled(self.study, f"{folder}{name}/mcp", score, self.correct(pair, part), 0.5)
+
+    def of_arm(self, pair: str, arm: str, part: str, paper: bool) -> resampling.Bootstrap | None:
+        """Resampled metrics of an arm at the study's one rate; paper: its TNR as the paper counts TCP's."""
+        study = self.study
+        if arm not in (study.all_arms if part == "test" else study.arms):
+            return None
+        z, right = self.outputs(pair, arm, part), self.correct(pair, part)
+        if z is None:
+            return None
+        if paper:
+            tnr_at = evaluation.negative_tcp(len(study.images().classes))
+            name = f"{_folder(part)}{pair}/{TNR_PAPER}/{arm}"
+            return evaluation.resampled(study, name, z, right, tnr_threshold=tnr_at)
+        return evaluation.resampled(study, f"{_folder(part)}{pair}/{arm}", z, right)
+
+    def of_audit(self, pair: str, arm: str, tuned: bool) -> resampling.Bootstrap | None:
+        """Resampled metrics of an arm at its own best rate, or of a score made of it there; the test part's."""
+        study, right = self.study, self.correct(pair)
         if arm.endswith("-matched"):
             score = audit.matched(study, pair, arm.removesuffix("-matched"), "ss")
             return None if score is None else evaluation.resampled(study, f"{pair}/tuned/{arm}", score, right)
-        if part != "test" and arm not in study.arms:
-            return None
         base = _base(arm)
         if base not in study.all_arms:
             return None
         if arm.endswith("+mcp"):
             score = audit.with_mcp(study, pair, base)
             return None if score is None else evaluation.resampled(study, f"{pair}/tuned/{arm}", score, right)
-        if tuned:
-            moved = audit.moved_threshold(study, oracle_name) if arm.endswith("-moved") else 0.0
-            return audit.resampled(study, pair, base, moved)
-        z = list(evaluation.outputs(study, pair, arm, study.seeds, part).values())
-        if len(z) < len(study.seeds):
-            return None
-        if paper:
-            tnr_at = evaluation.negative_tcp(len(study.images().classes))
-            name = f"{folder}{pair}/{TNR_PAPER}/{arm}"
-            return evaluation.resampled(study, name, np.stack(z), right, tnr_threshold=tnr_at)
-        return evaluation.resampled(study, f"{folder}{pair}/{arm}", np.stack(z), right)
+        moved = audit.moved_threshold(study, study.pair(pair)[0]) if arm.endswith("-moved") else 0.0
+        return audit.resampled(study, pair, base, moved)
 
     def _separability(self, pair: str) -> dict:
         if pair not in self._distances:
-            found = {arm: evaluation.outputs(self.study, pair, arm, self.study.seeds) for arm in self.study.arms}
-            z = {
-                arm: np.stack(list(rows.values())) for arm, rows in found.items() if len(rows) == len(self.study.seeds)
-            }
-            confidences = {arm: expit(rows.astype(float)) for arm, rows in z.items()}
-            right = evaluation.correct(self.study, pair)
+            z = {arm: self.outputs(pair, arm) for arm in self.study.arms}
+            confidences = {arm: expit(rows.astype(float)) for arm, rows in z.items() if rows is not None}
+            right = self.correct(pair)
             self._distances[pair] = (
                 resampling.separability(confidences, right, resamples=evaluation.RESAMPLES) if confidences else {}
             )
         return self._distances[pair]
+
+
+def _folder(part: str) -> str:
+    """Of a part's resampled metrics."""
+    return "" if part == "test" else f"{part}/"
 
 
 # --- Facts: what follows from the published figures, from arithmetic, or from a distance without seeds ---
@@ -525,29 +616,31 @@ def binormal_check() -> pd.DataFrame:
 FIT = 0.02  # how near a published area must lie to the model's to fit it; the report shows how well the control does
 
 
-def _published_aupr_error(study: Study) -> tuple[str, str]:
+def _published_aupr_error(study: Study) -> Judgement:
     frame = binormal_check()
     negated, other = ((frame["aupr_error"] - frame[f"{sign}_model"]).abs() for sign in ("negated", "not_negated"))
     fits = frame["fits"].value_counts()
     counts = ", ".join(f"{fits.get(name, 0)} {name}" for name in ("negated", "not negated", "both", "neither"))
-    return UNKNOWN, (
+    return Judgement(
+        UNKNOWN,
         "the published AUPR-Error lies nearer to the model with the confidence not negated in "
         f"{(other < negated).sum()} of {len(frame)} rows (within {100 * FIT:.0f} points: {counts}); consistent with a "
-        "missing sign, no proof of it"
+        "missing sign, no proof of it",
     )
 
 
-def _published_collapse(study: Study) -> tuple[str, str]:
+def _published_collapse(study: Study) -> Judgement:
     table = published("table1")
     baselines = table[table.index.get_level_values("loss") != "ss"]
     so = (baselines["tpr"] > 0.99) & (baselines["tnr"] < 0.01)
-    return (HOLDS if so.all() else REFUTED), (
+    return Judgement(
+        HOLDS if so.all() else REFUTED,
         f"in {so.sum()} of {len(baselines)} rows of the published table; not in "
-        + ", ".join(f"{tables.paper_pair(pair)} {tables.PAPER_NAMES[loss]}" for pair, loss in so.index[~so])
+        + ", ".join(f"{tables.paper_pair(pair)} {tables.PAPER_NAMES[loss]}" for pair, loss in so.index[~so]),
     )
 
 
-def _normality(study: Study) -> tuple[str, str]:
+def _normality(study: Study) -> Judgement:
     """The distance of a distribution from the normal fitted to it, with its interval by the DKW inequality."""
     found = []
     for pair, (arm, settings) in product(study.pairs, study.arms.items()):
@@ -562,23 +655,22 @@ def _normality(study: Study) -> tuple[str, str]:
                 distance = max(np.abs(fitted - ranks[1:]).max(), np.abs(fitted - ranks[:-1]).max())
                 found.append((f"{study.pair_label(pair)} {study.arm_label(arm)}, {name}", distance, len(values)))
     if not found:
-        return UNKNOWN, NOT_RUN
-    cells = []
+        return Judgement(UNKNOWN, NOT_RUN)
+    cells, margin = [], Margin(below=0.05)
     for name, distance, n in found:
         errors = [np.sqrt(np.log(2 / alpha) / (2 * n)) for alpha in (1 - LEVEL, (1 - LEVEL) / len(found))]
         inner, outer = ((distance - error, distance + error) for error in errors)
-        cells.append(Cell(name, distance, inner, outer))
-    margin = Margin(below=0.05)
-    outcomes, worst = [_outcome(margin, cell) for cell in cells], _worst(margin, cells)
+        cells.append(Cell("distance", name, margin, distance, inner, outer))
+    worst = _worst(cells)
     low, high = worst.interval
     text = f"{100 * worst.estimate:.1f} [{100 * low:.1f}, {100 * high:.1f}] points at worst ({worst.name} predictions)"
-    return VERDICTS[_decided(outcomes)], f"{text}; {_counts(outcomes)}"
+    return Judgement(verdict(cells), f"{text}; {_counts(cells)}", cells)
 
 
 FIGURE_3 = ("ce", "focal", "tcp", "ss")  # the losses whose histograms it shows
 
 
-def _iid(study: Study) -> tuple[str, str]:
+def _iid(study: Study) -> Judgement:
     """A classifier whose error is within the margin decides nothing: its gap could not be beyond it."""
     cells, texts = [], []
     for name in study.classifiers:
@@ -586,36 +678,37 @@ def _iid(study: Study) -> tuple[str, str]:
             rates, label = audit.label_shift(study, name), study.network(name).label
             train, test = rates.loc["train"], rates.loc["test"]
             ends, few = (train.low - test.high, train.high - test.low), bool(1 - test.rate < SHIFT)
-            cells.append(Cell(label, train.rate - test.rate, ends, ends, few=few))
+            cells.append(Cell("accuracy", label, Margin(within=SHIFT), train.rate - test.rate, ends, ends, few=few))
             gap, low, high = (100 * value for value in (cells[-1].estimate, *ends))
             text = f"{label} {gap:+.2f} [{low:+.2f}, {high:+.2f}]"
             texts.append(f"{text}, of an error of {100 * (1 - test.rate):.2f} that decides nothing" if few else text)
     if not cells:
-        return UNKNOWN, NOT_RUN
-    return VERDICTS[_decided([_outcome(Margin(within=SHIFT), cell) for cell in cells])], "; ".join(texts)
+        return Judgement(UNKNOWN, NOT_RUN)
+    return Judgement(verdict(cells), "; ".join(texts), cells)
 
 
 SHIFT = 0.01  # of the accuracy, up to which labels are called alike
 
 
-def _tails(study: Study) -> tuple[str, str]:
+def _tails(study: Study) -> Judgement:
     """The tails of z (`audit.tails`) under the signed distance less those under the linear head, paired by seed."""
     control = study.audit.controls.get("head")
     if control is None or not {"ss", "ss-linear"} <= set(control.arms):
-        return UNKNOWN, f"{NOT_PLANNED} control of the head"
+        return Judgement(UNKNOWN, f"{NOT_PLANNED} control of the head")
     cells = []
     for pair in control.pairs:
         found = audit.tails(study, pair, ["ss", "ss-linear"])
         if len(found) < 2 * len(study.audit.seeds):
-            return UNKNOWN, f"{NOT_RUN}: {study.pair_label(pair)}"
+            return Judgement(UNKNOWN, f"{NOT_RUN}: {study.pair_label(pair)}")
         by_seed = found.pivot(index="seed", columns="arm", values="tails")
         longer = (by_seed["ss"] - by_seed["ss-linear"]).to_numpy()
         levels = LEVEL, 1 - (1 - LEVEL) / len(control.pairs)
         inner, outer = (resampling.crossed(longer, longer[None], level)[1:3] for level in levels)
-        cells.append(Cell(study.pair_label(pair), longer.mean(), inner, outer, len(longer)))
-    outcomes, worst = [_outcome(Margin(above=0.0), cell) for cell in cells], _worst(Margin(above=0.0), cells)
+        name, margin = study.pair_label(pair), Margin(above=0.0)
+        cells.append(Cell("tails", name, margin, longer.mean(), inner, outer, len(longer)))
+    worst = _worst(cells)
     text = "longer by {:+.2f} [{:+.2f}, {:+.2f}] interquartile ranges".format(worst.estimate, *worst.interval)
-    return VERDICTS[_decided(outcomes)], f"{text} ({worst.name})"
+    return Judgement(verdict(cells), f"{text} ({worst.name})", cells)
 
 
 PAPER_ORACLES = {  # parameters (ViT-B/16 at 384 pixels, ResNet-50 without its classes) and slopes of the paper
@@ -650,23 +743,27 @@ def bounds(study: Study, delta: float = 0.05) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def _bound(study: Study) -> tuple[str, str]:
+def _bound(study: Study) -> Judgement:
     row = bounds(study).loc["ViT, the paper's"]
-    verdict = HOLDS if row["bound"] < row["largest"] else REFUTED
-    return verdict, f"the bound is {row['bound']:.0f}, the largest value of the loss {row['largest']:.2f}"
+    holds = row["bound"] < row["largest"]
+    return Judgement(
+        HOLDS if holds else REFUTED,
+        f"the bound is {row['bound']:.0f}, the largest value of the loss {row['largest']:.2f}",
+    )
 
 
-def _tcp_capped(study: Study) -> tuple[str, str]:
-    return ONLY_PRINTED, (
+def _tcp_capped(study: Study) -> Judgement:
+    return Judgement(
+        ONLY_PRINTED,
         "Eq. 6 as printed, (z − p)² of any real z, is unbounded; with the sigmoid of the released code it is at most "
-        "1, since σ(z) and p lie in [0, 1], and Hoeffding's inequality applies to it as well"
+        "1, since σ(z) and p lie in [0, 1], and Hoeffding's inequality applies to it as well",
     )
 
 
 FALL = 0.10  # of the accuracy, to be called much lower
 
 
-def _domain_accuracy(study: Study) -> tuple[str, str]:
+def _domain_accuracy(study: Study) -> Judgement:
     """Whether every classifier's accuracy falls by more than `FALL` on every domain: the same images, clean and not.
 
     What stands beside a domain as its control is none: ImageNet's normalisation, alone or with the attack.
@@ -679,26 +776,27 @@ def _domain_accuracy(study: Study) -> tuple[str, str]:
         if domain.kind != domains.NORMALISED and not (attack and (grey or domain.what)):
             tasks += [(domain.label, part, classifier) for classifier in study.classifiers]
     if not tasks:
-        return UNKNOWN, f"{NOT_PLANNED} unseen domain"
+        return Judgement(UNKNOWN, f"{NOT_PLANNED} unseen domain")
     for label, part, name in tasks:
         pair = next(pair for pair in study.pairs if pair.endswith(f"-{name}"))
         if not evaluation.has_classifier(study, pair, part):
-            return UNKNOWN, f"{NOT_RUN}: {label}"
+            return Judgement(UNKNOWN, f"{NOT_RUN}: {label}")
         right = evaluation.correct(study, pair, part)
         fall = evaluation.correct(study, pair)[: len(right)].astype(float) - right
         error = fall.std(ddof=1) / np.sqrt(len(fall))
         levels = LEVEL, 1 - (1 - LEVEL) / len(tasks)
         halves = [error * norm.isf((1 - level) / 2) for level in levels]
         inner, outer = ((fall.mean() - half, fall.mean() + half) for half in halves)
-        cells.append(Cell(f"{label}, {study.network(name).label}", fall.mean(), inner, outer))
-    margin = Margin(above=FALL)
-    outcomes, worst = [_outcome(margin, cell) for cell in cells], _worst(margin, cells)
+        cells.append(
+            Cell("accuracy", f"{label}, {study.network(name).label}", Margin(above=FALL), fall.mean(), inner, outer)
+        )
+    worst = _worst(cells)
     text = "lower by {:.2f} [{:.2f}, {:.2f}]".format(*(100 * value for value in (worst.estimate, *worst.interval)))
     text += f" points at worst ({worst.name})"
-    return VERDICTS[_decided(outcomes)], f"{text}; {_counts(outcomes)}"
+    return Judgement(verdict(cells), f"{text}; {_counts(cells)}", cells)
 
 
-FACTS: dict[str, Callable[[Study], tuple[str, str]]] = {
+FACTS: dict[str, Callable[[Study], Judgement]] = {
     "published_aupr_error": _published_aupr_error,
     "published_collapse": _published_collapse,
     "normality": _normality,

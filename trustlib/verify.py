@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from io import StringIO
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,12 @@ from numpy.typing import NDArray
 from pandas.io.formats.style import Styler
 from scipy.special import expit
 
-from . import confidence, evaluation, resampling, runs, tables
+from . import claims, confidence, evaluation, resampling, runs, tables
 from .study import Study
 
 DIGITS = "%.6g"  # of the tables' numbers
 ROUNDED, NOTHING = 1.01e-5, 1e-12  # one unit of the last digit, relative; a difference of what is equal
 NOT_ANEW = {
-    "claims": "what its classifiers said of their training images is not published, nor are the audit's scores",
     "controls": "the audit's scores are not published",
     "sweep": "the scores under corruptions of every severity are not published",
 }
@@ -28,6 +28,8 @@ NOT_ANEW = {
 
 def verify(study: Study, log: Callable[[str], None] = print) -> list[str]:
     """Make a published study's tables anew from its scores, and compare them with its tables and its report.
+
+    Its verdicts are made anew from their cells, and of those the ones that follow from its scores.
 
     Returns
     -------
@@ -46,13 +48,15 @@ def verify(study: Study, log: Callable[[str], None] = print) -> list[str]:
     except FileNotFoundError as error:
         raise runs.JobError(f"study {study.name} is not published: there is no {error.filename}") from None
     _check_plan(study, scores)
-    found = {pair: _confidences(study, scores, pair) for pair in study.pairs}
     classes = manifest["classes"] if "classes" in manifest else len(study.images().classes)  # older ones do not say
-    compared = {pair: _compared(study, pair, *found[pair]) for pair in study.pairs}
+    seen = _Published(study, scores, classes)
+    compared = {pair: seen.compared(pair) for pair in study.pairs}
     anew = {
-        "scores": pd.concat([evaluation.measured(study, pair, *found[pair], classes) for pair in study.pairs]),
+        "scores": pd.concat(
+            [evaluation.measured(study, pair, *seen.found[pair, "test"], classes) for pair in study.pairs]
+        ),
         "comparisons": pd.concat(compared.values()),
-        "domains": _on_domains(study, scores),
+        "domains": seen.on_domains(),
     }
     differing = _changed(folder, manifest, log)
     for path in sorted((folder / "tables").glob("*.csv")):
@@ -60,6 +64,10 @@ def verify(study: Study, log: Callable[[str], None] = print) -> list[str]:
             differing += _record(path, manifest, log)
         elif path.stem in anew:
             differing += _differences(path, anew[path.stem], log)
+        elif path.stem == "cells":
+            differing += _cells(path, seen, log)
+        elif path.stem == "claims":
+            differing += _verdicts(path, log)
         else:
             log(f"tables/{path.name}: not made anew, {NOT_ANEW.get(path.stem, 'unknown here')}")
     area = tables.across_pairs(tables.labelled(anew["comparisons"], study), "auroc")
@@ -101,25 +109,72 @@ def _confidences(
     return scores[f"{seen}correct"], found | {key: scores[name] for key, name in asked.items() if name in scores}
 
 
-def _compared(study: Study, pair: str, right: NDArray, scores: dict[tuple[str, int], NDArray]) -> pd.DataFrame:
-    """As `evaluation.compare`."""
-    rows = {name: values.astype(np.float64) for name, values in evaluation.by_name(scores).items()}
-    boot = resampling.bootstrap(
-        rows, right, resamples=evaluation.RESAMPLES,
-        threshold={name: evaluation.threshold_of(study, name) for name in rows}, threads=os.cpu_count() or 1,
-    )  # fmt: skip
-    return evaluation.compared(study, pair, right, scores, boot)
+class _Published(claims.Seen):
+    """What a study has published, in place of its trainings; of the audit nothing.
 
+    found : (pair, part) -> as `evaluation.confidences`.
+    """
 
-def _on_domains(study: Study, scores: dict[str, NDArray]) -> pd.DataFrame:
-    """As `evaluation.judged`."""
-    frames = [
-        _compared(study, pair, *_confidences(study, scores, pair, part)).assign(domain=name)
-        for name, part in study.domains.parts.items()
-        for pair in study.pairs
-        if f"{part}/{study.pair(pair)[1]}.correct" in scores
-    ]
-    return pd.concat(frames) if frames else pd.DataFrame()
+    def __init__(self, study: Study, scores: dict[str, NDArray], classes: int):
+        super().__init__(study)
+        parts = {"test": "", **{part: f"{part}/" for part in study.domains.parts.values()}}
+        self.classes, self.boots = classes, {}
+        self.found = {
+            (pair, part): _confidences(study, scores, pair, part)
+            for (part, folder), pair in product(parts.items(), study.pairs)
+            if not folder or f"{folder}{study.pair(pair)[1]}.correct" in scores
+        }
+
+    def has(self, pair: str, part: str = "test") -> bool:
+        return (pair, part) in self.found
+
+    def correct(self, pair: str, part: str = "test") -> NDArray[np.bool_]:
+        return self.found[pair, part][0]
+
+    def outputs(self, pair: str, arm: str, part: str = "test") -> NDArray | None:
+        z = [score for (name, _), score in self.found[pair, part][1].items() if name == arm]
+        return np.stack(z) if len(z) == len(self.study.seeds) else None
+
+    def of_mcp(self, pair: str, part: str) -> resampling.Bootstrap:
+        return self._one(pair, "mcp", part)
+
+    def of_arm(self, pair: str, arm: str, part: str, paper: bool) -> resampling.Bootstrap | None:
+        z = self.outputs(pair, arm, part)
+        if z is None or not paper:
+            return z if z is None else self._one(pair, arm, part)
+        at = evaluation.negative_tcp(self.classes)
+        return resampling.bootstrap(
+            {arm: z.astype(np.float64)}, self.correct(pair, part), tnr_threshold=at, resamples=evaluation.RESAMPLES
+        )
+
+    def of_audit(self, pair: str, arm: str, tuned: bool) -> None:
+        return None
+
+    def compared(self, pair: str, part: str = "test") -> pd.DataFrame:
+        """As `evaluation.compare`."""
+        return evaluation.compared(self.study, pair, *self.found[pair, part], self._resampled(pair, part))
+
+    def on_domains(self) -> pd.DataFrame:
+        """As `evaluation.judged`."""
+        parts = self.study.domains.parts.items()
+        asked = [(name, pair, part) for (name, part), pair in product(parts, self.study.pairs) if self.has(pair, part)]
+        frames = [self.compared(pair, part).assign(domain=name) for name, pair, part in asked]
+        return pd.concat(frames) if frames else pd.DataFrame()
+
+    def _one(self, pair: str, name: str, part: str) -> resampling.Bootstrap:
+        boot = self._resampled(pair, part)
+        return resampling.Bootstrap({name: boot.estimate[name]}, {name: boot.samples[name]})
+
+    def _resampled(self, pair: str, part: str) -> resampling.Bootstrap:
+        if (pair, part) not in self.boots:
+            right, scores = self.found[pair, part]
+            rows = {name: values.astype(np.float64) for name, values in evaluation.by_name(scores).items()}
+            self.boots[pair, part] = resampling.bootstrap(
+                rows, right, resamples=evaluation.RESAMPLES,
+                threshold={name: evaluation.threshold_of(self.study, name) for name in rows},
+                threads=os.cpu_count() or 1,
+            )  # fmt: skip
+        return self.boots[pair, part]
 
 
 # --- Comparisons: each returns what differs ---
@@ -168,6 +223,46 @@ def _record(path: Path, manifest: dict, log: Callable[[str], None]) -> list[str]
         f"tables/{path.name}, {run}: key {key}, in the manifest {kept.get(run, 'nothing')}"
         for run, key in zip(rows["run"], rows["key"], strict=True)
         if kept.get(run) != key
+    ]
+
+
+def _cells(path: Path, seen: _Published, log: Callable[[str], None]) -> list[str]:
+    """Of the comparisons behind the verdicts and those that follow from the scores, by today's rules."""
+    old = pd.read_csv(path)
+    rules, made = {entry.id: entry.tests for entry in claims.load()}, 0
+    anew = old.astype(object)
+    for (claim, form), rows in old.groupby(["claim", old["form"].fillna("")], sort=False):
+        tests = rules.get(claim, [])
+        if not tests:
+            continue
+        cells = claims.measured(seen, claims.as_released(seen.study, tests) if form else tests)
+        if len(cells) != len(rows):
+            return [f"tables/{path.name}, {claim}: {len(rows)} comparisons, {len(cells)} by today's data/claims.yaml"]
+        for index, cell in zip(rows.index, cells, strict=True):
+            if cell is not None:
+                made += 1
+                anew.loc[index] = claims.tabulated(claim, form, [cell]).iloc[0]
+    log(f"tables/{path.name}: {made:,} of {len(old):,} comparisons made anew, the others rest on what is not published")
+    return _differences(path, anew, log)
+
+
+def _verdicts(path: Path, log: Callable[[str], None]) -> list[str]:
+    """Of the verdicts and those that their cells make."""
+    try:
+        cells = pd.read_csv(path.with_name("cells.csv"))
+    except FileNotFoundError:
+        log(f"tables/{path.name}: not made anew, an older publication, without the comparisons behind its verdicts")
+        return []
+    said = pd.read_csv(path, index_col="id")["verdict"]
+    by_claim = {
+        claim: [rows[rows["form"].isna()], rows[rows["form"].notna()]] for claim, rows in cells.groupby("claim")
+    }
+    follows = {claim: claims.verdict(*map(claims.untabulated, forms)) for claim, forms in by_claim.items()}
+    log(f"tables/{path.name}: {len(follows)} of {len(said)} verdicts made anew, the others rest on no comparison")
+    return [
+        f"tables/{path.name}, {claim}: {said.get(claim, 'nothing')}, from its comparisons {verdict}"
+        for claim, verdict in follows.items()
+        if said.get(claim) != verdict
     ]
 
 
