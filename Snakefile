@@ -75,7 +75,8 @@ SECTIONS = {
     "10_record": f"notebooks/10_record.ipynb {{output}} -p study {STUDY}",
 }
 USED = ["audit", "calibration", "claims", "confidence", "controls", "data", "domains", "evaluation", "experiments", "figures"]
-USED += ["metrics", "networks", "released", "report", "resampling", "runs", "statistics", "study", "tables", "unseen"]
+USED += ["metrics", "networks", "published", "released", "report", "resampling", "runs", "statistics", "study", "tables"]
+USED += ["unseen"]
 PUBLISHED = [f"data/published/{name}.csv" for name in ("table1", "table2", "table3", "msp_imagenet")]
 
 

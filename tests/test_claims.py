@@ -9,7 +9,7 @@ import pytest
 from conftest import AUDIT, TINY
 from scipy.special import expit, logit
 
-from trustlib import audit, claims, confidence, evaluation, experiments, runs, statistics
+from trustlib import audit, claims, confidence, evaluation, experiments, published, runs, statistics
 from trustlib.data import ROOT
 from trustlib.study import Study, load_study
 
@@ -261,11 +261,11 @@ def test_a_study_that_has_hardly_run_is_judged_without_a_guess(write_study, monk
 
 def test_the_published_rows_are_the_papers():
     # read in the paper's tables by eye
-    assert len(claims.published("table1")) == 16
-    assert claims.published("table3").loc[("defocus_blur", "ss"), "tnr"] == pytest.approx(0.3729)
-    assert claims.published("table2").loc[("cifar10", "tcp-dagger"), "tpr"] == pytest.approx(0.9788)
-    assert np.isnan(claims.published("table2").loc[("mnist", "trust_score"), "tnr"])
-    frame = claims.binormal_check()
+    assert len(published.table("table1")) == 16
+    assert published.table("table3").loc[("defocus_blur", "ss"), "tnr"] == pytest.approx(0.3729)
+    assert published.table("table2").loc[("cifar10", "tcp-dagger"), "tpr"] == pytest.approx(0.9788)
+    assert np.isnan(published.table("table2").loc[("mnist", "trust_score"), "tnr"])
+    frame = published.binormal_check()
     assert len(frame) == 28
     row = frame.loc[("table1", "vit-vit", "ss")]
     assert abs(row["aupr_success"] - row["success_model"]) < 0.005
@@ -416,17 +416,17 @@ def test_the_studies_of_table_2_have_what_its_claims_and_its_rows_need(name):
     entries = [entry for entry in claims.load() if name.removesuffix("-full") in entry.studies]
     assert len(entries) >= 4
     arms = {arm for entry in entries for test in entry.tests for arm in (*test.arms, *test.minus)}
-    assert arms | set(claims.TABLE_2.values()) <= {*study.arms, *confidence.SCORES, None}
+    assert arms | set(published.TABLE_2.values()) <= {*study.arms, *confidence.SCORES, None}
 
 
 def test_published_intervals_follow_from_the_counts_of_the_published_errors():
-    frame = claims.published_table2("mnist").set_index(["loss", "metric"])
+    frame = published.table2("mnist").set_index(["loss", "metric"])
     low, high = statistics.clopper_pearson(2, 90)  # 2.22 % of 90 wrong predictions
     assert tuple(frame.loc[("ss", "fpr95"), ["low", "high"]]) == (low, high)
     assert frame.loc[("ss", "fpr95"), "estimate"] == pytest.approx(0.0222)
     assert frame.loc[("tcp", "auroc"), "low"] < 0.9882 < frame.loc[("tcp", "auroc"), "high"]
     assert np.isnan(frame.loc[("tcp", "aupr_error"), "low"])
-    assert set(claims.published_table2("cifar10")["loss"]) == set(claims.TABLE_2)
+    assert set(published.table2("cifar10")["loss"]) == set(published.TABLE_2)
     for dataset in ("mnist", "cifar10"):  # 5.26 % of 90 and 49.02 % of 781 are no counts
-        without = claims.published_table2(dataset).groupby("loss")["low"].agg(lambda low: low.isna().all())
+        without = published.table2(dataset).groupby("loss")["low"].agg(lambda low: low.isna().all())
         assert list(without[without].index) == ["mc_dropout"]

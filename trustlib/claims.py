@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from scipy.special import expit
 from scipy.stats import norm
 
-from . import audit, data, domains, evaluation, metrics, resampling, runs, statistics, tables
+from . import audit, data, domains, evaluation, metrics, published, resampling, runs, statistics, tables
 from .study import Strict, Study
 
 HOLDS, FAILS, UNKNOWN = "holds", "does not hold here", "cannot be judged here"
@@ -543,94 +543,21 @@ def _folder(part: str) -> str:
 # --- Facts: what follows from the published figures, from arithmetic, or from a distance without seeds ---
 
 
-def published(table: str) -> pd.DataFrame:
-    """A table of data/published, one row a row of the paper, metrics as columns, fractions."""
-    frame = pd.read_csv(data.ROOT / "data" / "published" / f"{table}.csv")
-    first = frame.columns[0]
-    order = list(dict.fromkeys(zip(frame[first], frame["loss"], strict=True)))
-    wide = frame.pivot(index=[first, "loss"], columns="metric", values="mean").div(100).reindex(order)
-    return wide.rename_axis(index=["group", "loss"])
-
-
-TABLE_2: dict[str, str | None] = {  # row of the paper's Table 2 -> what this study has for it, if anything
-    "mcp": "mcp", "mc_dropout": "mc_dropout_logits", "trust_score": "trust_score", "tcp": "tcp", "tcp-dagger": None,
-    "ss": "ss-released",
-}  # fmt: skip
-TESTED = 10_000  # test images of MNIST and of CIFAR-10
-ROUNDED = 0.5001e-4  # half a unit of the last digit of a published rate
-
-
-def published_table2(dataset: str) -> pd.DataFrame:
-    """The paper's Table 2 on one data set, with the 95 % intervals that its own counts allow.
-
-    One run on 10,000 test images: rates get exact intervals (Clopper-Pearson) from their counts, which follow from the
-    accuracy; the AUC gets Hanley and McNeil's; areas under precision-recall curves get none. Nor does a row with a rate
-    that is no count of these images: MC dropout's, whose FPR of 5.26 % on MNIST is 5 of 95 where the others have 90.
-
-    Returns
-    -------
-    A row a row of the table and metric: loss, metric, estimate, low, high; fractions.
-    """
-    rows = []
-    for (group, loss), row in published("table2").iterrows():
-        if group != dataset:
-            continue
-        right = round(row["accuracy"] * TESTED)
-        counts = {"accuracy": TESTED, "fpr95": TESTED - right, "tnr": TESTED - right, "tpr": right}
-        rates = {metric: value for metric, value in row.dropna().items() if metric in counts}
-        counted = all(abs(round(v * counts[m]) / counts[m] - v) <= ROUNDED for m, v in rates.items())
-        for metric, value in row.dropna().items():
-            ends = (np.nan, np.nan)
-            if metric in rates and counted:
-                ends = statistics.clopper_pearson(round(value * counts[metric]), counts[metric])
-            elif metric == "auroc" and counted:
-                ends = statistics.hanley_mcneil(value, right, TESTED - right)
-            rows.append(
-                {"loss": loss, "metric": metric, "estimate": value, **dict(zip(("low", "high"), ends, strict=True))}
-            )
-    return pd.DataFrame(rows)
-
-
-def binormal_check() -> pd.DataFrame:
-    """Tables 1 and 3 beside what a binormal model of each row's accuracy and AUC predicts for its areas, fractions.
-
-    Returns
-    -------
-    A row a row of the tables (index table, group, loss): accuracy, auroc; aupr_success, success_model, the control;
-    aupr_error, negated_model, not_negated_model; fits: "negated", "not negated", "both" or "neither", by
-    `statistics.binormal_aupr` within `FIT`.
-    """
-    rows = pd.concat({name: published(name) for name in ("table1", "table3")}, names=["table"])
-    model = pd.DataFrame([statistics.binormal_aupr(row.accuracy, row.auroc) for row in rows.itertuples()], rows.index)
-    names = {"aupr_success": "success_model", "aupr_error": "negated_model"}
-    model = model.rename(columns=names | {"aupr_error_released": "not_negated_model"})
-    frame = pd.concat([rows[["accuracy", "auroc", "aupr_success", "aupr_error"]], model], axis=1)
-    near = {
-        sign: (frame["aupr_error"] - frame[f"{sign.replace(' ', '_')}_model"]).abs() <= FIT
-        for sign in ("negated", "not negated")
-    }
-    choices = [near["negated"] & near["not negated"], near["negated"], near["not negated"]]
-    return frame.assign(fits=np.select(choices, ["both", "negated", "not negated"], "neither"))
-
-
-FIT = 0.02  # how near a published area must lie to the model's to fit it; the report shows how well the control does
-
-
 def _published_aupr_error(study: Study) -> Judgement:
-    frame = binormal_check()
+    frame = published.binormal_check()
     negated, other = ((frame["aupr_error"] - frame[f"{sign}_model"]).abs() for sign in ("negated", "not_negated"))
     fits = frame["fits"].value_counts()
     counts = ", ".join(f"{fits.get(name, 0)} {name}" for name in ("negated", "not negated", "both", "neither"))
     return Judgement(
         UNKNOWN,
         "the published AUPR-Error lies nearer to the model with the confidence not negated in "
-        f"{(other < negated).sum()} of {len(frame)} rows (within {100 * FIT:.0f} points: {counts}); consistent with a "
-        "missing sign, no proof of it",
+        f"{(other < negated).sum()} of {len(frame)} rows (within {100 * published.FIT:.0f} points: {counts}); "
+        "consistent with a missing sign, no proof of it",
     )
 
 
 def _published_collapse(study: Study) -> Judgement:
-    table = published("table1")
+    table = published.table("table1")
     baselines = table[table.index.get_level_values("loss") != "ss"]
     so = (baselines["tpr"] > 0.99) & (baselines["tnr"] < 0.01)
     return Judgement(

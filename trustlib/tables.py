@@ -342,9 +342,9 @@ def table2_form(published: pd.DataFrame, compared: pd.DataFrame, rows: dict[str,
 
     Parameters
     ----------
-    published : what `claims.published_table2` returns. Its TNR of TCP is the paper's, at 1/K.
+    published : what `published.table2` returns. Its TNR of TCP is the paper's, at 1/K.
     compared : what `evaluation.compare` returns for one pair.
-    rows : row of the table -> arm or score of the study, `claims.TABLE_2`; None where it has none.
+    rows : row of the table -> arm or score of the study, `published.TABLE_2`; None where it has none.
     """
     frames = {}
     for loss, arm in rows.items():
