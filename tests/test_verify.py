@@ -101,7 +101,7 @@ def test_what_follows_from_the_scores_needs_no_data(copy, monkeypatch):
     text = "\n".join(said)
     assert "files: 8 with their checksums" in text
     assert "cells.csv: 12 of 13 comparisons made anew, the others rest on what is not published" in text
-    assert "claims.csv: 5 of 6 verdicts made anew, the others rest on no comparison" in text
+    assert "claims.csv: 6 of 6 verdicts made anew, the others rest on no comparison" in text
     for name in ("scores", "comparisons", "domains", "cells"):
         *_, line = (line for line in said if line.startswith(f"tables/{name}.csv"))
         same, of = line.split(": ")[1].split(" cells")[0].split(" of ")
@@ -175,6 +175,8 @@ def test_a_publication_without_its_comparisons_is_not_refused(copy):
         ("tables/runs.csv", "rsn-rsn/ss/seed1,done,", "rsn-rsn/ss/seed1,done,0", "in the manifest"),
         ("tables/domains.csv", "contrast-3", "contrast-4", "from the scores contrast-3"),
         ("tables/scores.csv", "rsn-rsn,ss,1,", "rsn-rsn,ss,x,", "seed: x, from the scores 1"),
+        ("tables/cells.csv", "neither", "beyond", "outcome: beyond, from the scores neither"),
+        ("tables/cells.csv", "\nhigher,", "\nother,", "claims.csv, other: nothing, from its comparisons cannot be"),
     ],
 )
 def test_what_is_damaged_is_named(copy, name, old, new, message):

@@ -140,8 +140,10 @@ class _Published(claims.Seen):
 
     def of_arm(self, pair: str, arm: str, part: str, paper: bool) -> resampling.Bootstrap | None:
         z = self.outputs(pair, arm, part)
-        if z is None or not paper:
-            return z if z is None else self._one(pair, arm, part)
+        if z is None:
+            return None
+        if not paper:
+            return self._one(pair, arm, part)
         at = evaluation.negative_tcp(self.classes)
         return resampling.bootstrap(
             {arm: z.astype(np.float64)}, self.correct(pair, part), tnr_threshold=at, resamples=evaluation.RESAMPLES
@@ -229,21 +231,20 @@ def _record(path: Path, manifest: dict, log: Callable[[str], None]) -> list[str]
 def _cells(path: Path, seen: _Published, log: Callable[[str], None]) -> list[str]:
     """Of the comparisons behind the verdicts and those that follow from the scores, by today's rules."""
     old = pd.read_csv(path)
-    rules, made = {entry.id: entry.tests for entry in claims.load()}, 0
-    anew = old.astype(object)
+    frames, made = [], 0
     for (claim, form), rows in old.groupby(["claim", old["form"].fillna("")], sort=False):
-        tests = rules.get(claim, [])
-        if not tests:
-            continue
-        cells = claims.measured(seen, claims.as_released(seen.study, tests) if form else tests)
-        if len(cells) != len(rows):
-            return [f"tables/{path.name}, {claim}: {len(rows)} comparisons, {len(cells)} by today's data/claims.yaml"]
-        for index, cell in zip(rows.index, cells, strict=True):
-            if cell is not None:
-                made += 1
-                anew.loc[index] = claims.tabulated(claim, form, [cell]).iloc[0]
+        cells = claims.untabulated(rows)
+        if tests := _rules().get(claim):
+            anew = claims.measured(seen, claims.as_released(seen.study, tests) if form else tests)
+            if len(anew) != len(cells):
+                return [
+                    f"tables/{path.name}, {claim}: {len(cells)} comparisons, {len(anew)} by today's data/claims.yaml"
+                ]
+            made += sum(cell is not None for cell in anew)
+            cells = [new or said for new, said in zip(anew, cells, strict=True)]
+        frames.append(claims.tabulated(claim, form, cells))
     log(f"tables/{path.name}: {made:,} of {len(old):,} comparisons made anew, the others rest on what is not published")
-    return _differences(path, anew, log)
+    return _differences(path, pd.concat(frames) if frames else old, log)
 
 
 def _verdicts(path: Path, log: Callable[[str], None]) -> list[str]:
@@ -254,16 +255,22 @@ def _verdicts(path: Path, log: Callable[[str], None]) -> list[str]:
         log(f"tables/{path.name}: not made anew, an older publication, without the comparisons behind its verdicts")
         return []
     said = pd.read_csv(path, index_col="id")["verdict"]
-    by_claim = {
-        claim: [rows[rows["form"].isna()], rows[rows["form"].notna()]] for claim, rows in cells.groupby("claim")
-    }
-    follows = {claim: claims.verdict(*map(claims.untabulated, forms)) for claim, forms in by_claim.items()}
+    follows = {}
+    for claim in dict.fromkeys([*_rules(), *cells["claim"]]):
+        own = cells[cells["claim"] == claim]
+        forms = own[own["form"].isna()], own[own["form"].notna()]
+        follows[claim] = claims.verdict(*map(claims.untabulated, forms))
     log(f"tables/{path.name}: {len(follows)} of {len(said)} verdicts made anew, the others rest on no comparison")
     return [
         f"tables/{path.name}, {claim}: {said.get(claim, 'nothing')}, from its comparisons {verdict}"
         for claim, verdict in follows.items()
         if said.get(claim) != verdict
     ]
+
+
+def _rules() -> dict[str, list[claims.Test]]:
+    """The tests of every claim that has some."""
+    return {entry.id: entry.tests for entry in claims.load() if entry.tests}
 
 
 def _missing(page: Path, shown: list[list[Styler]], log: Callable[[str], None]) -> list[str]:
