@@ -79,7 +79,10 @@ def test_the_cells_of_a_verdict_make_it_again_from_their_table(study):
     for change, expected in (({}, claims.ONLY_RELEASED), ({"mcp": ([0.9], 0)}, claims.FAILS)):
         answer, _, *forms = claims._judged(Seen(study, values | change), tests)
         assert answer == expected
-        frames = [claims.tabulated("a", form, cells) for form, cells in zip(("", claims.RELEASED), forms, strict=True)]
+        frames = [
+            claims.tabulated([("a", form, cell) for cell in cells])
+            for form, cells in zip(("", claims.RELEASED), forms, strict=True)
+        ]
         assert [list(frame["form"]) for frame in frames] == [[""] * 2, [claims.RELEASED] * 2]
         assert list(frames[0]["comparison"]) == ["⟨RSN, RSN⟩ SS − CE", "⟨RSN, RSN⟩ SS − MCP"]
         first = frames[0].iloc[0]
@@ -192,13 +195,13 @@ def test_the_stronger_network_is_that_of_the_higher_accuracy(write_study, monkey
     ((_, (of, other)),) = claims._ways(claims.Seen(study), rule)
     assert (of[0], other[0]) == ("vit-rsn", "rsn-vit")
     one = load_study(write_study())
-    assert claims._decide(claims.Seen(one), [rule]) == ([], "this study has no second network")
+    assert claims._found(claims.Seen(one), [rule]) == ([], "this study has no second network")
 
 
 def test_what_a_study_has_not_is_named_as_a_reader_knows_it(study):
     def found(**test):
         rule = claims.Test.model_validate({"metric": "auroc", "arms": ["ss"], "above": 0.0} | test)
-        return claims._decide(claims.Seen(study), [rule])[1]
+        return claims._found(claims.Seen(study), [rule])[1]
 
     assert found(minus=["focal", "tcp", "cb"]) == (
         "this study has no Focal arm and no TCP arm and no Class-balanced arm"
@@ -246,7 +249,7 @@ def test_a_study_that_has_hardly_run_is_judged_without_a_guess(write_study, monk
     experiments.train_oracle(study, "rsn-rsn", "ss", 0, lambda line: None)
     judged, cells = claims.judge(study)
     judged = judged.set_index("id")
-    assert set(cells["claim"]) <= {entry.id for entry in claims.load() if entry.fact}
+    assert set(cells["claim"]) == {"iid", "normality"}
     first = judged.index.get_loc
     assert first("all-cases") < first(next(entry.id for entry in claims.load() if entry.tests))  # answers come first
     unrun = [entry.id for entry in claims.load() if entry.tests]

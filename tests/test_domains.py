@@ -318,7 +318,7 @@ def test_a_claim_is_judged_on_its_domain(asked):
         areas = {key: metrics.evaluate(score, right)["auroc"] for key, score in scores.items()}
         assert estimate == pytest.approx([areas["ss", seed] - areas["ce", seed] for seed in (0, 1)])
     elsewhere = claims.Test.model_validate(test | {"domains": ["snow-5"]})
-    assert claims._decide(seen, [elsewhere]) == ([], "this study has no domain 'Snow, severity 5'")
+    assert claims._found(seen, [elsewhere]) == ([], "this study has no domain 'Snow, severity 5'")
     with pytest.raises(ValueError, match="neither tuned nor of separability"):
         claims.Test.model_validate(test | {"domains": ["snow-5"], "tuned": True})
     with pytest.raises(ValueError, match="unknown domain 'sno-5'"):

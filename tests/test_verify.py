@@ -17,7 +17,7 @@ ARMS = {
     "ce-released": {"label": "CE, as released", "loss": "ce", "form": "released", "head": "linear"},
 }
 AGAINST = {"metric": "auroc", "arms": ["ss"], "minus": ["ce", "mcp"]}
-RULES = {  # claim -> its tests; two cells each, but for the audit's, of which nothing is published
+RULES = {  # claim -> its tests; two cells each, but for the audit's, whose scores are not published
     "higher": [AGAINST | {"above": 0.9}],
     "unseen": [AGAINST | {"above": 0.9, "domains": ["contrast-3"]}],
     "apart": [{"metric": "kl", "arms": ["ce", "tcp"], "below": 1e9}],
@@ -54,6 +54,7 @@ def published(tmp_path_factory):
             unseen.ask_oracles(study, part, "rsn-rsn", quiet)
         made = experiments.trainings(study) + unseen.visits(study)
         compared = evaluation.compare(study, "rsn-rsn")
+        patch.setattr(claims.Seen, "of_audit", lambda self, pair, arm, tuned: self.of_arm(pair, arm, "test", False))
         judged, cells = claims.judge(study)
         folder = runs.run_folder(study)
         frames = {
@@ -67,7 +68,8 @@ def published(tmp_path_factory):
         (folder / "tables").mkdir()
         (folder / "figures").mkdir()
         for name, frame in frames.items():
-            frame.to_csv(folder / "tables" / f"{name}.csv", index=False, float_format=verify.DIGITS)
+            digits = None if name == "cells" else verify.DIGITS
+            frame.to_csv(folder / "tables" / f"{name}.csv", index=False, float_format=digits)
         forms = [tables.across_pairs(tables.labelled(compared, study), "auroc")]
         forms += [tables.against_mcp(tables.labelled(compared, study))]
         (folder / "report.html").write_text("\n".join(form.to_html() for form in forms))
@@ -94,13 +96,16 @@ def copy(published, tmp_path, monkeypatch):
 
 
 def test_what_follows_from_the_scores_needs_no_data(copy, monkeypatch):
-    study, _ = copy
+    study, folder = copy
     monkeypatch.setattr(type(study), "images", lambda self: pytest.fail("the images were read"))
     said = []
     assert verify.verify(study, said.append) == []
     text = "\n".join(said)
     assert "files: 8 with their checksums" in text
-    assert "cells.csv: 12 of 13 comparisons made anew, the others rest on what is not published" in text
+    cells = pd.read_csv(folder / "tables" / "cells.csv")
+    unpublished = cells["claim"].isin(["tuned", "alike"])
+    assert 2 <= unpublished.sum() < len(cells) / 2
+    assert f"cells.csv: {(~unpublished).sum()} of {len(cells)} comparisons made anew, the others rest on" in text
     assert "claims.csv: 6 of 6 verdicts made anew, the others rest on no comparison" in text
     for name in ("scores", "comparisons", "domains", "cells"):
         *_, line = (line for line in said if line.startswith(f"tables/{name}.csv"))
@@ -146,18 +151,50 @@ def test_a_verdict_that_its_comparisons_do_not_make_is_named(copy):
     assert differing == f"tables/claims.csv, higher: holds, from its comparisons {said}"
 
 
-def test_a_comparison_that_does_not_follow_and_a_rule_that_has_changed_are_named(copy, monkeypatch):
+def test_a_comparison_that_does_not_follow_is_named(copy):
     study, folder = copy
     path = folder / "tables" / "cells.csv"
     frame = pd.read_csv(path)
     row = frame.index[frame["claim"] == "unseen"][0]
-    frame.loc[row, "high"] = 0.95
-    frame.to_csv(path, index=False, float_format=verify.DIGITS)
-    _, number = verify.verify(study, quiet)
-    assert number.startswith(f"tables/cells.csv, row {row + 1}, high: 0.95, from the scores ")
-    other = CLAIMS[0].model_copy(update={"tests": [CLAIMS[0].tests[0].model_copy(update={"minus": ["ce"]})]})
-    monkeypatch.setattr(claims, "load", lambda: [other, *CLAIMS[1:]])
-    assert "tables/cells.csv, higher: 2 comparisons, 1 by today's data/claims.yaml" in verify.verify(study, quiet)
+    for damaged in (0.95, "0.1x"):
+        frame["high"] = frame["high"].astype(object)
+        frame.loc[row, "high"] = damaged
+        frame.to_csv(path, index=False)
+        _, number = verify.verify(study, quiet)
+        assert number.startswith(f"tables/cells.csv, row {row + 1}, high: {damaged}, from the scores ")
+
+
+def test_a_rule_that_has_changed_is_named_even_where_its_scores_are_not_published(copy, monkeypatch):
+    study, _ = copy
+
+    def changed(name, **change):
+        return [
+            entry.model_copy(update={"tests": [entry.tests[0].model_copy(update=change)]})
+            if entry.id == name
+            else entry
+            for entry in CLAIMS
+        ]
+
+    monkeypatch.setattr(claims, "load", lambda: changed("higher", minus=["ce"]))
+    line = "tables/cells.csv, higher: 2 comparisons, 1 by today's data/claims.yaml"
+    assert set(verify.verify(study, quiet)) == {line}  # of both forms
+    monkeypatch.setattr(claims, "load", lambda: changed("tuned", above=-2.0))
+    at, *_ = verify.verify(study, quiet)
+    assert at.endswith(", at: 0.0, from the scores -2.0")
+    younger = claims.Claim.model_validate(SAID | {"id": "younger", "tests": RULES["higher"]})
+    monkeypatch.setattr(claims, "load", lambda: [*CLAIMS, younger])
+    assert verify.verify(study, quiet) == []
+
+
+def test_what_holds_only_as_released_follows_from_both_forms():
+    margin = claims.Margin(above=0.0)
+    below = claims.Cell("auroc", "SS − CE", margin, -0.2, (-0.3, -0.1), (-0.4, -0.05))
+    beyond = claims.Cell("auroc", "SS − CE, as released", margin, 0.2, (0.1, 0.3), (0.05, 0.4))
+    rows = claims.tabulated([("a", "", below), ("a", claims.RELEASED, beyond)])
+    said = pd.Series({"a": claims.ONLY_RELEASED})
+    assert verify._verdicts(said, rows, {}, quiet) == []
+    (line,) = verify._verdicts(said, rows[:1], {}, quiet)
+    assert line.endswith("claims.csv, a: holds only as released, from its comparisons does not hold here")
 
 
 def test_a_publication_without_its_comparisons_is_not_refused(copy):
@@ -175,6 +212,9 @@ def test_a_publication_without_its_comparisons_is_not_refused(copy):
         ("tables/runs.csv", "rsn-rsn/ss/seed1,done,", "rsn-rsn/ss/seed1,done,0", "in the manifest"),
         ("tables/domains.csv", "contrast-3", "contrast-4", "from the scores contrast-3"),
         ("tables/scores.csv", "rsn-rsn,ss,1,", "rsn-rsn,ss,x,", "seed: x, from the scores 1"),
+        ("tables/cells.csv", ",below,", ",bellow,", "tables/cells.csv: not a table of claim, form, metric, "),
+        ("tables/cells.csv", "claim,form", "claim,from", "tables/cells.csv: not a table of claim, form, metric, "),
+        ("tables/cells.csv", ",above,0.9,", ",above,0.8,", "at: 0.8, from the scores 0.9"),
         ("tables/cells.csv", "neither", "beyond", "outcome: beyond, from the scores neither"),
         ("tables/cells.csv", "\nhigher,", "\nother,", "claims.csv, other: nothing, from its comparisons cannot be"),
     ],

@@ -37,6 +37,9 @@ TNR_PAPER = "tnr_paper"  # a metric: TCP's true negatives at sigmoid(z) <= 1/K (
 STRENGTHS = ("strong", "weak")  # in place of a network: that of the highest and of the lowest accuracy
 
 
+SIDES = ("above", "below", "within")
+
+
 class Margin(Strict):
     """One of three: where every value must lie."""
 
@@ -47,12 +50,12 @@ class Margin(Strict):
     @property
     def side(self) -> str:
         """Which of the three it is."""
-        return next(name for name in ("above", "below", "within") if getattr(self, name) is not None)
+        return next(name for name in SIDES if getattr(self, name) is not None)
 
     @model_validator(mode="after")
     def _one_margin(self):
-        if sum(margin is not None for margin in (self.above, self.below, self.within)) != 1:
-            raise ValueError(f"a test has one of above, below, within; found {self}")
+        if sum(getattr(self, name) is not None for name in SIDES) != 1:
+            raise ValueError(f"a test has one of {', '.join(SIDES)}; found {self}")
         return self
 
 
@@ -120,7 +123,7 @@ class Cell:
     """One comparison: the mean over seeds, its 95 % interval, and the wider one that a refutation needs.
 
     metric : as in data/claims.yaml, or what a fact measures.
-    seeds : training seeds behind it; 0 where no training is.
+    seeds : training seeds behind it.
     few : too few right or wrong predictions (`resampling.FEWEST`), so that it decides nothing.
     """
 
@@ -130,7 +133,7 @@ class Cell:
     estimate: float
     interval: tuple[float, float]
     wide: tuple[float, float]
-    seeds: int = 0
+    seeds: int = 1
     few: bool = False
 
     @property
@@ -190,8 +193,9 @@ def judge(study: Study, entries: list[Claim] | None = None) -> tuple[pd.DataFram
         (unanswered if judged.found.startswith(UNANSWERED) else rows).append(
             shown | {"found": judged.found, "verdict": judged.verdict, "section": claim.section}
         )
-        cells += [tabulated(claim.id, "", judged.cells), tabulated(claim.id, RELEASED, judged.released)]
-    return pd.DataFrame(rows + unanswered), pd.concat(cells, ignore_index=True)
+        cells += [(claim.id, "", cell) for cell in judged.cells]
+        cells += [(claim.id, RELEASED, cell) for cell in judged.released]
+    return pd.DataFrame(rows + unanswered), tabulated(cells)
 
 
 RELEASED = "as released"  # the form of a cell whose losses are; else it is empty
@@ -200,8 +204,8 @@ CELLS = ["claim", "form", "metric", "comparison", "estimate", "low", "high", "wi
 CELLS += ["seeds", "few", "margin", "at", "outcome"]
 
 
-def tabulated(claim: str, form: str, cells: Sequence[Cell]) -> pd.DataFrame:
-    """A row a cell, columns `CELLS`; rates are fractions.
+def tabulated(cells: Sequence[tuple[str, str, Cell]]) -> pd.DataFrame:
+    """(claim, form, cell) as a table, a row each, columns `CELLS`; rates are fractions.
 
     low, high: of the 95 % interval; wide_low, wide_high: of the one that a refutation needs; margin and at: "above",
     "below" or "within" what; outcome: one of `OUTCOMES`.
@@ -211,7 +215,7 @@ def tabulated(claim: str, form: str, cells: Sequence[Cell]) -> pd.DataFrame:
             claim, form, cell.metric, cell.name, cell.estimate, *cell.interval, *cell.wide, cell.seeds, cell.few,
             cell.margin.side, getattr(cell.margin, cell.margin.side), OUTCOMES[cell.outcome],
         )
-        for cell in cells
+        for claim, form, cell in cells
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=CELLS)
 
@@ -228,7 +232,8 @@ def untabulated(rows: pd.DataFrame) -> list[Cell]:
 
 
 def verdict(cells: Sequence[Cell], released: Sequence[Cell] = ()) -> str:
-    """What follows from the cells of a claim, by the rules at the head of data/claims.yaml; of none, nothing."""
+    """What follows from the cells of a claim, by the rules at the head of data/claims.yaml; without any it cannot be
+    judged."""
     holds = _decided(cells)
     return ONLY_RELEASED if holds is False and _decided(released) else VERDICTS[holds]
 
@@ -239,26 +244,27 @@ def _decided(cells: Sequence[Cell]) -> bool | None:
 
 
 def _judged(seen: "Seen", tests: list[Test]) -> Judgement:
-    cells, found = _decide(seen, tests)
+    cells, found = _found(seen, tests)
     also = as_released(seen.study, tests)
     if _decided(cells) or also == tests:
         return Judgement(verdict(cells), found, cells)
-    released, found_released = _decide(seen, also)
+    released, found_released = _found(seen, also)
     if _decided(released):
         found = f"{found}. As released: {found_released}"
     return Judgement(verdict(cells, released), found, cells, released)
 
 
-def _decide(seen: "Seen", tests: list[Test]) -> tuple[list[Cell], str]:
+def _found(seen: "Seen", tests: list[Test]) -> tuple[list[Cell], str]:
     """The cells, and what was found; no cell where one cannot be made."""
-    ways, cells = _all_ways(seen, tests), measured(seen, tests)
-    if missing := [way for way, cell in zip(ways, cells, strict=True) if cell is None]:
+    compared, made = comparisons(seen, tests), measured(seen, tests)
+    if missing := [way for way, cell in zip(compared, made, strict=True) if cell is None]:
         return [], _missing(seen.study, missing)
+    cells = [cell for cell in made if cell is not None]
     texts = []
     for test in tests:
-        texts.append(_text(test, [cell for (of, *_), cell in zip(ways, cells, strict=True) if of is test]))
+        texts.append(_text(test, [cell for cell in cells if cell.margin is test]))
         if TNR_PAPER in test.metrics:
-            texts.append(f"with TCP's at z = 0, {_worst_text(test.at_zero, measured(seen, [test.at_zero]))}")
+            texts.append(f"with TCP's at z = 0, {_worst_text(test.at_zero, _found(seen, [test.at_zero])[0])}")
     if 1 in [cell.seeds for cell in cells]:
         texts.append(ONE_TRAINING)
     return cells, "; ".join(texts)
@@ -267,14 +273,15 @@ def _decide(seen: "Seen", tests: list[Test]) -> tuple[list[Cell], str]:
 ONE_TRAINING = "one training, images only"
 
 
-def measured(seen: "Seen", tests: list[Test]) -> list[Any]:
-    """The cell of every comparison of a claim's tests; None for one where something that it takes is not there."""
-    ways = _all_ways(seen, tests)
-    wide = 1 - (1 - LEVEL) / len(ways)
-    return [_cell(seen, *way, wide) for way in ways]
+def measured(seen: "Seen", tests: list[Test]) -> list[Cell | None]:
+    """The cell of each of the `comparisons`; None for one where something that it takes is not there."""
+    compared = comparisons(seen, tests)
+    wide = 1 - (1 - LEVEL) / len(compared)
+    return [_cell(seen, *way, wide) for way in compared]
 
 
-def _all_ways(seen: "Seen", tests: list[Test]) -> list[tuple[Test, str, tuple]]:
+def comparisons(seen: "Seen", tests: list[Test]) -> list[tuple[Test, str, tuple]]:
+    """All that a claim's tests ask for: the test, the comparison's name, and its two sides (`_ways`)."""
     return [(test, name, way) for test in tests for name, way in _ways(seen, test)]
 
 
@@ -587,7 +594,7 @@ def _normality(study: Study) -> Judgement:
     for name, distance, n in found:
         errors = [np.sqrt(np.log(2 / alpha) / (2 * n)) for alpha in (1 - LEVEL, (1 - LEVEL) / len(found))]
         inner, outer = ((distance - error, distance + error) for error in errors)
-        cells.append(Cell("distance", name, margin, distance, inner, outer))
+        cells.append(Cell("distance from the normal", name, margin, distance, inner, outer))
     worst = _worst(cells)
     low, high = worst.interval
     text = f"{100 * worst.estimate:.1f} [{100 * low:.1f}, {100 * high:.1f}] points at worst ({worst.name} predictions)"
@@ -605,7 +612,9 @@ def _iid(study: Study) -> Judgement:
             rates, label = audit.label_shift(study, name), study.network(name).label
             train, test = rates.loc["train"], rates.loc["test"]
             ends, few = (train.low - test.high, train.high - test.low), bool(1 - test.rate < SHIFT)
-            cells.append(Cell("accuracy", label, Margin(within=SHIFT), train.rate - test.rate, ends, ends, few=few))
+            cells.append(
+                Cell("accuracy, train − test", label, Margin(within=SHIFT), train.rate - test.rate, ends, ends, few=few)
+            )
             gap, low, high = (100 * value for value in (cells[-1].estimate, *ends))
             text = f"{label} {gap:+.2f} [{low:+.2f}, {high:+.2f}]"
             texts.append(f"{text}, of an error of {100 * (1 - test.rate):.2f} that decides nothing" if few else text)
@@ -632,7 +641,7 @@ def _tails(study: Study) -> Judgement:
         levels = LEVEL, 1 - (1 - LEVEL) / len(control.pairs)
         inner, outer = (resampling.crossed(longer, longer[None], level)[1:3] for level in levels)
         name, margin = study.pair_label(pair), Margin(above=0.0)
-        cells.append(Cell("tails", name, margin, longer.mean(), inner, outer, len(longer)))
+        cells.append(Cell("tails, SS − SS, linear", name, margin, longer.mean(), inner, outer, len(longer)))
     worst = _worst(cells)
     text = "longer by {:+.2f} [{:+.2f}, {:+.2f}] interquartile ranges".format(worst.estimate, *worst.interval)
     return Judgement(verdict(cells), f"{text} ({worst.name})", cells)
@@ -715,7 +724,9 @@ def _domain_accuracy(study: Study) -> Judgement:
         halves = [error * norm.isf((1 - level) / 2) for level in levels]
         inner, outer = ((fall.mean() - half, fall.mean() + half) for half in halves)
         cells.append(
-            Cell("accuracy", f"{label}, {study.network(name).label}", Margin(above=FALL), fall.mean(), inner, outer)
+            Cell(
+                "accuracy lost", f"{label}, {study.network(name).label}", Margin(above=FALL), fall.mean(), inner, outer
+            )
         )
     worst = _worst(cells)
     text = "lower by {:.2f} [{:.2f}, {:.2f}]".format(*(100 * value for value in (worst.estimate, *worst.interval)))

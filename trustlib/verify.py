@@ -5,6 +5,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from io import StringIO
 from itertools import product
 from pathlib import Path
@@ -64,12 +65,9 @@ def verify(study: Study, log: Callable[[str], None] = print) -> list[str]:
             differing += _record(path, manifest, log)
         elif path.stem in anew:
             differing += _differences(path, anew[path.stem], log)
-        elif path.stem == "cells":
-            differing += _cells(path, seen, log)
-        elif path.stem == "claims":
-            differing += _verdicts(path, log)
-        else:
+        elif path.stem not in ("claims", "cells"):
             log(f"tables/{path.name}: not made anew, {NOT_ANEW.get(path.stem, 'unknown here')}")
+    differing += _claims(folder / "tables", seen, log)
     area = tables.across_pairs(tables.labelled(anew["comparisons"], study), "auroc")
     shown = [  # older reports have two decimals throughout
         [area, *(tables.against_mcp(tables.labelled(frame, study), digits=digits) for frame in compared.values())]
@@ -117,12 +115,11 @@ class _Published(claims.Seen):
 
     def __init__(self, study: Study, scores: dict[str, NDArray], classes: int):
         super().__init__(study)
-        parts = {"test": "", **{part: f"{part}/" for part in study.domains.parts.values()}}
-        self.classes, self.boots = classes, {}
+        self.classes, self._resamples = classes, {}
         self.found = {
             (pair, part): _confidences(study, scores, pair, part)
-            for (part, folder), pair in product(parts.items(), study.pairs)
-            if not folder or f"{folder}{study.pair(pair)[1]}.correct" in scores
+            for part, pair in product(("test", *study.domains.parts.values()), study.pairs)
+            if part == "test" or f"{part}/{study.pair(pair)[1]}.correct" in scores
         }
 
     def has(self, pair: str, part: str = "test") -> bool:
@@ -144,10 +141,10 @@ class _Published(claims.Seen):
             return None
         if not paper:
             return self._one(pair, arm, part)
-        at = evaluation.negative_tcp(self.classes)
         return resampling.bootstrap(
-            {arm: z.astype(np.float64)}, self.correct(pair, part), tnr_threshold=at, resamples=evaluation.RESAMPLES
-        )
+            {arm: z.astype(np.float64)}, self.correct(pair, part), resamples=evaluation.RESAMPLES,
+            tnr_threshold=evaluation.negative_tcp(self.classes), threads=os.cpu_count() or 1,
+        )  # fmt: skip
 
     def of_audit(self, pair: str, arm: str, tuned: bool) -> None:
         return None
@@ -168,15 +165,15 @@ class _Published(claims.Seen):
         return resampling.Bootstrap({name: boot.estimate[name]}, {name: boot.samples[name]})
 
     def _resampled(self, pair: str, part: str) -> resampling.Bootstrap:
-        if (pair, part) not in self.boots:
+        if (pair, part) not in self._resamples:
             right, scores = self.found[pair, part]
             rows = {name: values.astype(np.float64) for name, values in evaluation.by_name(scores).items()}
-            self.boots[pair, part] = resampling.bootstrap(
+            self._resamples[pair, part] = resampling.bootstrap(
                 rows, right, resamples=evaluation.RESAMPLES,
                 threshold={name: evaluation.threshold_of(self.study, name) for name in rows},
                 threads=os.cpu_count() or 1,
             )  # fmt: skip
-        return self.boots[pair, part]
+        return self._resamples[pair, part]
 
 
 # --- Comparisons: each returns what differs ---
@@ -228,49 +225,65 @@ def _record(path: Path, manifest: dict, log: Callable[[str], None]) -> list[str]
     ]
 
 
-def _cells(path: Path, seen: _Published, log: Callable[[str], None]) -> list[str]:
-    """Of the comparisons behind the verdicts and those that follow from the scores, by today's rules."""
-    old = pd.read_csv(path)
-    frames, made = [], 0
-    for (claim, form), rows in old.groupby(["claim", old["form"].fillna("")], sort=False):
-        cells = claims.untabulated(rows)
-        if tests := _rules().get(claim):
-            anew = claims.measured(seen, claims.as_released(seen.study, tests) if form else tests)
-            if len(anew) != len(cells):
-                return [
-                    f"tables/{path.name}, {claim}: {len(cells)} comparisons, {len(anew)} by today's data/claims.yaml"
-                ]
-            made += sum(cell is not None for cell in anew)
-            cells = [new or said for new, said in zip(anew, cells, strict=True)]
-        frames.append(claims.tabulated(claim, form, cells))
-    log(f"tables/{path.name}: {made:,} of {len(old):,} comparisons made anew, the others rest on what is not published")
-    return _differences(path, pd.concat(frames) if frames else old, log)
-
-
-def _verdicts(path: Path, log: Callable[[str], None]) -> list[str]:
-    """Of the verdicts and those that their cells make."""
+def _claims(folder: Path, seen: _Published, log: Callable[[str], None]) -> list[str]:
+    """Of the verdicts, and of the comparisons behind them."""
     try:
-        cells = pd.read_csv(path.with_name("cells.csv"))
+        said = pd.read_csv(folder / "claims.csv", index_col="id")["verdict"]
+        rows = pd.read_csv(folder / "cells.csv", dtype={"form": str})
     except FileNotFoundError:
-        log(f"tables/{path.name}: not made anew, an older publication, without the comparisons behind its verdicts")
+        log("tables/claims.csv: not made anew, an older publication, without the comparisons behind its verdicts")
         return []
-    said = pd.read_csv(path, index_col="id")["verdict"]
+    numbers = ["estimate", "low", "high", "wide_low", "wide_high", "at"]
+    if list(rows) != claims.CELLS or not rows["margin"].isin(claims.SIDES).all():
+        return [f"tables/cells.csv: not a table of {', '.join(claims.CELLS)} with margins {', '.join(claims.SIDES)}"]
+    rows[numbers] = rows[numbers].apply(pd.to_numeric, errors="coerce")
+    rows["form"] = rows["form"].fillna("")
+    rules = {entry.id: entry.tests for entry in claims.load() if entry.tests}
+    return _cells(folder / "cells.csv", rows, rules, seen, log) + _verdicts(said, rows, rules, log)
+
+
+def _cells(
+    path: Path, rows: pd.DataFrame, rules: dict[str, list[claims.Test]], seen: _Published, log: Callable[[str], None]
+) -> list[str]:
+    """Of the comparisons and those that follow from the scores, by today's rules."""
+    differing, cells, made = [], [], 0
+    for (claim, form), own in rows.groupby(["claim", "form"], sort=False):
+        said = claims.untabulated(own)
+        if tests := rules.get(claim):
+            tests = claims.as_released(seen.study, tests) if form else tests
+            asked, anew = claims.comparisons(seen, tests), claims.measured(seen, tests)
+            if len(anew) == len(said):
+                made += sum(cell is not None for cell in anew)
+                said = [
+                    new or replace(old, metric=test.metric, name=name, margin=test)
+                    for (test, name, _), new, old in zip(asked, anew, said, strict=True)
+                ]
+            else:
+                today = f"{len(anew)} by today's data/claims.yaml"
+                differing.append(f"tables/{path.name}, {claim}: {len(said)} comparisons, {today}")
+        cells += [(claim, form, cell) for cell in said]
+    log(
+        f"tables/{path.name}: {made:,} of {len(rows):,} comparisons made anew, the others rest on what is not published"
+    )
+    return differing + _differences(path, claims.tabulated(cells), log)
+
+
+def _verdicts(
+    said: pd.Series, rows: pd.DataFrame, rules: dict[str, list[claims.Test]], log: Callable[[str], None]
+) -> list[str]:
+    """Of the verdicts and those that their comparisons make; a rule that has none cannot have been judged."""
     follows = {}
-    for claim in dict.fromkeys([*_rules(), *cells["claim"]]):
-        own = cells[cells["claim"] == claim]
-        forms = own[own["form"].isna()], own[own["form"].notna()]
+    for claim in dict.fromkeys([*rows["claim"], *said.index.intersection(list(rules))]):
+        own = rows[rows["claim"] == claim]
+        forms = own[own["form"] == ""], own[own["form"] != ""]
         follows[claim] = claims.verdict(*map(claims.untabulated, forms))
-    log(f"tables/{path.name}: {len(follows)} of {len(said)} verdicts made anew, the others rest on no comparison")
+    made = rows["claim"].nunique()
+    log(f"tables/claims.csv: {made} of {len(said)} verdicts made anew, the others rest on no comparison")
     return [
-        f"tables/{path.name}, {claim}: {said.get(claim, 'nothing')}, from its comparisons {verdict}"
+        f"tables/claims.csv, {claim}: {said.get(claim, 'nothing')}, from its comparisons {verdict}"
         for claim, verdict in follows.items()
         if said.get(claim) != verdict
     ]
-
-
-def _rules() -> dict[str, list[claims.Test]]:
-    """The tests of every claim that has some."""
-    return {entry.id: entry.tests for entry in claims.load() if entry.tests}
 
 
 def _missing(page: Path, shown: list[list[Styler]], log: Callable[[str], None]) -> list[str]:
