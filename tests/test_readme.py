@@ -11,7 +11,7 @@ import torch
 import yaml
 from test_extension import hinge
 
-from trustlib import losses
+from trustlib import losses, published
 from trustlib.corruptions import CORRUPTIONS
 from trustlib.data import ROOT
 from trustlib.study import load_study
@@ -200,6 +200,22 @@ def of_fashion():
     yield "minus that of cross entropy is " + gains.format(*(area["ss"] - area["ce"]))
 
 
+def of_mnist():
+    area = pd.read_csv(ROOT / "results/mnist/tables/comparisons.csv").query("metric == 'auroc' and arm != 'mcp'")
+    area = area.set_index("arm")
+    oracles = area.index.isin(load_study("mnist").arms)
+    assert not (area.loc[oracles, "difference_low"] > 0).any()
+    assert set(area.index[oracles & (area["difference_high"] < 0)]) == {"ce", "ss"}
+    assert area.index[area["difference_low"] > 0].tolist() == ["ensemble"]
+    right = np.load(ROOT / "results/mnist/scores.npz", allow_pickle=False)["cnn/seed0.correct"]
+    assert len(load_study("mnist").seeds) == 5
+    yield f"one classifier with {(~right).sum()} mistakes, five seeds"
+    paper = published.table2("mnist").query("metric == 'auroc'").set_index("loss")
+    figures = (100 * paper.loc[["tcp", "ss", "mcp"], "estimate"]).round(2)
+    yield "Table 2 has TCP and steep slope at {} and {}, MCP at {}, of one run each".format(*figures)
+    assert paper["low"].drop("mc_dropout").max() < paper["high"].drop("mc_dropout").min()  # and so all overlap
+
+
 def of_cifar10():
     area = per_cent("cifar10", "auroc", [f"{loss}{stage}" for loss in ("tcp", "ss", "ce") for stage in ("-head", "")])
     cost = [area[f"{loss}-head"] - area[loss] for loss in ("tcp", "ss", "ce")]
@@ -272,7 +288,7 @@ def of_the_audit():
     yield f"cross entropy as in the text has a TNR of {100 * found['estimate'].item():.2f} there too"
 
 
-@pytest.mark.parametrize("says", [of_fashion, of_cifar10, of_tiny, of_unseen_domains, of_the_audit])
+@pytest.mark.parametrize("says", [of_fashion, of_mnist, of_cifar10, of_tiny, of_unseen_domains, of_the_audit])
 def test_what_the_prose_says_follows_from_the_committed_results(says):
     text = " ".join((ROOT / "README.md").read_text().split())
     for sentence in says():
