@@ -120,7 +120,7 @@ rule section:
     message:
         "{params.name}"
     shell:
-        "rm -f {RUN}/checksums.json; " + PAPERMILL + " {params.call}"
+        "rm -f {RUN}/seal.json; " + PAPERMILL + " {params.call}"
 
 
 rule classifier:
@@ -230,7 +230,7 @@ use rule domain as sweep with:
 onerror:
     # A job or a part of the report failed: show what there is all the same, tracebacks too; but not after Ctrl-C.
     if not any("Terminating processes on user request" in Path(path).read_text() for path in log):
-        (RUN / "checksums.json").unlink(missing_ok=True)
+        (RUN / "seal.json").unlink(missing_ok=True)
         complete = all(job_path(name).exists() for name in JOBS)
         missing = [name for name in SECTIONS if not (complete and section_path(name).exists())]
         for name in missing:

@@ -332,14 +332,25 @@ def test_publish_copies_report_tables_and_scores_but_no_weights(tiny, monkeypatc
 
         return read
 
+    def refused(message):
+        with pytest.raises(runs.JobError, match=message):
+            runs.publish(tiny, experiments.trainings(tiny))
+
+    refused("lacking a report of these trainings")
+    monkeypatch.setattr(runs, "provenance", lambda: {"commit": "c", "dirty": True})
+    runs.seal(folder)
     monkeypatch.setattr(runs, "read_manifest", with_dirty(True))
-    with pytest.raises(runs.JobError, match="uncommitted changes"):
-        runs.publish(tiny, experiments.trainings(tiny))
+    refused("study tiny was run from uncommitted changes")
     monkeypatch.setattr(runs, "read_manifest", with_dirty(False))
     (folder / "figures").mkdir()
+    refused("the report of study tiny was made from uncommitted changes")
+    monkeypatch.setattr(runs, "provenance", lambda: {"commit": "d", "dirty": False})
+    runs.seal(folder)  # nothing has been made since
+    assert runs.sealed(folder)["provenance"] == {"commit": "c", "dirty": True}
+    (folder / "report.html").write_text("<h1>report, made again</h1>")
+    runs.seal(folder)
     (runs.results() / "tiny").mkdir()
-    with pytest.raises(runs.JobError, match="tiny is no study's: move it"):
-        runs.publish(tiny, experiments.trainings(tiny))
+    refused("tiny is no study's: move it")
     (runs.results() / "tiny").rmdir()
     written = {
         str(path.relative_to(runs.results() / "tiny")) for path in runs.publish(tiny, experiments.trainings(tiny))
@@ -354,6 +365,7 @@ def test_publish_copies_report_tables_and_scores_but_no_weights(tiny, monkeypatc
     of_ce = manifest["runs"]["rsn-rsn/ce/seed1"]
     own = clean(runs.oracle_path(tiny, "rsn-rsn", "ce", 1))["provenance"]
     assert manifest["provenance"][of_ce["provenance"]] == own | {"dirty": False}
+    assert manifest["report"] == {"commit": "d", "dirty": False}
 
 
 def test_what_was_made_with_other_settings_counts_as_not_run(write_study, tiny):

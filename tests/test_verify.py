@@ -76,6 +76,8 @@ def published(tmp_path_factory):
         read = runs.read_manifest
         clean = {"provenance": {"dirty": False}}
         patch.setattr(runs, "read_manifest", lambda path: read(path) | clean)
+        patch.setattr(runs, "provenance", lambda: clean["provenance"])
+        runs.seal(folder)
         runs.publish(study, made)
         yield home / "tiny.yaml", study, runs.results() / "tiny"
 

@@ -14,7 +14,7 @@
                          jobs/<job>.json                              what one notebook made: Snakemake's outputs
                          notebooks/<job>.ipynb, .log                  executed notebooks: logs, never results
                          sections/*.ipynb, tables/*.csv, figures/*.svg, report.html
-                         checksums.json                               of these, as the page was made of them
+                         seal.json                                    checksums of these, and what made the page
     results/<study>/                                                  what `publish` copies from there, committed
 
 While a training runs, its last two checkpoints lie beside its file, as .NAME.checkpoint<i>.pt.
@@ -384,18 +384,27 @@ def finish_job(study: Study, job: str, done: dict[str, dict], failed: dict[str, 
 
 
 def seal(folder: Path) -> None:
-    """Write the checksums of a report, its tables and figures, and the notebooks it is made of, into their folder."""
-    write_json(folder / "checksums.json", checksums(folder))
+    """Write into a report's folder what made it, commit and machine, and the checksums of all that belongs to it.
+
+    One that is still as it was sealed keeps its seal: nothing has been made since.
+    """
+    found = checksums(folder)
+    if sealed(folder).get("sha256") != found:
+        write_json(folder / "seal.json", {"provenance": provenance(), "sha256": found})
+
+
+def sealed(folder: Path) -> dict:
+    """What `seal` wrote: provenance and sha256; nothing where a report was not finished."""
+    try:
+        return json.loads((folder / "seal.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def damaged(folder: Path) -> list[Path]:
     """Of the files that `seal` saw those that have changed since, or are gone; none where there is no seal."""
-    try:
-        sealed = json.loads((folder / "checksums.json").read_text())
-    except (FileNotFoundError, ValueError):
-        return []
     found = checksums(folder)
-    return [folder / name for name, said in sealed.items() if found.get(name) != said]
+    return [folder / name for name, said in sealed(folder).get("sha256", {}).items() if found.get(name) != said]
 
 
 def checksums(folder: Path) -> dict[str, str]:
@@ -423,15 +432,17 @@ def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> 
 
     Raises
     ------
-    JobError : when a training or the report is missing, or a training was made from uncommitted source.
+    JobError : when a training or the report is missing, or one of them was made from uncommitted source.
     """
     source, target = run_folder(study), results() / study.name
+    report = sealed(source).get("provenance")
     unfinished = [row["run"] for row in trainings if row["status"] != "done"]
     page = source / "report.html"
     if changed := damaged(source):
         raise JobError(f"{changed[0]} is not as the report left it; run: make report STUDY={study.name}")
     if (
         unfinished
+        or report is None
         or not page.exists()
         or page.stat().st_mtime < max(row["path"].stat().st_mtime for row in (*trainings, *audit))
     ):
@@ -443,6 +454,11 @@ def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> 
     if any(manifest["provenance"]["dirty"] for manifest in manifests.values()):
         raise JobError(
             f"study {study.name} was run from uncommitted changes: commit, remove {source}, and run it again"
+        )
+    if report["dirty"]:
+        raise JobError(
+            f"the report of study {study.name} was made from uncommitted changes: commit, remove "
+            f"{source / 'sections'}, and run: make report STUDY={study.name}"
         )
     scores = {}
     for row in trainings:
@@ -457,7 +473,7 @@ def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> 
         for name in ("tables", "figures"):
             shutil.copytree(source / name, new / name, ignore=_without_rows)
         np.savez_compressed(new / "scores.npz", **scores)
-        facts = {"classes": len(study.images().classes), "sha256": checksums(new)}
+        facts = {"report": report, "classes": len(study.images().classes), "sha256": checksums(new)}
         write_json(new / "manifest.json", _without_repetition(manifests) | facts)
         shutil.rmtree(target, ignore_errors=True)
         new.rename(target)
