@@ -107,7 +107,7 @@ def test_what_follows_from_the_scores_needs_no_data(copy, monkeypatch):
     cells = pd.read_csv(folder / "tables" / "cells.csv")
     unpublished = cells["claim"].isin(["tuned", "alike"])
     assert 2 <= unpublished.sum() < len(cells) / 2
-    assert f"cells.csv: {(~unpublished).sum()} of {len(cells)} comparisons made anew, the others rest on" in text
+    assert f"cells.csv: {(~unpublished).sum()} of {len(cells)} comparisons made anew; the others are" in text
     assert "claims.csv: 6 of 6 verdicts made anew, the others rest on no comparison" in text
     for name in ("scores", "comparisons", "domains", "cells"):
         *_, line = (line for line in said if line.startswith(f"tables/{name}.csv"))

@@ -262,9 +262,8 @@ def _cells(
                 today = f"{len(anew)} by today's data/claims.yaml"
                 differing.append(f"tables/{path.name}, {claim}: {len(said)} comparisons, {today}")
         cells += [(claim, form, cell) for cell in said]
-    log(
-        f"tables/{path.name}: {made:,} of {len(rows):,} comparisons made anew, the others rest on what is not published"
-    )
+    others = "the others are of the audit, whose scores are not published, or facts of data/claims.yaml"
+    log(f"tables/{path.name}: {made:,} of {len(rows):,} comparisons made anew; {others}")
     return differing + _differences(path, claims.tabulated(cells), log)
 
 
