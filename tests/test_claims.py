@@ -301,7 +301,7 @@ def test_the_bound_says_which_arm_it_is_of(write_study, monkeypatch):
 
 
 def test_the_squared_error_is_capped_by_a_sigmoid_alone(study):
-    verdict, found = claims.FACTS["tcp_capped"](study)[:2]
+    verdict, found = claims.FACTS["tcp_capped"](claims.Seen(study))[:2]
     assert verdict == claims.ONLY_PRINTED
     assert "as printed, (z − p)² of any real z, is unbounded" in found
 
@@ -310,8 +310,10 @@ def of_normal(monkeypatch, study, values, right):
     """The verdict on the confidences of every oracle of `study`: arm -> sigmoid(z)."""
     monkeypatch.setattr(evaluation, "has_classifier", lambda *_: True)
     monkeypatch.setattr(evaluation, "correct", lambda *_: right)
-    monkeypatch.setattr(evaluation, "outputs", lambda study, pair, arm, seeds: {0: logit(values[arm])})
-    return claims.FACTS["normality"](study)[:2]
+    monkeypatch.setattr(
+        evaluation, "outputs", lambda study, pair, arm, seeds, part: dict.fromkeys(seeds, logit(values[arm]))
+    )
+    return claims.FACTS["normality"](claims.Seen(study))[:2]
 
 
 def test_normality_is_asked_of_every_group_of_every_loss(study, monkeypatch):
@@ -340,13 +342,13 @@ def test_a_gap_that_the_error_leaves_no_room_for_decides_nothing(study, monkeypa
 
     monkeypatch.setattr(evaluation, "has_classifier", lambda *_: True)
     monkeypatch.setattr(audit, "label_shift", shift)
-    verdict, found = claims.FACTS["iid"](study)[:2]
+    verdict, found = claims.FACTS["iid"](claims.Seen(study))[:2]
     assert verdict == claims.UNKNOWN
     assert found == "RSN +0.68 [+0.40, +1.00], of an error of 0.98 that decides nothing"
     rows["train"], rows["test"] = (0.901, 0.900, 0.902), (0.9, 0.899, 0.901)
-    assert claims.FACTS["iid"](study)[:2] == (claims.HOLDS, "RSN +0.10 [-0.10, +0.30]")
+    assert claims.FACTS["iid"](claims.Seen(study))[:2] == (claims.HOLDS, "RSN +0.10 [-0.10, +0.30]")
     rows["train"] = (0.92, 0.919, 0.921)
-    assert claims.FACTS["iid"](study)[0] == claims.FAILS
+    assert claims.FACTS["iid"](claims.Seen(study))[0] == claims.FAILS
 
 
 @pytest.mark.parametrize(("longer", "expected"), [(1.0, claims.HOLDS), (-1.0, claims.FAILS), (0.0, claims.UNKNOWN)])
@@ -361,12 +363,12 @@ def test_tails_are_compared_seed_by_seed(write_study, monkeypatch, longer, expec
         for seed in (0, 1, 2)
     ]
     monkeypatch.setattr(audit, "tails", lambda *_: pd.DataFrame(rows))
-    verdict, found = claims.FACTS["tails"](study)[:2]
+    verdict, found = claims.FACTS["tails"](claims.Seen(study))[:2]
     assert verdict == expected
     assert found.startswith(f"longer by {longer + 0.01 / 3:+.2f} [")
     monkeypatch.setattr(audit, "tails", lambda *_: pd.DataFrame())
-    assert claims.FACTS["tails"](study)[:2] == (claims.UNKNOWN, "not run: ⟨RSN, RSN⟩")
-    assert claims.FACTS["tails"](load_study(write_study()))[1] == "this study has no control of the head"
+    assert claims.FACTS["tails"](claims.Seen(study))[:2] == (claims.UNKNOWN, "not run: ⟨RSN, RSN⟩")
+    assert claims.FACTS["tails"](claims.Seen(load_study(write_study())))[1] == "this study has no control of the head"
 
 
 def test_a_control_is_no_unseen_domain(write_study, monkeypatch):
@@ -377,13 +379,13 @@ def test_a_control_is_no_unseen_domain(write_study, monkeypatch):
     monkeypatch.setattr(type(study), "images", lambda self: SimpleNamespace(channels=3))
     monkeypatch.setattr(evaluation, "has_classifier", lambda *_: True)
     monkeypatch.setattr(evaluation, "correct", lambda study, pair, part="": unseen if part[:7] == "domains" else clean)
-    verdict, found = claims.FACTS["domain_accuracy"](study)[:2]
+    verdict, found = claims.FACTS["domain_accuracy"](claims.Seen(study))[:2]
     assert verdict == claims.HOLDS
     assert found.endswith("beyond the margin in 2 of 2, excluded in 0")
     monkeypatch.setattr(evaluation, "correct", lambda study, pair, part="": clean)
-    assert claims.FACTS["domain_accuracy"](study)[0] == claims.FAILS
+    assert claims.FACTS["domain_accuracy"](claims.Seen(study))[0] == claims.FAILS
     monkeypatch.setattr(evaluation, "has_classifier", lambda study, pair, part: part not in controls)
-    assert claims.FACTS["domain_accuracy"](study)[0] == claims.FAILS
+    assert claims.FACTS["domain_accuracy"](claims.Seen(study))[0] == claims.FAILS
 
 
 def test_table_2_is_asked_of_its_studies_alone(write_study, monkeypatch):

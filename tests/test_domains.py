@@ -326,16 +326,16 @@ def test_a_claim_is_judged_on_its_domain(asked):
 
 
 def test_the_accuracy_claim_counts_every_classifier_and_domain(asked):
-    verdict, found = claims.FACTS["domain_accuracy"](asked)[:2]
+    verdict, found = claims.FACTS["domain_accuracy"](claims.Seen(asked))[:2]
     assert verdict == claims.FAILS  # a domain that leaves the images alone is no harder
     assert found.startswith("lower by 0.00 [0.00, 0.00] points at worst (Saturate, severity 1, RSN)")
     assert " of 3, " in found  # a tone curve is no attack on colours
     harder = asked.model_copy(update={"domains": asked.domains.model_copy(update={"judged": ["gaussian_noise-5"]})})
     clean = evaluation.correct(asked, "rsn-rsn")[:60].astype(float)
     fall = clean - evaluation.correct(asked, "rsn-rsn", "domains/gaussian_noise-5")
-    assert f"lower by {100 * fall.mean():.2f} [" in claims.FACTS["domain_accuracy"](harder)[1]
+    assert f"lower by {100 * fall.mean():.2f} [" in claims.FACTS["domain_accuracy"](claims.Seen(harder))[1]
     none = asked.model_copy(update={"domains": Domains()})
-    assert claims.FACTS["domain_accuracy"](none)[:2] == (claims.UNKNOWN, "this study has no unseen domain")
+    assert claims.FACTS["domain_accuracy"](claims.Seen(none))[:2] == (claims.UNKNOWN, "this study has no unseen domain")
 
 
 def test_the_tables_have_a_row_a_domain_and_arm(asked):

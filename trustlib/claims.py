@@ -178,15 +178,15 @@ def judge(study: Study, entries: list[Claim] | None = None) -> tuple[pd.DataFram
         for.
     cells : as `tabulated`, in the order of the claims.
     """
-    seen, grey = Seen(study), study.images().channels == 1
+    seen = Seen(study)
     rows, unanswered, cells = [], [], []
     for claim in load() if entries is None else entries:
-        if claim.colour and grey:
+        if claim.colour and seen.grey:
             judged = Judgement(UNKNOWN, GREY)
         elif claim.studies and study.name.removesuffix("-full") not in claim.studies:
             judged = Judgement(UNKNOWN, f"{OTHER_DATA}: {', '.join(f'results/{name}' for name in claim.studies)}")
         else:
-            judged = FACTS[claim.fact](study) if claim.fact else _judged(seen, claim.tests)
+            judged = FACTS[claim.fact](seen) if claim.fact else _judged(seen, claim.tests)
         shown = claim.model_dump(include={"id", "claim", "where", "quantity"})
         if claim.added:
             shown["where"] += f"; added {claim.added}"
@@ -448,6 +448,11 @@ class Seen:
     def __init__(self, study: Study):
         self.study, self._boots, self._distances = study, {}, {}
 
+    @property
+    def grey(self) -> bool:
+        """Whether the images have one channel."""
+        return self.study.images().channels == 1
+
     def has(self, pair: str, part: str = "test") -> bool:
         """As `evaluation.has_classifier`."""
         return evaluation.has_classifier(self.study, pair, part)
@@ -550,7 +555,7 @@ def _folder(part: str) -> str:
 # --- Facts: what follows from the published figures, from arithmetic, or from a distance without seeds ---
 
 
-def _published_aupr_error(study: Study) -> Judgement:
+def _published_aupr_error(seen: Seen) -> Judgement:
     frame = published.binormal_check()
     negated, other = ((frame["aupr_error"] - frame[f"{sign}_model"]).abs() for sign in ("negated", "not_negated"))
     fits = frame["fits"].value_counts()
@@ -563,7 +568,7 @@ def _published_aupr_error(study: Study) -> Judgement:
     )
 
 
-def _published_collapse(study: Study) -> Judgement:
+def _published_collapse(seen: Seen) -> Judgement:
     table = published.table("table1")
     baselines = table[table.index.get_level_values("loss") != "ss"]
     so = (baselines["tpr"] > 0.99) & (baselines["tnr"] < 0.01)
@@ -574,20 +579,19 @@ def _published_collapse(study: Study) -> Judgement:
     )
 
 
-def _normality(study: Study) -> Judgement:
+def _normality(seen: Seen) -> Judgement:
     """The distance of a distribution from the normal fitted to it, with its interval by the DKW inequality."""
-    found = []
+    study, found = seen.study, []
     for pair, (arm, settings) in product(study.pairs, study.arms.items()):
-        if settings.loss not in FIGURE_3 or settings.form != "corrected" or not evaluation.has_classifier(study, pair):
+        if settings.loss not in FIGURE_3 or settings.form != "corrected" or not seen.has(pair):
             continue
-        right = evaluation.correct(study, pair)
-        for z in evaluation.outputs(study, pair, arm, study.seeds[:1]).values():
-            for group, name in ((right, "right"), (~right, "wrong")):
-                values = np.sort(expit(z[group].astype(float)))
-                ranks = np.arange(len(values) + 1) / len(values)
-                fitted = norm.cdf(values, values.mean(), values.std(ddof=1))
-                distance = max(np.abs(fitted - ranks[1:]).max(), np.abs(fitted - ranks[:-1]).max())
-                found.append((f"{study.pair_label(pair)} {study.arm_label(arm)}, {name}", distance, len(values)))
+        right, z = seen.correct(pair), seen.outputs(pair, arm)
+        for group, name in ((right, "right"), (~right, "wrong")) if z is not None else ():
+            values = np.sort(expit(z[0, group].astype(float)))  # of the first seed
+            ranks = np.arange(len(values) + 1) / len(values)
+            fitted = norm.cdf(values, values.mean(), values.std(ddof=1))
+            distance = max(np.abs(fitted - ranks[1:]).max(), np.abs(fitted - ranks[:-1]).max())
+            found.append((f"{study.pair_label(pair)} {study.arm_label(arm)}, {name}", distance, len(values)))
     if not found:
         return Judgement(UNKNOWN, NOT_RUN)
     cells, margin = [], Margin(below=0.05)
@@ -604,9 +608,9 @@ def _normality(study: Study) -> Judgement:
 FIGURE_3 = ("ce", "focal", "tcp", "ss")  # the losses whose histograms it shows
 
 
-def _iid(study: Study) -> Judgement:
+def _iid(seen: Seen) -> Judgement:
     """A classifier whose error is within the margin decides nothing: its gap could not be beyond it."""
-    cells, texts = [], []
+    study, cells, texts = seen.study, [], []
     for name in study.classifiers:
         if evaluation.has_classifier(study, next(p for p in study.pairs if p.endswith(f"-{name}"))):
             rates, label = audit.label_shift(study, name), study.network(name).label
@@ -626,8 +630,9 @@ def _iid(study: Study) -> Judgement:
 SHIFT = 0.01  # of the accuracy, up to which labels are called alike
 
 
-def _tails(study: Study) -> Judgement:
+def _tails(seen: Seen) -> Judgement:
     """The tails of z (`audit.tails`) under the signed distance less those under the linear head, paired by seed."""
+    study = seen.study
     control = study.audit.controls.get("head")
     if control is None or not {"ss", "ss-linear"} <= set(control.arms):
         return Judgement(UNKNOWN, f"{NOT_PLANNED} control of the head")
@@ -679,8 +684,8 @@ def bounds(study: Study, delta: float = 0.05) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def _bound(study: Study) -> Judgement:
-    row = bounds(study).loc["ViT, the paper's"]
+def _bound(seen: Seen) -> Judgement:
+    row = bounds(seen.study).loc["ViT, the paper's"]
     holds = row["bound"] < row["largest"]
     return Judgement(
         HOLDS if holds else REFUTED,
@@ -688,7 +693,7 @@ def _bound(study: Study) -> Judgement:
     )
 
 
-def _tcp_capped(study: Study) -> Judgement:
+def _tcp_capped(seen: Seen) -> Judgement:
     return Judgement(
         ONLY_PRINTED,
         "Eq. 6 as printed, (z − p)² of any real z, is unbounded; with the sigmoid of the released code it is at most "
@@ -699,26 +704,25 @@ def _tcp_capped(study: Study) -> Judgement:
 FALL = 0.10  # of the accuracy, to be called much lower
 
 
-def _domain_accuracy(study: Study) -> Judgement:
+def _domain_accuracy(seen: Seen) -> Judgement:
     """Whether every classifier's accuracy falls by more than `FALL` on every domain: the same images, clean and not.
 
     What stands beside a domain as its control is none: ImageNet's normalisation, alone or with the attack.
     """
-    tasks, cells = [], []
-    grey = study.images().channels == 1
+    study, tasks, cells = seen.study, [], []
     for name, part in study.domains.parts.items():
         domain = domains.parse(name)
         attack = domain.kind == domains.RECOLOR
-        if domain.kind != domains.NORMALISED and not (attack and (grey or domain.what)):
+        if domain.kind != domains.NORMALISED and not (attack and (seen.grey or domain.what)):
             tasks += [(domain.label, part, classifier) for classifier in study.classifiers]
     if not tasks:
         return Judgement(UNKNOWN, f"{NOT_PLANNED} unseen domain")
     for label, part, name in tasks:
         pair = next(pair for pair in study.pairs if pair.endswith(f"-{name}"))
-        if not evaluation.has_classifier(study, pair, part):
+        if not seen.has(pair, part):
             return Judgement(UNKNOWN, f"{NOT_RUN}: {label}")
-        right = evaluation.correct(study, pair, part)
-        fall = evaluation.correct(study, pair)[: len(right)].astype(float) - right
+        right = seen.correct(pair, part)
+        fall = seen.correct(pair)[: len(right)].astype(float) - right
         error = fall.std(ddof=1) / np.sqrt(len(fall))
         levels = LEVEL, 1 - (1 - LEVEL) / len(tasks)
         halves = [error * norm.isf((1 - level) / 2) for level in levels]
@@ -734,7 +738,7 @@ def _domain_accuracy(study: Study) -> Judgement:
     return Judgement(verdict(cells), f"{text}; {_counts(cells)}", cells)
 
 
-FACTS: dict[str, Callable[[Study], Judgement]] = {
+FACTS: dict[str, Callable[[Seen], Judgement]] = {
     "published_aupr_error": _published_aupr_error,
     "published_collapse": _published_collapse,
     "normality": _normality,
@@ -744,3 +748,4 @@ FACTS: dict[str, Callable[[Study], Judgement]] = {
     "tcp_capped": _tcp_capped,
     "domain_accuracy": _domain_accuracy,
 }
+FROM_SCORES = ("normality", "domain_accuracy")  # facts that follow from the scores of the test part and of domains

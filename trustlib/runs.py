@@ -473,7 +473,9 @@ def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> 
         for name in ("tables", "figures"):
             shutil.copytree(source / name, new / name, ignore=_without_rows)
         np.savez_compressed(new / "scores.npz", **scores)
-        facts = {"report": report, "classes": len(study.images().classes), "sha256": checksums(new)}
+        images = study.images()
+        facts = {"report": report, "classes": len(images.classes), "channels": images.channels}
+        facts |= {"sha256": checksums(new)}
         write_json(new / "manifest.json", _without_repetition(manifests) | facts)
         shutil.rmtree(target, ignore_errors=True)
         new.rename(target)

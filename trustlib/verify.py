@@ -4,11 +4,12 @@ import html
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from io import StringIO
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,12 +50,11 @@ def verify(study: Study, log: Callable[[str], None] = print) -> list[str]:
     except FileNotFoundError as error:
         raise runs.JobError(f"study {study.name} is not published: there is no {error.filename}") from None
     _check_plan(study, scores)
-    classes = manifest["classes"] if "classes" in manifest else len(study.images().classes)  # older ones do not say
-    seen = _Published(study, scores, classes)
+    seen = _Published(study, scores, manifest)
     compared = {pair: seen.compared(pair) for pair in study.pairs}
     anew = {
         "scores": pd.concat(
-            [evaluation.measured(study, pair, *seen.found[pair, "test"], classes) for pair in study.pairs]
+            [evaluation.measured(study, pair, *seen.found[pair, "test"], seen.classes) for pair in study.pairs]
         ),
         "comparisons": pd.concat(compared.values()),
         "domains": seen.on_domains(),
@@ -113,14 +113,22 @@ class _Published(claims.Seen):
     found : (pair, part) -> as `evaluation.confidences`.
     """
 
-    def __init__(self, study: Study, scores: dict[str, NDArray], classes: int):
+    def __init__(self, study: Study, scores: dict[str, NDArray], manifest: dict):
         super().__init__(study)
-        self.classes, self._resamples = classes, {}
+        self.manifest, self._resamples = manifest, {}
         self.found = {
             (pair, part): _confidences(study, scores, pair, part)
             for part, pair in product(("test", *study.domains.parts.values()), study.pairs)
             if part == "test" or f"{part}/{study.pair(pair)[1]}.correct" in scores
         }
+
+    @property
+    def classes(self) -> int:  # older manifests do not say, nor how many channels
+        return self.manifest["classes"] if "classes" in self.manifest else len(self.study.images().classes)
+
+    @property
+    def grey(self) -> bool:
+        return self.manifest["channels"] == 1 if "channels" in self.manifest else super().grey
 
     def has(self, pair: str, part: str = "test") -> bool:
         return (pair, part) in self.found
@@ -238,41 +246,44 @@ def _claims(folder: Path, seen: _Published, log: Callable[[str], None]) -> list[
         return [f"tables/cells.csv: not a table of {', '.join(claims.CELLS)} with margins {', '.join(claims.SIDES)}"]
     rows[numbers] = rows[numbers].apply(pd.to_numeric, errors="coerce")
     rows["form"] = rows["form"].fillna("")
-    rules = {entry.id: entry.tests for entry in claims.load() if entry.tests}
+    rules = {entry.id: entry for entry in claims.load()}
     return _cells(folder / "cells.csv", rows, rules, seen, log) + _verdicts(said, rows, rules, log)
 
 
 def _cells(
-    path: Path, rows: pd.DataFrame, rules: dict[str, list[claims.Test]], seen: _Published, log: Callable[[str], None]
+    path: Path, rows: pd.DataFrame, rules: dict[str, claims.Claim], seen: _Published, log: Callable[[str], None]
 ) -> list[str]:
     """Of the comparisons and those that follow from the scores, by today's rules."""
     differing, cells, made = [], [], 0
     for (claim, form), own in rows.groupby(["claim", "form"], sort=False):
-        said = claims.untabulated(own)
-        if tests := rules.get(claim):
-            tests = claims.as_released(seen.study, tests) if form else tests
-            asked, anew = claims.comparisons(seen, tests), claims.measured(seen, tests)
-            if len(anew) == len(said):
-                made += sum(cell is not None for cell in anew)
-                said = [
-                    new or replace(old, metric=test.metric, name=name, margin=test)
-                    for (test, name, _), new, old in zip(asked, anew, said, strict=True)
-                ]
-            else:
-                today = f"{len(anew)} by today's data/claims.yaml"
-                differing.append(f"tables/{path.name}, {claim}: {len(said)} comparisons, {today}")
+        said, rule = claims.untabulated(own), rules.get(claim)
+        anew: Sequence[claims.Cell | None] = [None] * len(said)
+        asked: list[dict[str, Any]] = [{} for _ in said]
+        if rule and rule.tests:
+            tests = claims.as_released(seen.study, rule.tests) if form else rule.tests
+            compared = claims.comparisons(seen, tests)
+            asked = [{"metric": test.metric, "name": name, "margin": test} for test, name, _ in compared]
+            anew = claims.measured(seen, tests)
+        elif rule and rule.fact in claims.FROM_SCORES:
+            anew = claims.FACTS[rule.fact](seen).cells
+        if len(anew) == len(said):
+            made += sum(cell is not None for cell in anew)
+            said = [new or replace(old, **of) for new, old, of in zip(anew, said, asked, strict=True)]
+        else:
+            today = f"{len(anew)} by today's data/claims.yaml"
+            differing.append(f"tables/{path.name}, {claim}: {len(said)} comparisons, {today}")
         cells += [(claim, form, cell) for cell in said]
-    others = "the others are of the audit, whose scores are not published, or facts of data/claims.yaml"
+    others = "the others rest on what is not published, the audit above all"
     log(f"tables/{path.name}: {made:,} of {len(rows):,} comparisons made anew; {others}")
     return differing + _differences(path, claims.tabulated(cells), log)
 
 
 def _verdicts(
-    said: pd.Series, rows: pd.DataFrame, rules: dict[str, list[claims.Test]], log: Callable[[str], None]
+    said: pd.Series, rows: pd.DataFrame, rules: dict[str, claims.Claim], log: Callable[[str], None]
 ) -> list[str]:
     """Of the verdicts and those that their comparisons make; a rule that has none cannot have been judged."""
-    follows = {}
-    for claim in dict.fromkeys([*rows["claim"], *said.index.intersection(list(rules))]):
+    follows, tested = {}, [name for name, rule in rules.items() if rule.tests]
+    for claim in dict.fromkeys([*rows["claim"], *said.index.intersection(tested)]):
         own = rows[rows["claim"] == claim]
         forms = own[own["form"] == ""], own[own["form"] != ""]
         follows[claim] = claims.verdict(*map(claims.untabulated, forms))
