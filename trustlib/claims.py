@@ -232,8 +232,7 @@ def untabulated(rows: pd.DataFrame) -> list[Cell]:
 
 
 def verdict(cells: Sequence[Cell], released: Sequence[Cell] = ()) -> str:
-    """What follows from the cells of a claim, by the rules at the head of data/claims.yaml; without any it cannot be
-    judged."""
+    """What follows from a claim's cells, by the rules at the head of data/claims.yaml; from none, that it is `UNKNOWN`."""
     holds = _decided(cells)
     return ONLY_RELEASED if holds is False and _decided(released) else VERDICTS[holds]
 
