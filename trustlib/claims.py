@@ -232,7 +232,7 @@ def untabulated(rows: pd.DataFrame) -> list[Cell]:
 
 
 def verdict(cells: Sequence[Cell], released: Sequence[Cell] = ()) -> str:
-    """What follows from a claim's cells, by the rules at the head of data/claims.yaml; from none, that it is `UNKNOWN`."""
+    """What follows from a claim's cells, by the rules at the head of data/claims.yaml; from none `UNKNOWN`."""
     holds = _decided(cells)
     return ONLY_RELEASED if holds is False and _decided(released) else VERDICTS[holds]
 
