@@ -87,9 +87,14 @@ benchmark: .venv/ready  ## time the metrics against other libraries, into result
 
 speed: .venv/ready  ## time training steps and data loading, and a GPU where there is one, into results/speed
 	mkdir -p $(or $(TRUST_RESULTS),results)/runs/speed
+	if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
+		papermill notebooks/speed_gpu.ipynb $(or $(TRUST_RESULTS),results)/runs/speed/gpu.ipynb -k python3 \
+		--no-progress-bar --log-output -p rounds 10 -p steps 5 -p compiled True -y '{batches: [16, 32, 64, 128], \
+		models: [vit_base_patch16_224, vit_base_patch16_384, resnet50], out: "$(abspath $(or $(TRUST_RESULTS),results))/speed"}' && \
+		python -m trustlib render $(or $(TRUST_RESULTS),results)/speed/gpu.html $(or $(TRUST_RESULTS),results)/runs/speed/gpu.ipynb || exit; fi
 	OMP_NUM_THREADS=1 papermill notebooks/speed.ipynb $(or $(TRUST_RESULTS),results)/runs/speed/speed.ipynb -k python3 \
-		--no-progress-bar --log-output -p rounds 20 -p steps 20 -p photo_steps 8 -p photo_batch 16 -p gpu_steps 5 -p photos 300 \
-		-y '{gpu_batches: [16, 32, 64, 128], out: "$(abspath $(or $(TRUST_RESULTS),results))/speed"}'
+		--no-progress-bar --log-output -p rounds 20 -p steps 20 -p photo_steps 8 -p photo_batch 16 -p photos 300 \
+		-p out "$(abspath $(or $(TRUST_RESULTS),results))/speed"
 	python -m trustlib render $(or $(TRUST_RESULTS),results)/speed/report.html \
 		$(or $(TRUST_RESULTS),results)/runs/speed/speed.ipynb
 
