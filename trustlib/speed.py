@@ -197,7 +197,8 @@ def rivals(model: str, args: dict, images: Images, *, batch: int, count: int) ->
     settings: dict[str, Any] = {"images": images, "batch": batch, "count": count}
 
     def judge() -> nn.Module:
-        return oracle.build_backbone(model, args).to(device)
+        with device:  # whose random numbers are drawn sooner than the CPU's
+            return oracle.build_backbone(model, args)
 
     def learner() -> nn.Module:
         return oracle.Oracle(judge(), "linear").to(device)
