@@ -11,7 +11,7 @@ import torch
 import yaml
 from test_extension import hinge
 
-from trustlib import losses, published
+from trustlib import losses, published, speed
 from trustlib.corruptions import CORRUPTIONS
 from trustlib.data import ROOT
 from trustlib.study import load_study
@@ -62,6 +62,7 @@ def test_every_figure_with_an_interval_is_that_of_a_committed_result():
                 measured.add(f"{100 * row.accuracy:.2f} [{low:.2f}, {high:.2f}]")
     for row in pd.read_csv(results / "speed/steps.csv").itertuples():
         measured.add(f"{row.median:.2f} [{row.low:.2f}, {row.high:.2f}]")
+    measured |= set(times_on_a_gpu().values())
     for file in results.glob("*/tables/claims.csv"):
         measured |= set(re.findall(INTERVAL, " ".join(pd.read_csv(file)["found"])))
     text = " ".join((ROOT / "README.md").read_text().split())  # a line may end within an interval
@@ -146,6 +147,12 @@ def test_the_readme_counts_the_verdicts_as_the_committed_result_does():
     assert tuple(map(int, quoted)) == (counts.sum(), *(counts[verdict] for verdict in verdicts))
 
 
+def times_on_a_gpu():
+    """How many times as long as here each way takes on each network: (model, way) -> median and quartiles."""
+    frame = pd.read_csv(ROOT / "results/speed/gpu.csv", index_col=["model", "way"])
+    return {key: "{:.2f} [{:.2f}, {:.2f}]".format(*row) for key, row in frame.filter(like="time ").iterrows()}
+
+
 def test_the_times_it_quotes_are_the_committed_ones():
     text = " ".join((ROOT / "README.md").read_text().split())
     steps, loading, metrics, bootstrap = (
@@ -159,6 +166,18 @@ def test_the_times_it_quotes_are_the_committed_ones():
         f"a core turns {loading[loading['pixels'] == 224].loc['made here', 'median']:.0f} photographs of 100 kB",
     ):
         assert quoted in text
+    speeds = pd.read_csv(ROOT / "results/speed/gpu.csv").query("way == 'here'").set_index("model")["median"]
+    vit, resnet = speeds[["vit_base_patch16_384", "resnet50"]]
+    assert f"from {vit:.0f} images a second with ViT-B/16 at 384 pixels and from {resnet:,.0f} with ResNet-50" in text
+    took = times_on_a_gpu()
+    gpu = {way: [took[model, way] for model in speeds.index] for way in speed.WAYS}
+    for way, quoted in {
+        "timm": "timm's own step takes {} and {} times",
+        "as released, TF32": "the released way {} and {} with TF32",
+        "as released, float32": "{} and {} without;",
+        "here, compiled": "`compiled: true` takes {} and {}.",
+    }.items():
+        assert quoted.format(*gpu[way]) in text
     ours, others = metrics.loc[1_000_000, ["all of metrics.evaluate", "scikit-learn's four"]].astype(float)
     assert f"take {ours:.3f} s on one core" in text
     assert f"take {others / ours:.1f} times as long" in text
