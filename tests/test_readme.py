@@ -236,13 +236,19 @@ def of_mnist():
 
 
 def of_cifar10():
-    area = per_cent("cifar10", "auroc", [f"{loss}{stage}" for loss in ("tcp", "ss", "ce") for stage in ("-head", "")])
-    cost = [area[f"{loss}-head"] - area[loss] for loss in ("tcp", "ss", "ce")]
-    yield f"The fifteen steps cost each of them {span(cost, 0)} points."
-    rates = (per_cent("cifar10", metric, ["ss-released"]).iat[0, 0] for metric in ("tpr", "tnr"))
-    yield "(TPR {:.2f}, TNR {:.2f}; AUC 64.87".format(*rates)
+    frame = pd.read_csv(ROOT / "results/cifar10/tables/comparisons.csv").query("metric == 'auroc' and arm != 'mcp'")
+    frame, study = frame.set_index("arm"), load_study("cifar10")
+    assert (frame.loc[list(study.arms), "difference_high"] < 0).all()
+    best = frame.loc[list(study.arms), "estimate"].nlargest(3).index
+    assert list(best) == ["tcp-head", "ss-head", "ce-head"]
     linear = [f"linear_{loss}" for loss in ("ce", "focal", "tcp", "ss", "cb")]
-    yield f"features, {span(per_cent('cifar10', 'auroc', linear), 2)} (cross entropy"
+    assert set(frame.index[frame["difference_low"] > 0]) == {"mc_dropout_probs", *linear}
+    area = 100 * frame["estimate"]
+    cost = [area[f"{loss}-head"] - area[loss] for loss in ("tcp", "ss", "ce")]
+    yield f"The fifteen steps cost each of them {span(pd.DataFrame(cost), 0)} points."
+    rates = (per_cent("cifar10", metric, ["ss-released"]).iat[0, 0] for metric in ("tpr", "tnr"))
+    yield "(TPR {:.2f}, TNR {:.2f}; AUC {:.2f} [".format(*rates, area["ss-released"])
+    yield f"features, {span(area[linear].to_frame(), 2)} (cross entropy"
 
 
 def of_tiny():
