@@ -51,6 +51,8 @@ if workflow.is_main_process:
         elif path.exists() and path.stat().st_mtime == 1:
             path.unlink()
     changed = [f"{path} is not as the report left it: the report is made again" for path in runs.damaged(RUN)]
+    if (RUN / "report.html").exists() and not runs.sealed(RUN):  # as after a kill
+        changed.append(f"{RUN / 'seal.json'} is missing or damaged: the report is made again")
     print(*changed, sep="\n", end="\n" if changed else "")
     resampled = [runs.whole(path) for path in sorted(RUN.glob("bootstraps/**/*.safetensors"))]  # made by the report
     if changed or not all(resampled):
@@ -93,11 +95,13 @@ rule report:
         [section_path(name) for name in SECTIONS],
         page="trustlib/report.html.j2",
     output:
-        RUN / "report.html",
+        page=RUN / "report.html",
+        seal=RUN / "seal.json",
     params:
         sections=[str(section_path(name)) for name in SECTIONS],
     shell:
-        "python -m trustlib render {output} {params.sections}"
+        "python -m trustlib render {output.page} {params.sections} && "
+        "OMP_NUM_THREADS={plan.threads} python -m trustlib seal {RUN}"
 
 
 rule section:
@@ -249,5 +253,4 @@ onerror:
 
 
 onsuccess:
-    runs.seal(RUN)
     print(f"report: {RUN / 'report.html'}")

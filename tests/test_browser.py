@@ -20,7 +20,7 @@ from trustlib.data import ROOT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no chromium")
-REPORTS = sorted(ROOT.glob("results/*/report.html"))
+REPORTS = sorted(ROOT.glob("results/*/*.html"))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,9 @@ def browser():
         browser.close()
 
 
-@pytest.fixture(params=["made", *REPORTS], ids=lambda path: path if path == "made" else path.parent.name)
+@pytest.fixture(
+    params=["made", *REPORTS], ids=lambda path: path if path == "made" else f"{path.parent.name}/{path.stem}"
+)
 def opened(browser, made, request):
     """A report's page; whatever it asks for, and whatever it complains of, is an error."""
     context = browser.new_context(offline=True, reduced_motion="reduce")

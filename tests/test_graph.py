@@ -106,6 +106,16 @@ def test_a_failed_training_is_shown_and_only_it_is_made_again(write_study, tmp_p
     assert "[6/6] 10_record: done in" in printed
     assert "IsADirectoryError" not in page.read_text()
 
+    # Without its seal, as after a kill, nobody can say whether a page's tables are still those that it was made of.
+    seal = folder / "seal.json"
+    assert runs.sealed(folder)["sha256"] == runs.checksums(folder)
+    seal.write_bytes(seal.read_bytes()[:-20])
+    asked = ["snakemake", "--dry-run", "--nolock", "--config", f"study={mended}"]
+    again = run(asked, TRUST_RESULTS=str(results)).stdout
+    assert "seal.json is missing or damaged: the report is made again" in again
+    assert "06_report" in again
+    assert "classifier" not in again
+
 
 def test_a_job_of_a_cluster_removes_no_manifest(write_study):
     """It reads the Snakefile again, as a remote job, while others may be writing theirs."""

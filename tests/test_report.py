@@ -229,7 +229,7 @@ def test_a_difference_that_is_called_real_is_not_shown_as_0(study):
 
 
 def test_a_heading_does_not_break_before_an_arrow():
-    page = tables.plain(pd.DataFrame({"TNR at TPR 95 % ↑": [1]}), escape=True).to_html()
+    page = tables.plain(pd.DataFrame({"TNR at TPR 95 % ↑": [1]})).to_html()
     assert "TNR at TPR 95\N{NO-BREAK SPACE}%\N{NO-BREAK SPACE}↑" in page
 
 
@@ -312,6 +312,43 @@ def test_a_control_is_shown_with_its_rates_and_what_differs_in_bold(study):
     }
 
 
+MARKUP = [
+    "<script>alert(1)</script>",
+    '<img src="http://elsewhere.example/x.png">',
+    "![a picture](http://elsewhere.example/x.png)",
+    "[a link](javascript:alert(1))",
+    "$\\text{<svg/onload=alert(1)>}$",
+    "$\\href{javascript:alert(1)}{x}$",
+    "<a href=javascript:alert(1)>",
+]
+
+
+@pytest.mark.parametrize("text", MARKUP)
+def test_a_studys_own_words_are_no_markup(text, tmp_path, monkeypatch, write_study):
+    """Its note, labels of a network and an arm, as the report's tables, captions, figures and sentences show them."""
+    networks = {"rsn": TINY["networks"]["rsn"] | {"label": text}}
+    arms = TINY["arms"] | {"ss": TINY["arms"]["ss"] | {"label": text}}
+    study, shown = load_study(write_study(note=text, networks=networks, arms=arms)), []
+    monkeypatch.setattr(report, "display", shown.append)
+    labelled = tables.labelled(compared(), study)
+    for form in (tables.across_pairs(labelled, "auroc"), tables.against_mcp(labelled), tables.plain(labelled)):
+        report.table(form, text)
+    report.figure(plt.figure(), text, alt=text)
+    said = [f"> {study.note}", f"**{text}** and `{text}`", f"- {text}\n- {text}", f"{text}\n\n# {text}", text]
+    outputs = [nbformat.v4.new_output("display_data", data={"text/markdown": one}) for one in said]
+    code = nbformat.v4.new_code_cell("x", outputs=outputs + [html_of(output) for output in shown])
+    heading = nbformat.v4.new_markdown_cell("# Title\n\n## Part")
+    nbformat.write(nbformat.v4.new_notebook(cells=[heading, code]), tmp_path / "nb.ipynb")
+    report.write(tmp_path / "page.html", [tmp_path / "nb.ipynb"])
+    written = (tmp_path / "page.html").read_text()
+    page = Page(written)
+    assert not {"script", "svg", "iframe"} & {tag for tag, _ in page.tags}
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert all(address.startswith("data:") for address in page.all("img", "src"))
+    assert all(address.startswith("#") for address in page.all("a", "href"))
+    assert "default-src 'none'" in page.all("meta", "content")[-1]
+
+
 def test_several_notebooks_make_one_page(tmp_path):
     for name, cells in {"a": ["# One", "## First"], "b": ["# Two", "## Second"]}.items():
         nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text) for text in cells])
@@ -362,7 +399,10 @@ def test_a_folded_table_opens_at_a_click(monkeypatch):
     assert shown[0].data.startswith("<details><summary>All &amp; more</summary>")
 
 
-@pytest.mark.parametrize("path", sorted(data.ROOT.glob("results/*/report.html")), ids=lambda path: path.parent.name)
+PAGES = sorted(data.ROOT.glob("results/*/*.html"))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_published_report_stands_alone_and_is_small(path):
     check_page(path.read_text())
     assert path.stat().st_size < 8e6

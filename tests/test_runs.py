@@ -119,6 +119,17 @@ def test_a_failure_is_recorded_with_its_traceback_until_it_is_made(tmp_path, cou
     failed = json.loads(path.with_suffix(".failed.json").read_text())
     assert failed["error"] == "ArithmeticError: the loss is nan"
     assert "in fail" in failed["traceback"]
+    assert runs.status(path, {})["error"] == failed["error"]
+    written = path.with_suffix(".failed.json").read_bytes()
+    for damaged in (
+        b"",
+        b"[]",
+        b"\xff",
+        written[:50],
+        *(written.replace(f'"{key}"'.encode(), b'"x"') for key in failed),
+    ):
+        path.with_suffix(".failed.json").write_bytes(damaged)
+        assert runs.status(path, {})["status"] in ("failed", "not run")
     runs.cached(path, {}, counter)
     assert not path.with_suffix(".failed.json").exists()
 
@@ -345,10 +356,13 @@ def test_publish_copies_report_tables_and_scores_but_no_weights(tiny, monkeypatc
     (folder / "figures").mkdir()
     refused("the report of study tiny was made from uncommitted changes")
     monkeypatch.setattr(runs, "provenance", lambda: {"commit": "d", "dirty": False})
-    runs.seal(folder)  # nothing has been made since
-    assert runs.sealed(folder)["provenance"] == {"commit": "c", "dirty": True}
-    (folder / "report.html").write_text("<h1>report, made again</h1>")
+    seal = (folder / "seal.json").read_bytes()
+    for damaged in (seal.replace(b'"dirty": true', b'"dirty": false'), seal[: len(seal) // 2], b"[]", b"\xff"):
+        (folder / "seal.json").write_bytes(damaged)
+        assert runs.sealed(folder) == {}
+        refused("lacking a report of these trainings")
     runs.seal(folder)
+    assert runs.sealed(folder)["provenance"] == {"commit": "d", "dirty": False}
     (runs.results() / "tiny").mkdir()
     refused("tiny is no study's: move it")
     (runs.results() / "tiny").rmdir()
@@ -485,11 +499,18 @@ def test_checkpoints_are_two_go_with_the_training_and_are_not_taken_up_by_anothe
     assert runs.Checkpoints(path, {"a": 2}, 5).latest() is None
     assert not runs.Checkpoints(path, {"a": 1}, 5).due(1)
     newest = max(tmp_path.glob(".*"), key=lambda p: p.stat().st_mtime_ns)
-    newest.write_bytes(newest.read_bytes()[:100])  # half written, had it been possible
-    assert keeper.latest()["steps"] == 2
-    assert "going on after 2 steps" in said[-1]
+    written = newest.read_bytes()
+    flipped = [written[:i] + bytes([written[i] ^ 1]) + written[i + 1 :] for i in range(0, len(written), 50)]
+    for damaged in (b"", written[:100], written[:-1], written[32:], *flipped):
+        newest.write_bytes(damaged)
+        said.clear()
+        assert keeper.latest()["weights"].tolist() == [2, 2]
+        assert f"{newest} is damaged" in said[0]
+        assert "going on after 2 steps" in said[1]
+    for name in (".seed0.safetensors.abcd_123", "..seed0.checkpoint1.pt.abcd_123", ".rate1-seed0.safetensors.abcd_123"):
+        (tmp_path / name).write_bytes(b"begun by a process that was killed")
     runs.cached(path, {"a": 1}, lambda: ({"x": torch.zeros(1)}, {}))
-    assert not list(tmp_path.glob(".*.pt"))
+    assert {p.name for p in tmp_path.glob(".*")} == {".rate1-seed0.safetensors.abcd_123", ".seed0.lock"}
 
 
 def test_a_full_disk_does_not_stop_a_training(tmp_path, monkeypatch):
@@ -573,3 +594,20 @@ def test_several_threads_may_ask_for_the_source_at_once():
         sys.setswitchinterval(switch)
         gc.set_threshold(*thresholds)
     assert len(found) == 2 * len(provenance._SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("file", "dirty"),
+    [("", False), ("trustlib/runs.py", True), ("trustlib/new.py", True), ("studies/new.yaml", True), ("notes", False)],
+)
+def test_what_git_does_not_know_is_not_clean(file, dirty, tmp_path, monkeypatch):
+    monkeypatch.setattr("trustlib.provenance.ROOT", tmp_path)
+    for folder in ("trustlib", "studies"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "trustlib/runs.py").write_text("x = 1\n")
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "all"]):
+        subprocess.run([*git, *command], cwd=tmp_path, check=True)
+    if file:
+        (tmp_path / file).write_text("x = 2\n")
+    assert provenance.provenance()["dirty"] == dirty

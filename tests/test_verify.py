@@ -1,6 +1,7 @@
 """A published study's tables follow from its scores, and what does not is named."""
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -228,6 +229,31 @@ def test_what_is_damaged_is_named(copy, name, old, new, message):
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
     assert any(message in line for line in verify.verify(study, quiet))
+
+
+@pytest.mark.parametrize("cut", [0, 0.5, 1])
+@pytest.mark.parametrize(
+    "name", ["scores.npz", "manifest.json", "report.html", "tables/claims.csv", "tables/scores.csv"]
+)
+def test_what_cannot_be_read_is_named(copy, name, cut, monkeypatch, capsys):
+    study, folder = copy
+    written = (folder / name).read_bytes()
+    (folder / name).write_bytes(written[: int(cut * len(written))] + b"\xff" * (cut == 1))
+    monkeypatch.setattr(sys, "argv", ["trustlib", "verify", str(study.file)])
+    assert commands.main() == 1
+    said = capsys.readouterr()
+    assert f"{name} is not as it was published" in said.out or f"{folder / name} is damaged" in said.err
+
+
+def test_cells_in_another_order_are_named(copy):
+    study, folder = copy
+    page = folder / "report.html"
+    first, second = re.findall(r"<td[^>]*>([^<]+\[[^<]+)</td>", page.read_text())[:2]
+    assert first != second
+    swapped = page.read_text().replace(first, "@").replace(second, first).replace("@", second)
+    page.write_text(swapped)
+    _, differing = verify.verify(study, quiet)
+    assert differing.startswith("report.html: the cells of the table of ")
 
 
 def test_the_command_says_what_differs(published, copy, monkeypatch, capsys):

@@ -23,6 +23,8 @@ def main() -> int:
     render = commands.add_parser("render", help="turn executed notebooks into one HTML file")
     render.add_argument("page", type=Path)
     render.add_argument("notebooks", type=Path, nargs="+")
+    seal = commands.add_parser("seal", help="write what made a run's report, and its checksums, into its seal.json")
+    seal.add_argument("folder", type=Path)
     evaluate = commands.add_parser(
         "evaluate",
         help="which of your own predictions can be trusted: one HTML page and one JSON file",
@@ -53,6 +55,11 @@ def main() -> int:
         return _evaluate(args)
 
     from . import data, domains, parallel, plan, pretrained, runs, training, unseen
+
+    if args.command == "seal":
+        runs.seal(args.folder)
+        return 0
+
     from .study import StudyError, load_study
     from .training import TrainingError
 

@@ -33,7 +33,11 @@ VERSIONS_OF = (
     "imagecorruptions-imaug",
     "opencv-python-headless",
     "scikit-image",
+    "scikit-learn",
     "pillow",
+    "safetensors",
+    "pydantic",
+    "pyyaml",
 )
 
 
@@ -140,21 +144,32 @@ def provenance() -> dict:
     """Commit, versions and machine of this process."""
     return {
         "commit": _git("rev-parse", "HEAD") or "unknown",
-        "dirty": _git("status", "--porcelain", "--untracked-files=no") != "",  # not known to be clean
+        "dirty": any(_git(*question) != "" for question in (_CHANGED, _ADDED)),  # not known to be clean
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in VERSIONS_OF},
         "processor": processor(),
+        "processor model": ", ".join(f"{name} {_cpu()[name]}" for name in _MODEL if name in _cpu()),
         "threads": torch.get_num_threads(),
     }
 
 
+_CHANGED = ("status", "--porcelain", "--untracked-files=no")
+_ADDED = ("ls-files", "--others", "--exclude-standard", "trustlib", "studies")
+_MODEL = ("cpu family", "model", "stepping")  # x86's; last bits hang on it, and names such as "Xeon" hide it
+
+
 def processor() -> str:
     """The processor's name, as the machine gives it."""
+    return _cpu().get("model name") or platform.processor() or platform.machine()
+
+
+@lru_cache
+def _cpu() -> dict[str, str]:
+    """What Linux says of the first core; nothing elsewhere."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
+        return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first)}
+    return {}
 
 
 def _git(*args: str) -> str | None:

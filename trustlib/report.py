@@ -147,19 +147,32 @@ def evaluate(predictions: Path, page: Path, numbers: Path, **parameters) -> None
         write(page, [executed])
 
 
-class _MathML(IPythonRenderer):
-    """Formulas as MathML, which browsers draw by themselves."""
+class _Markdown(IPythonRenderer):
+    """Formulas as MathML, which browsers draw by themselves; markup and pictures as text: they may be anybody's."""
 
     def inline_math(self, body: str) -> str:
-        return to_mathml(body)
+        return to_mathml(_without_tags(body))
 
     def block_math(self, body: str) -> str:
-        return to_mathml(body, display="block")
+        return to_mathml(_without_tags(body), display="block")
+
+    def inline_html(self, html: str) -> str:
+        return self.text(html)
+
+    def block_html(self, html: str) -> str:
+        return self.paragraph(self.text(html))
+
+    def image(self, text: str, url: str, title: str | None = None) -> str:
+        return text
+
+
+def _without_tags(formula: str) -> str:
+    return formula.replace("<", r"\lt ").replace(">", r"\gt ")
 
 
 class _Exporter(HTMLExporter):
-    """nbconvert's exporter, with `_MathML` in place of its renderer."""
+    """nbconvert's exporter, with `_Markdown` in place of its renderer."""
 
     @jinja2.pass_context
     def markdown2html(self, context, source: str) -> str:
-        return MarkdownWithMath(renderer=_MathML(escape=False)).render(source)
+        return MarkdownWithMath(renderer=_Markdown(escape=False, allow_harmful_protocols=False)).render(source)

@@ -28,11 +28,11 @@ again.
 import ast
 import contextlib
 import fcntl
+import glob
 import hashlib
 import itertools
 import json
 import os
-import pickle
 import shutil
 import tempfile
 import time
@@ -171,7 +171,16 @@ def cached(path: Path, config: dict, make: Callable[[], tuple[dict[str, Tensor],
         return manifest
     # Another job may be making it: then it is read. The first of several processes waits for all.
     with _alone(path) if parallel.rank() == 0 else contextlib.nullcontext():
+        if parallel.rank() == 0:
+            _clear(path)
         return parallel.from_first(current(path, config)) or _make(path, config, make)
+
+
+def _clear(path: Path) -> None:
+    """Remove what processes that were killed had begun to write of a training, which no other makes now."""
+    for whole in (path, *_checkpoints(path)):
+        for part in path.parent.glob(f".{glob.escape(whole.name)}.????????"):
+            part.unlink()
 
 
 def _make(path: Path, config: dict, make: Callable[[], tuple[dict[str, Tensor], dict]]) -> dict:
@@ -194,6 +203,9 @@ def _make(path: Path, config: dict, make: Callable[[], tuple[dict[str, Tensor], 
         for stale in (failed, *_checkpoints(path)):
             stale.unlink(missing_ok=True)
     return parallel.from_first(manifest)
+
+
+_SIGNED = hashlib.sha256().digest_size  # bytes that a checkpoint begins with: the SHA-256 of all that follows
 
 
 class Checkpoints:
@@ -220,8 +232,13 @@ class Checkpoints:
         self.last = time.monotonic()
         older = min(self.paths, key=lambda path: path.stat().st_mtime_ns if path.exists() else 0)
         try:
-            with atomic(older) as scratch:
-                torch.save({"key": self.key, **state}, scratch)
+            with atomic(older) as scratch, scratch.open("w+b") as file:
+                file.write(bytes(_SIGNED))
+                torch.save({"key": self.key, **state}, file)
+                file.seek(_SIGNED)
+                signature = hashlib.file_digest(file, "sha256").digest()
+                file.seek(0)
+                file.write(signature)
         except (OSError, RuntimeError) as error:  # torch.save raises the second where a disk is full
             self.log(f"no checkpoint written, the last one stays: {_first_line(error)}")
 
@@ -229,10 +246,13 @@ class Checkpoints:
         """The newest whole state of this training, on the CPU; None where there is none."""
         found = [path for path in self.paths if path.exists()]
         for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True):
-            try:
-                state = torch.load(path, map_location="cpu", weights_only=True)
-            except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
-                continue
+            with path.open("rb") as file:  # torch would take other numbers for a state
+                signature = file.read(_SIGNED)
+                if hashlib.file_digest(file, "sha256").digest() != signature:
+                    self.log(f"{path} is damaged, its checksum is another than when it was written: it is not used")
+                    continue
+                file.seek(_SIGNED)
+                state = torch.load(file, map_location="cpu", weights_only=True)
             if state["key"] == self.key:
                 self.log(f"{path.parent.name}/{path.name}: going on after {state['steps']:,} steps")
                 return state
@@ -301,7 +321,7 @@ def status(path: Path, config: dict) -> dict:
     if manifest := current(path, config):
         done = {"status": "done", "loss": manifest["history"][-1]["loss"] if "history" in manifest else None}
         return done | {name: manifest[name] for name in ("seconds", "device", "key", "provenance")}
-    with contextlib.suppress(FileNotFoundError, ValueError):
+    with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):  # damaged: as if it were not there
         failed = json.loads(path.with_suffix(".failed.json").read_text())
         if failed["key"] == digest(config):
             return {"status": "failed", "error": failed["error"], "traceback": failed["traceback"]}
@@ -384,21 +404,18 @@ def finish_job(study: Study, job: str, done: dict[str, dict], failed: dict[str, 
 
 
 def seal(folder: Path) -> None:
-    """Write into a report's folder what made it, commit and machine, and the checksums of all that belongs to it.
-
-    One that is still as it was sealed keeps its seal: nothing has been made since.
-    """
-    found = checksums(folder)
-    if sealed(folder).get("sha256") != found:
-        write_json(folder / "seal.json", {"provenance": provenance(), "sha256": found})
+    """Write into a report's folder what made it, commit and machine, and the checksums of all that belongs to it."""
+    said = {"provenance": provenance(), "sha256": checksums(folder)}
+    write_json(folder / "seal.json", said | {"key": digest(said)})
 
 
 def sealed(folder: Path) -> dict:
-    """What `seal` wrote: provenance and sha256; nothing where a report was not finished."""
-    try:
-        return json.loads((folder / "seal.json").read_text())
-    except (FileNotFoundError, ValueError):
-        return {}
+    """What `seal` wrote: provenance and sha256; nothing where a report was not finished, or its seal is damaged."""
+    with contextlib.suppress(FileNotFoundError, ValueError, AttributeError, TypeError):  # no JSON, or no object in it
+        said = json.loads((folder / "seal.json").read_text())
+        if said.pop("key", None) == digest(said):
+            return said
+    return {}
 
 
 def damaged(folder: Path) -> list[Path]:
@@ -477,7 +494,8 @@ def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> 
         facts = {"report": report, "classes": len(images.classes), "channels": images.channels}
         facts |= {"sha256": checksums(new)}
         write_json(new / "manifest.json", _without_repetition(manifests) | facts)
-        shutil.rmtree(target, ignore_errors=True)
+        if target.exists():
+            target.rename(Path(scratch) / "before")
         new.rename(target)
     return sorted(path for path in target.rglob("*") if path.is_file())
 

@@ -286,7 +286,7 @@ def metrics_form(judged: pd.DataFrame, scale: float = 100) -> Styler:
         columns = ("difference", "difference_low", "difference_high")
         text[less] = with_interval(metric["auroc"], columns, scale, sign="+")
         bold[less] = (metric["auroc"]["difference_low"] > 0) | (metric["auroc"]["difference_high"] < 0)
-    return plain(pd.DataFrame(text).style.apply(lambda _: _bold(pd.DataFrame(bold)), axis=None), escape=True)
+    return plain(pd.DataFrame(text).style.apply(lambda _: _bold(pd.DataFrame(bold)), axis=None))
 
 
 def guarantees_form(found: pd.DataFrame) -> Styler:
@@ -302,9 +302,9 @@ def guarantees_form(found: pd.DataFrame) -> Styler:
     columns = ["threshold", "kept", "coverage", "errors among them", "bound", "why there is none"]
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
     if (frame[columns[-1]] == "").all():
-        return plain(frame[columns[:-1]], escape=True)
+        return plain(frame[columns[:-1]])
     words = {"selector": f".col{len(columns) - 1}", "props": "text-align: left; white-space: normal; min-width: 18em"}
-    return plain(frame, escape=True).set_table_styles([words], overwrite=False)
+    return plain(frame).set_table_styles([words], overwrite=False)
 
 
 def groups_form(found: pd.DataFrame, scale: float = 100) -> Styler:
@@ -314,7 +314,7 @@ def groups_form(found: pd.DataFrame, scale: float = 100) -> Styler:
     for name, heading in headings.items():
         text[heading] = with_interval(found, (name, f"{name}_low", f"{name}_high"), scale)
     text["AUC"] = text["AUC"].where(found["note"] == "", found["note"])
-    return plain(pd.DataFrame(text), escape=True)
+    return plain(pd.DataFrame(text))
 
 
 def published_form(published: pd.DataFrame) -> Styler:
@@ -527,18 +527,18 @@ def provenance_form(facts: dict[str, Any]) -> Styler:
             rows["uncommitted changes"] = "yes" if value else "no"
         else:
             rows[name] = (", ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
-    return plain(pd.Series(rows, name="this run").to_frame(), escape=True)
+    return plain(pd.Series(rows, name="this run").to_frame())
 
 
-def plain(style: Styler | pd.DataFrame, *, escape: bool = False) -> Styler:
+def plain(table: Styler | pd.DataFrame) -> Styler:
     """A Styler that writes the same HTML every time, its cells' ids its own; names of rows and columns are left out.
 
-    escape : show texts as they are, where they may be anybody's; else they are taken for HTML.
+    Texts are shown as they are, since they may be anybody's: headings, and the cells of a frame. The cells of a Styler
+    are as it formats them.
     """
-    style = style.style if isinstance(style, pd.DataFrame) else style
-    style = style.format(escape="html") if escape else style
+    style = table.style.format(escape="html") if isinstance(table, pd.DataFrame) else table
     for axis in ("index", "columns"):
-        style = style.format_index(_unbroken, escape="html" if escape else None, axis=axis)
+        style = style.format_index(_unbroken, escape="html", axis=axis)
     style = style.set_uuid(digest(style.data.to_csv())).set_table_attributes('class="data"')
     style = style.set_table_styles([{"selector": "td", "props": "white-space: nowrap"}])
     return style.hide(names=True, axis="index").hide(names=True, axis="columns")

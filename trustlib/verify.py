@@ -4,6 +4,7 @@ import html
 import json
 import os
 import re
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from io import StringIO
@@ -40,15 +41,28 @@ def verify(study: Study, log: Callable[[str], None] = print) -> list[str]:
 
     Raises
     ------
-    runs.JobError : when nothing is published, or today's YAML asks for other oracles than were published.
+    runs.JobError : when nothing is published, its manifest is damaged, or today's YAML asks for other oracles than
+        were published.
     """
     folder = runs.results() / study.name
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
-        with np.load(folder / "scores.npz", allow_pickle=False) as file:
-            scores = {name: file[name] for name in file.files}
     except FileNotFoundError as error:
         raise runs.JobError(f"study {study.name} is not published: there is no {error.filename}") from None
+    except ValueError as error:
+        raise runs.JobError(f"{folder / 'manifest.json'} is damaged ({error}): restore the published one") from None
+    changed = _changed(folder, manifest, log)
+    try:
+        return changed + _compared(study, folder, manifest, log)
+    except (ValueError, KeyError, IndexError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
+        if not changed:
+            raise
+        return [*changed, f"more cannot be compared: {type(error).__name__}: {error}"]
+
+
+def _compared(study: Study, folder: Path, manifest: dict, log: Callable[[str], None]) -> list[str]:
+    with np.load(folder / "scores.npz", allow_pickle=False) as file:
+        scores = {name: file[name] for name in file.files}
     _check_plan(study, scores)
     seen = _Published(study, scores, manifest)
     compared = {pair: seen.compared(pair) for pair in study.pairs}
@@ -59,7 +73,7 @@ def verify(study: Study, log: Callable[[str], None] = print) -> list[str]:
         "comparisons": pd.concat(compared.values()),
         "domains": seen.on_domains(),
     }
-    differing = _changed(folder, manifest, log)
+    differing = []
     for path in sorted((folder / "tables").glob("*.csv")):
         if path.stem == "runs":
             differing += _record(path, manifest, log)
@@ -297,12 +311,20 @@ def _verdicts(
 
 
 def _missing(page: Path, shown: list[list[Styler]], log: Callable[[str], None]) -> list[str]:
-    """Of the cells of tables made anew those that are nowhere in the report; `shown` in the way that fits it best."""
-    text = re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", page.read_text(), re.DOTALL)
-    there = {html.unescape(re.sub(r"<[^>]+>", "", cell)).strip() for cell in text}
-    ways = [
-        [str(cell) for style in way for cell in style.data.to_numpy().ravel() if isinstance(cell, str)] for way in shown
-    ]
-    cells = max(ways, key=lambda cells: sum(cell in there for cell in cells))
+    """Of tables made anew, in the way of `shown` that fits best, what the report lacks: cells, or their order."""
+    row = _texts(page.read_text())
+    there = set(row)
+    ways = [[_texts(style.to_html()) for style in way] for way in shown]
+    best = max(ways, key=lambda forms: sum(cell in there for cells in forms for cell in cells))
+    cells = [cell for form in best for cell in form]
     log(f"{page.name}: {sum(cell in there for cell in cells):,} of {len(cells):,} cells of its main tables are there")
-    return [f"{page.name}: {cell!r} follows from the scores and is not there" for cell in cells if cell not in there]
+    missing = [f"{page.name}: {cell!r} follows from the scores and is not there" for cell in cells if cell not in there]
+    moved = [cells for cells in best if "\n".join(cells) not in "\n".join(row)]
+    order = "follow from the scores, and stand in another order there"
+    return missing or [f"{page.name}: the cells of the table of {', '.join(cells[1:4])} {order}" for cells in moved]
+
+
+def _texts(page: str) -> list[str]:
+    """What the cells of a page's tables say, one after the other."""
+    cells = re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", page, re.DOTALL)
+    return [html.unescape(re.sub(r"<[^>]+>", "", cell)).strip() for cell in cells]
