@@ -72,6 +72,7 @@ def test_statistics(given_arrays, resamples, max_risk, delta):
     confidence, correct = given_arrays
     calls = [
         lambda: resampling.intervals(resampling.bootstrap({"a": confidence}, correct, resamples=resamples)),
+        lambda: resampling.separability({"a": confidence}, correct, resamples=resamples),
         lambda: statistics.delong(confidence, correct),
         lambda: statistics.delong_difference(confidence, confidence, correct),
         lambda: statistics.guaranteed_threshold(confidence, correct, max_risk, delta),

@@ -104,9 +104,23 @@ def separability(
     Returns
     -------
     name -> (metric -> estimate (S,), metric -> samples (resamples, S)), for the metrics of `metrics.SEPARABILITY`.
+
+    Raises
+    ------
+    ValueError : as `bootstrap`.
     """
+    if not confidences or resamples < 1:
+        raise ValueError(f"separability: needs confidences and resamples, found {len(confidences)} and {resamples}")
+    rows = {}
+    for name, values in confidences.items():
+        try:
+            rows[name] = np.atleast_2d(np.asarray(values))
+            for row in rows[name]:
+                metrics.rank(row, correct)  # raises where it is no confidence
+        except ValueError as error:
+            raise ValueError(f"confidence {name!r}: {error}") from None
     correct = np.asarray(correct, bool)
-    rows = {name: np.atleast_2d(np.asarray(values, np.float64)) for name, values in confidences.items()}
+    rows = {name: values.astype(np.float64) for name, values in rows.items()}
     stacked = np.concatenate(list(rows.values()))  # (all rows, N)
     centre = stacked.mean(1, keepdims=True)  # squares of small numbers lose fewer digits
     moments = np.concatenate(
