@@ -2,11 +2,12 @@
 
     python tests/kill_trial.py [--study digits] [--kills 20] [--only killed,full,...]
 
-It makes a study's report undisturbed, once more in a fresh clone, and then while it kills the whole process group at
-random moments, fills the disk, takes away the right to write, starts the job twice, kills a kernel, and damages what is
-finished. Every trial ends with a run to the end: its arrays and tables have to be those of the undisturbed run to the
-bit, nothing that was finished may be made twice, and no half-written file may bear a finished one's name (but for
-executed notebooks, which papermill writes as it goes: Snakemake marks them as incomplete). Prints a table in Markdown.
+It makes a study's report undisturbed, in two fresh clones with one job and two at a time, and then while it kills the
+whole process group at random moments, fills the disk, takes away the right to write, starts the job twice, kills a
+kernel, and damages what is finished. Every trial ends with a run to the end: its arrays and tables have to be those of
+the undisturbed run to the bit, nothing that was finished may be made twice, and no half-written file may bear a
+finished one's name (but for executed notebooks, which papermill writes as it goes: Snakemake marks them as incomplete).
+Prints a table in Markdown.
 """
 
 import argparse
@@ -24,6 +25,8 @@ from pathlib import Path
 
 import nbformat
 from safetensors import SafetensorError, safe_open
+
+from trustlib import runs
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,6 +56,12 @@ def trainings(results: Path) -> dict[str, int]:
             json.loads(file.metadata()["manifest"])
         found[str(path.relative_to(results))] = path.stat().st_mtime_ns
     return found
+
+
+def finished(results: Path) -> dict[str, int]:
+    """Trainings and jobs, and when each was done."""
+    jobs = {str(path.relative_to(results)): path.stat().st_mtime_ns for path in results.rglob("jobs/*.json")}
+    return trainings(results) | jobs
 
 
 def half_written(results: Path, leave_out: tuple[str, ...] = ("notebooks", "sections")) -> list[str]:
@@ -100,26 +109,31 @@ class Trial:
         print("|", " | ".join(map(str, row)), "|", flush=True)
 
     def go_on(self, name: str, what: str, results: Path, before: dict[str, int], half: int = 0) -> None:
-        """Run to the end and compare; `before`: the trainings that must not be made again."""
+        """Run to the end and compare; `before`: what must not be made again."""
         finish(self.study, results)
-        after = trainings(results)
+        self.compare(name, what, results, before, half)
+
+    def compare(self, name: str, what: str, results: Path, before: dict[str, int], half: int = 0) -> None:
+        after = finished(results)
         twice = [path for path, made in before.items() if after.get(path) != made]
         half += len(half_written(results, ("notebooks",)))
-        same = answer(results, self.study) == self.expected
+        run = results / "runs" / Path(self.study).stem
+        same = answer(results, self.study) == self.expected and bool(runs.sealed(run)) and not runs.damaged(run)
         self.note(name, what, len(before), half, len(twice), same)
 
     def again(self) -> None:
-        """The same in a fresh clone with an environment of its own, one job at a time."""
-        clone, results = self.home / "clone", self.home / "again"
-        subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
-        finish(self.study, results, clone, 1)
-        self.go_on("fresh clone", "one job at a time, before: two", results, {})
+        """The same in fresh clones with environments of their own, one job at a time and two."""
+        for jobs in (1, 2):
+            clone, results = self.home / f"clone{jobs}", self.home / f"again{jobs}"
+            subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+            finish(self.study, results, clone, jobs)
+            self.compare("fresh clone", f"JOBS={jobs}", results, {})
 
     def killed(self, kills: int) -> None:
         """SIGKILL to the process group at random moments."""
         results, half, draw = self.home / "killed", 0, random.Random(0)
         for number in range(kills):
-            before = trainings(results)
+            before = finished(results)
             process, moment = start(self.study, results), draw.uniform(1, self.seconds / 3)
             try:
                 printed = process.communicate(timeout=moment)[0]
@@ -127,7 +141,7 @@ class Trial:
                 os.killpg(process.pid, signal.SIGKILL)
                 printed = process.communicate()[0]
             time.sleep(2)
-            after = trainings(results)
+            after = finished(results)
             half += len(half_written(results))
             twice = sum(after.get(path) != made for path, made in before.items())
             last = [line for line in printed.splitlines() if line][-1:] or [""]
@@ -135,14 +149,14 @@ class Trial:
             if process.returncode == 0:  # finished before: from the beginning
                 assert answer(results, self.study) == self.expected
                 shutil.rmtree(results)
-        self.go_on("killed", f"{kills} times, then to the end", results, trainings(results), half)
+        self.go_on("killed", f"{kills} times, then to the end", results, finished(results), half)
 
     def full(self) -> None:
         """A disk that is full, then has room."""
         with mounted(self.home / "full", "size=3m") as results:
             printed = finish(self.study, results, fails=True)
             said = telling(printed, "space")
-            before, half = trainings(results), len(half_written(results))
+            before, half = finished(results), len(half_written(results))
             subprocess.run(["mount", "-o", "remount,size=2g", results], check=True)
             self.go_on("disk full", said, results, before, half)
 
@@ -164,22 +178,24 @@ class Trial:
         assert second.returncode != 0, said
         printed = first.communicate()[0]
         assert first.returncode == 0, printed
-        self.go_on("two at once", said, results, trainings(results))
+        self.go_on("two at once", said, results, finished(results))
 
     def kernel(self) -> None:
-        """SIGKILL to a kernel in the middle of a notebook."""
-        results = self.home / "kernel"
-        process = start(self.study, results)
-        while not (kernels := children(process.pid, "ipykernel_launcher")):
-            time.sleep(0.2)
-        time.sleep(3)
-        os.kill(kernels[0], signal.SIGKILL)
-        printed = process.communicate()[0]
-        assert process.returncode != 0, printed
-        self.go_on("kernel killed", telling(printed, "FAILED"), results, trainings(results), len(half_written(results)))
+        """SIGKILL to kernels in the middle of their notebooks: of the first job, and later of others."""
+        results, half, draw = self.home / "kernel", 0, random.Random(2)
+        for wait in (3, draw.uniform(20, self.seconds / 3), draw.uniform(20, self.seconds / 3)):
+            process, began = start(self.study, results), time.monotonic()
+            while not (kernels := children(process.pid, "ipykernel_launcher")) or time.monotonic() < began + wait:
+                time.sleep(0.2)
+            os.kill(draw.choice(kernels), signal.SIGKILL)
+            printed = process.communicate()[0]
+            assert process.returncode != 0, printed
+            half += len(half_written(results))
+            self.note("kernel killed", telling(printed, "FAILED"), len(finished(results)), half, "", "")
+        self.go_on("kernels killed", "then to the end", results, finished(results), half)
 
     def damaged(self) -> None:
-        """One byte flipped, and a file cut, in trainings, a table, a part of the report and the page."""
+        """A byte flipped, or a file cut, in trainings, a table, a figure, parts of the report, the page, its seal."""
         results = self.home / "damaged"
         shutil.copytree(self.home / "undisturbed", results)
         draw = random.Random(1)
@@ -187,6 +203,7 @@ class Trial:
         chosen = [results / name for name in draw.sample(files, 3)]
         run = results / "runs" / Path(self.study).stem
         chosen += [run / "tables" / "scores.csv", run / "sections" / "06_report.ipynb", run / "report.html"]
+        chosen += [run / "figures" / "risk-coverage.svg", run / "sections" / "09_published.ipynb"]
         for number, path in enumerate(chosen):
             content = bytearray(path.read_bytes())
             at = draw.randrange(len(content))
@@ -196,7 +213,11 @@ class Trial:
         printed = finish(self.study, results)
         lines = [line for line in printed.splitlines() if "is damaged" in line or "not as the report left it" in line]
         named = sum(any(str(path.relative_to(results)) in line for line in lines) for path in chosen)
-        self.go_on("damaged", f"{len(chosen)} files, {named} named", results, before)
+        self.compare("damaged", f"{len(chosen)} files, {named} named", results, before)
+        seal = run / "seal.json"
+        seal.write_bytes(seal.read_bytes()[: draw.randrange(seal.stat().st_size)])
+        printed = finish(self.study, results)
+        self.compare("seal damaged", telling(printed, "seal.json"), results, finished(results))
 
 
 def telling(printed: str, word: str) -> str:
