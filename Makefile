@@ -89,9 +89,10 @@ speed: .venv/ready  ## time training steps and data loading, and a GPU where the
 	mkdir -p $(or $(TRUST_RESULTS),results)/runs/speed
 	if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
 		papermill notebooks/speed_gpu.ipynb $(or $(TRUST_RESULTS),results)/runs/speed/gpu.ipynb -k python3 \
-		--no-progress-bar --log-output -p rounds 10 -p steps 5 -p compiled True -y '{batches: [16, 32, 64, 128], \
-		models: [vit_base_patch16_224, vit_base_patch16_384, resnet50], out: "$(abspath $(or $(TRUST_RESULTS),results))/speed"}' && \
-		python -m trustlib render $(or $(TRUST_RESULTS),results)/speed/gpu.html $(or $(TRUST_RESULTS),results)/runs/speed/gpu.ipynb || exit; fi
+		--no-progress-bar --log-output -p rounds 10 -p steps 5 -p compiled True \
+		-p out "$(abspath $(or $(TRUST_RESULTS),results))/speed" -y '{batches: [16, 32, 64, 128]}' \
+		-y '{models: [vit_base_patch16_224, vit_base_patch16_384, resnet50]}' && python -m trustlib render \
+		$(or $(TRUST_RESULTS),results)/speed/gpu.html $(or $(TRUST_RESULTS),results)/runs/speed/gpu.ipynb || exit; fi
 	OMP_NUM_THREADS=1 papermill notebooks/speed.ipynb $(or $(TRUST_RESULTS),results)/runs/speed/speed.ipynb -k python3 \
 		--no-progress-bar --log-output -p rounds 20 -p steps 20 -p photo_steps 8 -p photo_batch 16 -p photos 300 \
 		-p out "$(abspath $(or $(TRUST_RESULTS),results))/speed"

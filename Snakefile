@@ -51,7 +51,7 @@ if workflow.is_main_process:
         elif path.exists() and path.stat().st_mtime == 1:
             path.unlink()
     changed = [f"{path} is not as the report left it: the report is made again" for path in runs.damaged(RUN)]
-    if (RUN / "report.html").exists() and not runs.sealed(RUN):  # as after a kill
+    if complete and (RUN / "report.html").exists() and not runs.sealed(RUN):  # as after a kill
         changed.append(f"{RUN / 'seal.json'} is missing or damaged: the report is made again")
     print(*changed, sep="\n", end="\n" if changed else "")
     resampled = [runs.whole(path) for path in sorted(RUN.glob("bootstraps/**/*.safetensors"))]  # made by the report

@@ -1,11 +1,15 @@
 """The notebooks' form, and that the graph passes them only what they declare."""
 
 import ast
+import os
 import re
+import shlex
+import subprocess
 
 import nbformat
 import papermill
 import pytest
+import yaml
 
 from trustlib.data import ROOT
 
@@ -71,3 +75,20 @@ def test_every_declared_parameter_is_known_to_papermill_with_type_and_help():
         for name, parameter in papermill.inspect_notebook(path).items():
             assert parameter["inferred_type_name"] != "None", name
             assert parameter["help"], name
+
+
+def test_make_passes_notebooks_only_what_they_declare_and_can_read():
+    """What the Makefile gives papermill, as a shell would hand it over."""
+    outer = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}
+    asked = ["make", "-n", "speed", "benchmark", "photos", "--assume-old=.venv/ready"]
+    printed = subprocess.run(asked, cwd=ROOT, env=outer, capture_output=True, text=True, check=True).stdout
+    commands = re.findall(r"papermill .*?(?=&&|;|\n(?!\t))", printed, re.DOTALL)
+    assert len(commands) == 4
+    for command in commands:
+        words = shlex.split(command.replace("\\\n", ""))
+        given = [words[i + 1] for i, word in enumerate(words) if word == "-p"]
+        given += [name for i, word in enumerate(words) if word == "-y" for name in yaml.safe_load(words[i + 1])]
+        notebook = next(word for word in words if word.endswith(".ipynb"))
+        declared = papermill.inspect_notebook(str(ROOT / notebook))
+        assert given
+        assert set(given) <= set(declared), notebook

@@ -320,6 +320,7 @@ MARKUP = [
     "$\\text{<svg/onload=alert(1)>}$",
     "$\\href{javascript:alert(1)}{x}$",
     "<a href=javascript:alert(1)>",
+    "```mermaid\n<script>alert(1)</script>\n```",
 ]
 
 

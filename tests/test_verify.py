@@ -231,6 +231,18 @@ def test_what_is_damaged_is_named(copy, name, old, new, message):
     assert any(message in line for line in verify.verify(study, quiet))
 
 
+@pytest.mark.parametrize("place", [0.1, 0.3, 0.5, 0.7, 0.9, 0.999])
+def test_a_flipped_bit_in_the_scores_is_named(copy, place):
+    study, folder = copy
+    content = bytearray((folder / "scores.npz").read_bytes())
+    for bit in range(8):
+        at = int(place * len(content)) + bit
+        content[at] ^= 1 << bit
+        (folder / "scores.npz").write_bytes(content)
+        assert verify.verify(study, quiet)[0] == "scores.npz is not as it was published"
+        content[at] ^= 1 << bit
+
+
 @pytest.mark.parametrize("cut", [0, 0.5, 1])
 @pytest.mark.parametrize(
     "name", ["scores.npz", "manifest.json", "report.html", "tables/claims.csv", "tables/scores.csv"]

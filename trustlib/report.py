@@ -162,6 +162,9 @@ class _Markdown(IPythonRenderer):
     def block_html(self, html: str) -> str:
         return self.paragraph(self.text(html))
 
+    def block_mermaidjs(self, code: str) -> str:
+        return self.block_code(code)
+
     def image(self, text: str, url: str, title: str | None = None) -> str:
         return text
 

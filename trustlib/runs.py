@@ -249,7 +249,7 @@ class Checkpoints:
             with path.open("rb") as file:  # torch would take other numbers for a state
                 signature = file.read(_SIGNED)
                 if hashlib.file_digest(file, "sha256").digest() != signature:
-                    self.log(f"{path} is damaged, its checksum is another than when it was written: it is not used")
+                    self.log(f"{path} is damaged, or by an older version: its checksum is another, it is not used")
                     continue
                 file.seek(_SIGNED)
                 state = torch.load(file, map_location="cpu", weights_only=True)
@@ -494,9 +494,14 @@ def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> 
         facts = {"report": report, "classes": len(images.classes), "channels": images.channels}
         facts |= {"sha256": checksums(new)}
         write_json(new / "manifest.json", _without_repetition(manifests) | facts)
+        before = Path(scratch) / "before"
         if target.exists():
-            target.rename(Path(scratch) / "before")
-        new.rename(target)
+            target.rename(before)
+        try:
+            new.rename(target)
+        except OSError:
+            before.rename(target)
+            raise
     return sorted(path for path in target.rglob("*") if path.is_file())
 
 

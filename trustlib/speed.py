@@ -197,7 +197,7 @@ def rivals(model: str, args: dict, images: Images, *, batch: int, count: int) ->
     settings: dict[str, Any] = {"images": images, "batch": batch, "count": count}
 
     def judge() -> nn.Module:
-        with device:  # whose random numbers are drawn sooner than the CPU's
+        with device:  # weights are drawn there many times faster
             return oracle.build_backbone(model, args)
 
     def learner() -> nn.Module:
