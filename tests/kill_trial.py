@@ -3,11 +3,11 @@
     python tests/kill_trial.py [--study digits] [--kills 20] [--only killed,full,...]
 
 It makes a study's report undisturbed, in two fresh clones with one job and two at a time, and then while it kills the
-whole process group at random moments, fills the disk, takes away the right to write, starts the job twice, kills a
-kernel, and damages what is finished. Every trial ends with a run to the end: its arrays and tables have to be those of
-the undisturbed run to the bit, nothing that was finished may be made twice, and no half-written file may bear a
-finished one's name (but for executed notebooks, which papermill writes as it goes: Snakemake marks them as incomplete).
-Prints a table in Markdown.
+whole process group at random moments, fills the disk, takes away the right to write, starts the job twice, kills
+kernels, and damages what is finished, all of which has to be named. Every trial ends with a run to the end: its arrays
+and tables have to be those of the undisturbed run to the bit, nothing that was finished may be made twice, and no
+half-written file may bear a finished one's name (but for executed notebooks, which papermill writes as it goes:
+Snakemake marks them as incomplete). Prints a table in Markdown.
 """
 
 import argparse
@@ -217,9 +217,12 @@ class Trial:
         lines = [line for line in printed.splitlines() if "is damaged" in line or "not as the report left it" in line]
         named = sum(any(str(path.relative_to(results)) in line for line in lines) for path in chosen)
         self.compare("damaged", f"{len(chosen)} files, {named} named", results, before)
-        seal = run / "seal.json"
+        seal, before = run / "seal.json", finished(results)
         seal.write_bytes(seal.read_bytes()[: draw.randrange(seal.stat().st_size)])
-        self.go_on("seal damaged", "as after a kill", results, finished(results))
+        said = telling(finish(self.study, results), "seal.json is missing or damaged")
+        self.compare("seal damaged", said, results, before)
+        assert named == len(chosen), lines
+        assert not said.startswith("nothing of"), said
 
 
 def telling(printed: str, word: str) -> str:

@@ -121,15 +121,10 @@ def test_a_failure_is_recorded_with_its_traceback_until_it_is_made(tmp_path, cou
     assert "in fail" in failed["traceback"]
     assert runs.status(path, {})["error"] == failed["error"]
     written = path.with_suffix(".failed.json").read_bytes()
-    for damaged in (
-        b"",
-        b"[]",
-        b"\xff",
-        written[:50],
-        *(written.replace(f'"{key}"'.encode(), b'"x"') for key in failed),
-    ):
+    lacking = (written.replace(f'"{key}"'.encode(), b'"x"') for key in ("key", "error", "traceback"))
+    for damaged in (b"", b"[]", b"\xff", written[:50], *lacking):
         path.with_suffix(".failed.json").write_bytes(damaged)
-        assert runs.status(path, {})["status"] in ("failed", "not run")
+        assert runs.status(path, {}) == {"status": "not run"}
     runs.cached(path, {}, counter)
     assert not path.with_suffix(".failed.json").exists()
 

@@ -17,7 +17,8 @@
                          seal.json                                    checksums of these, and what made the page
     results/<study>/                                                  what `publish` copies from there, committed
 
-While a training runs, its last two checkpoints lie beside its file, as .NAME.checkpoint<i>.pt.
+While a training runs, its last two checkpoints lie beside its file, as .NAME.checkpoint<i>.pt; each begins with the
+SHA-256 of the rest.
 
 A training is one safetensors file, written last and by one rename, whose header holds its manifest. The manifest's
 key is a digest of the configuration, the inputs and the source that made the file: a file with another key is stale.
