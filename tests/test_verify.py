@@ -73,7 +73,9 @@ def published(tmp_path_factory):
             digits = None if name == "cells" else verify.DIGITS
             frame.to_csv(folder / "tables" / f"{name}.csv", index=False, float_format=digits)
         forms = [tables.across_pairs(tables.labelled(compared, study), "auroc")]
-        forms += [tables.against_mcp(tables.labelled(compared, study))]
+        forms += [tables.against_mcp(tables.labelled(compared, study)), tables.claims_form(judged)]
+        forms += tables.measured_forms(frames["scores"], study).values()
+        forms += tables.unseen_forms(compared, frames["domains"], study)
         (folder / "report.html").write_text("\n".join(form.to_html() for form in forms))
         read = runs.read_manifest
         clean = {"provenance": {"dirty": False}}
@@ -116,7 +118,9 @@ def test_what_follows_from_the_scores_needs_no_data(copy, monkeypatch):
         same, of = line.split(": ")[1].split(" cells")[0].split(" of ")
         assert same == of
     assert "runs.csv: 13 of 13 finished runs" in text
-    assert "report.html: 0 of 0" not in text
+    ((same, of, tables_there),) = re.findall(r"report.html: (\S+) of (\S+) cells of (\d+) of its tables", text)
+    assert same == of
+    assert int(tables_there) == (folder / "report.html").read_text().count("<table")
 
 
 def test_a_changed_number_is_named(copy):
@@ -151,8 +155,9 @@ def test_a_verdict_that_its_comparisons_do_not_make_is_named(copy):
     assert said != claims.HOLDS
     frame.loc[frame["id"] == "higher", "verdict"] = claims.HOLDS
     frame.to_csv(path, index=False)
-    _, differing = verify.verify(study, quiet)
+    _, differing, on_the_page = verify.verify(study, quiet)
     assert differing == f"tables/claims.csv, higher: holds, from its comparisons {said}"
+    assert on_the_page.startswith("report.html: ")
 
 
 def test_a_comparison_that_does_not_follow_is_named(copy):
@@ -264,8 +269,20 @@ def test_cells_in_another_order_are_named(copy):
     assert first != second
     swapped = page.read_text().replace(first, "@").replace(second, first).replace("@", second)
     page.write_text(swapped)
-    _, differing = verify.verify(study, quiet)
-    assert differing.startswith("report.html: the cells of the table of ")
+    _, *differing = verify.verify(study, quiet)
+    assert differing
+    assert all(line.startswith("report.html: the cells of the table of ") for line in differing)
+
+
+def test_a_changed_cell_of_each_table_is_named(copy):
+    study, folder = copy
+    page = folder / "report.html"
+    parts = re.split(r"(?=<table)", page.read_text())
+    last = re.compile(r"[^<>]+(</a>)?</td>(?!.*</td>)", re.DOTALL)
+    page.write_text("".join(last.sub(r"another\1</td>", part) for part in parts))
+    assert page.read_text().count("another") == len(parts) - 1 == 8
+    _, *differing = verify.verify(study, quiet)
+    assert len(differing) == 8
 
 
 def test_the_command_says_what_differs(published, copy, monkeypatch, capsys):

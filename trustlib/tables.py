@@ -81,6 +81,42 @@ def paper_form(
     return plain(text.style.apply(lambda _: _bold(bold), axis=None))
 
 
+PERFORMANCE = COLUMNS | {"tnr_paper": ("TNR, paper's threshold", 0), "tied": ("tied samples", 0)}
+SEPARABILITY = {
+    "kl": ("average KL ↑", 1),
+    "bhattacharyya": ("Bhattacharyya ↑", 1),
+    "kl_released": ("average KL as released", 0),
+}
+BOTH_SIGNS = {
+    "wrong": ("wrong predictions", 0),
+    "auroc": COLUMNS["auroc"],
+    "aupr_error": COLUMNS["aupr_error"],
+    "aupr_error_released": ("AUPR-Error as released", 0),
+    "fpr95": COLUMNS["fpr95"],
+    "fpr95_released": ("FPR-95%-TPR as released", 0),
+}
+
+
+def measured_forms(scores: pd.DataFrame, study: Study) -> dict[str, Styler]:
+    """The report's tables of single runs in `paper_form`, by what they are of.
+
+    Parameters
+    ----------
+    scores : what `evaluation.evaluate` returns.
+
+    Returns
+    -------
+    performance, of every score; separability (nats) and signs (of AUPR-Error, as of FPR-95%-TPR), of MCP and oracles.
+    """
+    every = labelled(scores.assign(wrong=1 - scores["accuracy"]), study)
+    oracles = every[scores["arm"].isin(["mcp", *study.arms])]
+    return {
+        "performance": paper_form(every, PERFORMANCE),
+        "separability": paper_form(oracles, SEPARABILITY, scale=1, digits=3),
+        "signs": paper_form(oracles, BOTH_SIGNS),
+    }
+
+
 def across_pairs(compared: pd.DataFrame, metric: str, scale: float = 100, *, few: Collection[str] = ()) -> Styler:
     """One metric with its intervals, a row a score and a column a pair; bold marks the best of a column.
 
@@ -156,6 +192,23 @@ def domains_form(compared: pd.DataFrame, scale: float = 100, *, few: Collection[
     index = pd.MultiIndex.from_frame(order)
     text, bold = (pd.DataFrame(part).reindex(index) for part in (text, bold))
     return plain(text.style.apply(lambda _: _bold(bold), axis=None))
+
+
+def unseen_forms(
+    clean: pd.DataFrame, judged: pd.DataFrame, study: Study, *, few: Collection[str] = ()
+) -> tuple[Styler, Styler]:
+    """One pair on the unseen domains: MCP and its oracles in `domains_form`, the AUC of every score in `across_pairs`.
+
+    Parameters
+    ----------
+    clean, judged : what `evaluation.compare` and `evaluation.judged` return, of that pair.
+    few : labels of domains of which no score is called the best.
+    """
+    label = {name: domains.parse(name).label for name in study.domains.judged}
+    rows = labelled(judged.assign(domain=judged["domain"].map(label)), study)
+    of_oracles = rows[judged["arm"].isin(["mcp", *study.arms])]
+    beside = [labelled(clean, study).assign(pair="Clean test part"), rows.assign(pair=rows["domain"])]
+    return domains_form(of_oracles, few=few), across_pairs(pd.concat(beside), "auroc", few=few)
 
 
 def severities_form(swept: pd.DataFrame, metric: str, severity: int, scale: float = 100) -> Styler:

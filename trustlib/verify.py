@@ -66,12 +66,11 @@ def _compared(study: Study, folder: Path, manifest: dict, log: Callable[[str], N
         scores = {name: file[name] for name in file.files}
     _check_plan(study, scores)
     seen = _Published(study, scores, manifest)
-    compared = {pair: seen.compared(pair) for pair in study.pairs}
     anew = {
         "scores": pd.concat(
             [evaluation.measured(study, pair, *seen.found[pair, "test"], seen.classes) for pair in study.pairs]
         ),
-        "comparisons": pd.concat(compared.values()),
+        "comparisons": pd.concat(map(seen.compared, study.pairs)),
         "domains": seen.on_domains(),
     }
     differing = []
@@ -83,12 +82,7 @@ def _compared(study: Study, folder: Path, manifest: dict, log: Callable[[str], N
         elif path.stem not in ("claims", "cells"):
             log(f"tables/{path.name}: not made anew, {NOT_ANEW.get(path.stem, 'unknown here')}")
     differing += _claims(folder / "tables", seen, log)
-    area = tables.across_pairs(tables.labelled(anew["comparisons"], study), "auroc")
-    shown = [  # older reports have two decimals throughout
-        [area, *(tables.against_mcp(tables.labelled(frame, study), digits=digits) for frame in compared.values())]
-        for digits in (None, 2)
-    ]
-    return differing + _missing(folder / "report.html", shown, log)
+    return differing + _missing(folder / "report.html", _shown(study, anew, folder / "tables" / "claims.csv"), log)
 
 
 # --- From the published arrays to the shapes of `trustlib.evaluation` ---
@@ -311,18 +305,37 @@ def _verdicts(
     ]
 
 
+def _shown(study: Study, anew: dict[str, pd.DataFrame], said: Path) -> list[list[Styler]]:
+    """The report's tables that follow from tables made anew and from `said`, its verdicts: each in one way or more."""
+    shown = [[tables.across_pairs(tables.labelled(anew["comparisons"], study), "auroc")]]
+    shown += [[form] for form in tables.measured_forms(anew["scores"], study).values()]
+    for pair, clean in anew["comparisons"].groupby("pair", sort=False):
+        rows = tables.labelled(clean, study)
+        shown.append([tables.against_mcp(rows, digits=digits) for digits in (None, 2)])  # older reports have two
+        judged = anew["domains"]
+        if len(judged) and (judged["pair"] == pair).any():
+            shown += [[form] for form in tables.unseen_forms(clean, judged[judged["pair"] == pair], study)]
+    if said.exists():
+        shown.append([tables.claims_form(pd.read_csv(said, dtype=str, keep_default_na=False))])
+    return shown
+
+
 def _missing(page: Path, shown: list[list[Styler]], log: Callable[[str], None]) -> list[str]:
-    """Of tables made anew, in the way of `shown` that fits best, what the report lacks: cells, or their order."""
+    """Of tables made anew, each in the way that fits best, what the report lacks: cells, or their order."""
     row = _texts(page.read_text())
     there = set(row)
-    ways = [[_texts(style.to_html()) for style in way] for way in shown]
-    best = max(ways, key=lambda forms: sum(cell in there for cells in forms for cell in cells))
-    cells = [cell for form in best for cell in form]
-    log(f"{page.name}: {sum(cell in there for cell in cells):,} of {len(cells):,} cells of its main tables are there")
-    missing = [f"{page.name}: {cell!r} follows from the scores and is not there" for cell in cells if cell not in there]
-    moved = [cells for cells in best if "\n".join(cells) not in "\n".join(row)]
-    order = "follow from the scores, and stand in another order there"
-    return missing or [f"{page.name}: the cells of the table of {', '.join(cells[1:4])} {order}" for cells in moved]
+    ways = [[_texts(style.to_html()) for style in forms] for forms in shown]
+    best = [max(forms, key=lambda cells: sum(cell in there for cell in cells)) for forms in ways]
+    differing, found = [], 0
+    for cells in best:
+        missing = [cell for cell in cells if cell not in there]
+        found += len(cells) - len(missing)
+        differing += [f"{page.name}: {cell!r} follows from what is published and is not there" for cell in missing]
+        if not missing and "\n".join(cells) not in "\n".join(row):
+            order = "follow from what is published, and stand in another order there"
+            differing.append(f"{page.name}: the cells of the table of {', '.join(cells[1:4])} {order}")
+    log(f"{page.name}: {found:,} of {sum(map(len, best)):,} cells of {len(best)} of its tables are there")
+    return differing
 
 
 def _texts(page: str) -> list[str]:
