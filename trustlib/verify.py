@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pandas.io.formats.style import Styler
-from scipy.special import expit
 
 from . import claims, confidence, evaluation, resampling, runs, tables
 from .study import Study
@@ -108,10 +107,7 @@ def _confidences(
     else:
         seen, own, z = f"{part}/{name}.", f"{part}/{name}.", f"{part}/{pair}.{{}}/seed{{}}"
     found = {(key, 0): scores[own + key] for key in confidence.SCORES if own + key in scores}
-    if f"{seen}mcp" in scores:
-        found["mcp", 0] = scores[f"{seen}mcp"]
-    else:  # older publications have it as log-odds alone
-        found["mcp", 0] = expit(found["mcp", 0].astype(np.float64))
+    found["mcp", 0] = scores[f"{seen}mcp"]
     asked = {(arm, seed): z.format(arm, seed) for arm in study.arms for seed in study.seeds}
     return scores[f"{seen}correct"], found | {key: scores[name] for key, name in asked.items() if name in scores}
 
@@ -132,11 +128,11 @@ class _Published(claims.Seen):
         }
 
     @property
-    def classes(self) -> int:  # older manifests do not say, nor how many channels
-        return self.manifest["classes"] if "classes" in self.manifest else len(self.study.images().classes)
+    def classes(self) -> int:
+        return self.manifest["classes"]
 
     @property
-    def grey(self) -> bool:
+    def grey(self) -> bool:  # older manifests do not say
         return self.manifest["channels"] == 1 if "channels" in self.manifest else super().grey
 
     def has(self, pair: str, part: str = "test") -> bool:
@@ -197,10 +193,7 @@ class _Published(claims.Seen):
 
 
 def _changed(folder: Path, manifest: dict, log: Callable[[str], None]) -> list[str]:
-    if "sha256" not in manifest:
-        log("files: an older publication, without checksums; of MCP it has seven digits: last digits may differ")
-        return []
-    said, found = manifest["sha256"], runs.checksums(folder)
+    said, found = manifest.get("sha256", {}), runs.checksums(folder)
     log(f"files: {len(said)} with their checksums")
     return [
         f"{name} is not as it was published"
