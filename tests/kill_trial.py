@@ -11,6 +11,7 @@ Snakemake marks them as incomplete). Prints a table in Markdown.
 """
 
 import argparse
+import base64
 import json
 import os
 import random
@@ -59,9 +60,16 @@ def trainings(results: Path) -> dict[str, int]:
 
 
 def finished(results: Path) -> dict[str, int]:
-    """Trainings and jobs, and when each was done."""
-    jobs = {str(path.relative_to(results)): path.stat().st_mtime_ns for path in results.rglob("jobs/*.json")}
-    return trainings(results) | jobs
+    """Trainings and jobs, and when each was done.
+
+    A job is done once Snakemake has noted it: one killed after its notebook wrote its result, and before that, is run
+    again, and reads its trainings from their files.
+    """
+    marks = ROOT / ".snakemake" / "incomplete"  # empty files, named by the result's path, in folders where it is long
+    names = ["".join(mark.relative_to(marks).parts).replace("@", "") for mark in marks.rglob("*") if mark.is_file()]
+    cut = {(ROOT / base64.urlsafe_b64decode(name).decode()).resolve() for name in names}
+    jobs = [path for path in results.rglob("jobs/*.json") if path.resolve() not in cut]
+    return trainings(results) | {str(path.relative_to(results)): path.stat().st_mtime_ns for path in jobs}
 
 
 def half_written(results: Path, leave_out: tuple[str, ...] = ("notebooks", "sections")) -> list[str]:
