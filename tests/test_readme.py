@@ -285,6 +285,11 @@ def of_tiny():
     oracles = [*frozen, "ce", "ss", "ce-distance", "ss-linear"]
     yield f"by {span(-per_cent('tiny', 'auroc', oracles, column='difference'))} points, with its backbone trained"
     assert set(per_cent("tiny", "auroc", oracles).idxmax(axis=1)) == {"tcp-frozen"}
+    area = pd.read_csv(ROOT / "results/tiny/tables/comparisons.csv").query("metric == 'auroc'")
+    yield f"Four pairs, {area['arm'].isin(oracles).sum()} oracles that learnt from 8,000 images each, one seed"
+    above = area[area["difference_low"] > 0]
+    assert set(above["arm"]) == {"doctor", "p_norm"}
+    assert set(above["pair"]) == {"lite0-lite2", "lite2-lite2"}
     better = per_cent("tiny", "auroc", ["doctor", "p_norm"], ["lite2-lite2"], column="difference").iloc[0]
     yield "on Lite2, by {:.1f} and {:.1f} points.".format(*better)
     area = per_cent("tiny", "auroc", ["ce", "ss", "ss-linear"])
