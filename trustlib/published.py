@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from . import data, statistics
+from .study import Study
 
 
 def table(name: str) -> pd.DataFrame:
@@ -21,6 +22,11 @@ TABLE_2: dict[str, str | None] = {  # row of the paper's Table 2 -> what this st
 }  # fmt: skip
 TESTED = 10_000  # test images of MNIST and of CIFAR-10
 ROUNDED = 0.5001e-4  # half a unit of the last digit of a published rate
+
+
+def follows_table2(study: Study) -> bool:
+    """Whether a study is one of those that follow ConfidNet's protocol, and so has Table 2 of its own."""
+    return study.dataset in ("mnist", "cifar10") and "ss-released" in study.arms
 
 
 def table2(dataset: str) -> pd.DataFrame:

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pandas.io.formats.style import Styler
 
-from . import claims, confidence, evaluation, resampling, runs, tables
+from . import claims, confidence, evaluation, published, resampling, runs, tables
 from .study import Study
 
 DIGITS = "%.6g"  # of the tables' numbers
@@ -305,6 +305,8 @@ def _shown(study: Study, anew: dict[str, pd.DataFrame], said: Path) -> list[list
     for pair, clean in anew["comparisons"].groupby("pair", sort=False):
         rows = tables.labelled(clean, study)
         shown.append([tables.against_mcp(rows, digits=digits) for digits in (None, 2)])  # older reports have two
+        if published.follows_table2(study):
+            shown.append([tables.table2_form(published.table2(study.dataset), clean, published.TABLE_2)])
         judged = anew["domains"]
         if len(judged) and (judged["pair"] == pair).any():
             shown += [[form] for form in tables.unseen_forms(clean, judged[judged["pair"] == pair], study)]
