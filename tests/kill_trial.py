@@ -190,7 +190,7 @@ class Trial:
 
     def kernel(self) -> None:
         """SIGKILL to kernels in the middle of their notebooks: of the first job, and later of others."""
-        results, half, draw = self.home / "kernel", 0, random.Random(2)
+        results, half, draw, failures = self.home / "kernel", 0, random.Random(2), []
         for wait in (3, draw.uniform(20, self.seconds / 3), draw.uniform(20, self.seconds / 3)):
             process, began = start(self.study, results), time.monotonic()
             while process.poll() is None:
@@ -202,8 +202,10 @@ class Trial:
                 time.sleep(0.2)
             printed = process.communicate()[0]
             half += len(half_written(results))
+            failures += [line for line in printed.splitlines() if "FAILED" in line]
             self.note("kernel killed", telling(printed, "FAILED"), len(finished(results)), half, "", "")
         self.go_on("kernels killed", "then to the end", results, finished(results), half)
+        assert failures, "no run had a kernel to kill"
 
     def damaged(self) -> None:
         """A byte flipped, or a file cut, in trainings, a table, a figure, parts of the report, the page, its seal."""

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -361,10 +362,27 @@ def test_publish_copies_report_tables_and_scores_but_no_weights(tiny, monkeypatc
     (runs.results() / "tiny").mkdir()
     refused("tiny is no study's: move it")
     (runs.results() / "tiny").rmdir()
+    rename = Path.rename
+
+    def full(path, target):
+        if path.parent != runs.results() and target == runs.results() / "tiny" and path.name == "tiny":
+            raise OSError("no space")
+        return rename(path, target)
+
+    def fails():
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", full)
+            with pytest.raises(OSError, match="no space"):
+                runs.publish(tiny, experiments.trainings(tiny))
+
+    fails()
+    assert not (runs.results() / "tiny").exists()
     written = {
         str(path.relative_to(runs.results() / "tiny")) for path in runs.publish(tiny, experiments.trainings(tiny))
     }
     assert written == {"report.html", "tables/scores.csv", "scores.npz", "manifest.json"}
+    fails()
+    assert all((runs.results() / "tiny" / name).exists() for name in written)
     assert "rsn/confidences.energy" in np.load(runs.results() / "tiny/scores.npz")
     scores = np.load(runs.results() / "tiny/scores.npz", allow_pickle=False)
     z = runs.read_tensors(runs.oracle_path(tiny, "rsn-rsn", "ce", 1))["test.z"]

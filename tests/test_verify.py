@@ -262,6 +262,24 @@ def test_what_cannot_be_read_is_named(copy, name, cut, monkeypatch, capsys):
     assert f"{name} is not as it was published" in said.out or f"{folder / name} is damaged" in said.err
 
 
+@pytest.mark.parametrize("key", ["classes", "runs", "sha256"])
+def test_a_manifest_that_lacks_what_it_should_hold_is_one_error(copy, key):
+    study, folder = copy
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in manifest.items() if name != key}))
+    with pytest.raises(runs.JobError, match=r"manifest.json is damaged \(expected classes, runs, sha256 in it\)"):
+        verify.verify(study, quiet)
+
+
+def test_a_run_without_its_key_is_named(copy):
+    study, folder = copy
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace('"key"', '"kex"', 1))
+    (differing,) = verify.verify(study, quiet)
+    assert differing.endswith(", in the manifest nothing")
+
+
 def test_cells_in_another_order_are_named(copy):
     study, folder = copy
     page = folder / "report.html"

@@ -501,7 +501,8 @@ def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> 
         try:
             new.rename(target)
         except OSError:
-            before.rename(target)
+            if before.exists():
+                before.rename(target)
             raise
     return sorted(path for path in target.rglob("*") if path.is_file())
 

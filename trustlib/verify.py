@@ -49,6 +49,10 @@ def verify(study: Study, log: Callable[[str], None] = print) -> list[str]:
         raise runs.JobError(f"study {study.name} is not published: there is no {error.filename}") from None
     except ValueError as error:
         raise runs.JobError(f"{folder / 'manifest.json'} is damaged ({error}): restore the published one") from None
+    needed = {"classes", "runs", "sha256"}
+    if not isinstance(manifest, dict) or needed - manifest.keys():
+        expected = f"expected {', '.join(sorted(needed))} in it"
+        raise runs.JobError(f"{folder / 'manifest.json'} is damaged ({expected}): restore the published one")
     changed = _changed(folder, manifest, log)
     try:
         return changed + _compared(study, folder, manifest, log)
@@ -193,7 +197,7 @@ class _Published(claims.Seen):
 
 
 def _changed(folder: Path, manifest: dict, log: Callable[[str], None]) -> list[str]:
-    said, found = manifest.get("sha256", {}), runs.checksums(folder)
+    said, found = manifest["sha256"], runs.checksums(folder)
     log(f"files: {len(said)} with their checksums")
     return [
         f"{name} is not as it was published"
@@ -226,10 +230,10 @@ def _differences(path: Path, anew: pd.DataFrame, log: Callable[[str], None]) -> 
 def _record(path: Path, manifest: dict, log: Callable[[str], None]) -> list[str]:
     """Of the table of runs and the manifest."""
     rows = pd.read_csv(path, dtype=str).query("status == 'done'")
-    kept = {name: run["key"] for name, run in manifest["runs"].items()}
+    kept = {name: run.get("key") for name, run in manifest["runs"].items()}
     log(f"tables/{path.name}: {rows['run'].isin(kept).sum():,} of {len(rows):,} finished runs are in the manifest")
     return [
-        f"tables/{path.name}, {run}: key {key}, in the manifest {kept.get(run, 'nothing')}"
+        f"tables/{path.name}, {run}: key {key}, in the manifest {kept.get(run) or 'nothing'}"
         for run, key in zip(rows["run"], rows["key"], strict=True)
         if kept.get(run) != key
     ]
