@@ -137,15 +137,15 @@ def across_pairs(compared: pd.DataFrame, metric: str, scale: float = 100, *, few
     return plain(text.fillna(MISSING).style.apply(lambda _: _bold(bold), axis=None))
 
 
-def against_mcp(compared: pd.DataFrame, scale: float = 100, digits: int | None = None) -> Styler:
+def against_mcp(compared: pd.DataFrame, scale: float = 100) -> Styler:
     """The scores of one pair against MCP: in AUC, with what DeLong's test says, and in AURC, with their intervals.
 
-    Differences whose interval leaves out 0 are in bold.
+    Differences whose interval leaves out 0 are in bold. There are two decimals, or as many as a bold difference and
+    three digits of the lowest AURC need.
 
     Parameters
     ----------
     compared : what `evaluation.compare` returns for one pair, labelled.
-    digits : decimals shown; by default two, or as many as a bold difference and three digits of the lowest AURC need.
     """
     columns, bold = {}, {}
     order = compared["arm"].drop_duplicates()
@@ -154,7 +154,7 @@ def against_mcp(compared: pd.DataFrame, scale: float = 100, digits: int | None =
         heading = COLUMNS[metric][0]
         real = (part["difference_low"] > 0) | (part["difference_high"] < 0)
         lowest = _decimals(part["estimate"] * scale, 3) if metric in RISKS else 2
-        shown = digits or max(lowest, _decimals(part.loc[real, "difference"].abs() * scale, 1))
+        shown = max(lowest, _decimals(part.loc[real, "difference"].abs() * scale, 1))
         if metric == "aurc":  # the AUC itself stands in `across_pairs`
             columns[heading] = with_interval(part, ("estimate", "low", "high"), scale, digits=shown)
         less = f"{heading.split()[0]} minus MCP's"

@@ -302,44 +302,40 @@ def _verdicts(
     ]
 
 
-def _shown(study: Study, anew: dict[str, pd.DataFrame], said: Path) -> list[list[Styler]]:
-    """The report's tables that follow from tables made anew and from `said`, its verdicts: each in one way or more."""
-    shown = [[tables.across_pairs(tables.labelled(anew["comparisons"], study), "auroc")]]
-    shown += [[form] for form in tables.measured_forms(anew["scores"], study).values()]
+def _shown(study: Study, anew: dict[str, pd.DataFrame], said: Path) -> list[Styler]:
+    """The report's tables that follow from tables made anew and from `said`, its verdicts."""
+    judged = anew["domains"]
+    shown = [tables.across_pairs(tables.labelled(anew["comparisons"], study), "auroc")]
+    shown += tables.measured_forms(anew["scores"], study).values()
     for pair, clean in anew["comparisons"].groupby("pair", sort=False):
-        rows = tables.labelled(clean, study)
-        shown.append([tables.against_mcp(rows, digits=digits) for digits in (None, 2)])  # older reports have two
+        shown.append(tables.against_mcp(tables.labelled(clean, study)))
         if published.follows_table2(study):
-            shown.append([tables.table2_form(published.table2(study.dataset), clean, published.TABLE_2)])
-        judged = anew["domains"]
+            shown.append(tables.table2_form(published.table2(study.dataset), clean, published.TABLE_2))
         if len(judged) and (judged["pair"] == pair).any():
-            shown += [[form] for form in tables.unseen_forms(clean, judged[judged["pair"] == pair], study)]
+            shown += tables.unseen_forms(clean, judged[judged["pair"] == pair], study)
     if said.exists():
-        shown.append([tables.claims_form(pd.read_csv(said, dtype=str, keep_default_na=False))])
+        shown.append(tables.claims_form(pd.read_csv(said, dtype=str, keep_default_na=False)))
     return shown
 
 
-def _missing(page: Path, shown: list[list[Styler]], log: Callable[[str], None]) -> list[str]:
-    """Of tables made anew, each in the way that fits best, what the report lacks: cells, or their order."""
+def _missing(page: Path, shown: list[Styler], log: Callable[[str], None]) -> list[str]:
+    """Of tables made anew, what the report lacks: cells, or their order."""
     row = _texts(page.read_text())
     there = set(row)
-    ways = [[_texts(style.to_html()) for style in forms] for forms in shown]
-    best = [max(forms, key=lambda cells: sum(cell in there for cell in cells)) for forms in ways]
+    made = [_texts(style.to_html()) for style in shown]
     differing, found = [], 0
-    for cells in best:
+    for cells in made:
         missing = [cell for cell in cells if cell not in there]
         found += len(cells) - len(missing)
         differing += [f"{page.name}: {cell!r} follows from what is published and is not there" for cell in missing]
         if not missing and "\n".join(cells) not in "\n".join(row):
             order = "follow from what is published, and stand in another order there"
             differing.append(f"{page.name}: the cells of the table of {', '.join(cells[1:4])} {order}")
-    log(f"{page.name}: {found:,} of {sum(map(len, best)):,} cells of {len(best)} of its tables are there")
+    log(f"{page.name}: {found:,} of {sum(map(len, made)):,} cells of {len(made)} of its tables are there")
     return differing
 
 
 def _texts(page: str) -> list[str]:
-    """What the cells of a page's tables say, one after the other."""
+    """What the cells of a page's tables say, one after the other, wherever its lines may break."""
     cells = re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", page, re.DOTALL)
-    return [
-        " ".join(html.unescape(re.sub(r"<[^>]+>", "", cell)).split()) for cell in cells
-    ]  # older ones break elsewhere
+    return [" ".join(html.unescape(re.sub(r"<[^>]+>", "", cell)).split()) for cell in cells]
