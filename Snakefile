@@ -76,8 +76,8 @@ SECTIONS = {
     "09_published": f"notebooks/09_published.ipynb {{output}} -p study {STUDY}",
     "10_record": f"notebooks/10_record.ipynb {{output}} -p study {STUDY}",
 }
-USED = ["audit", "calibration", "claims", "confidence", "controls", "data", "domains", "evaluation", "experiments", "figures"]
-USED += ["metrics", "networks", "published", "released", "report", "resampling", "runs", "statistics", "study", "tables"]
+USED = ["audit", "budget", "calibration", "claims", "confidence", "controls", "data", "domains", "evaluation"]
+USED += ["experiments", "figures", "metrics", "networks", "published", "released", "report", "resampling", "runs", "statistics", "study", "tables"]
 USED += ["unseen"]
 PUBLISHED = [f"data/published/{name}.csv" for name in ("table1", "table2", "table3", "msp_imagenet")]
 

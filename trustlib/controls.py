@@ -32,7 +32,12 @@ class Tuning:
 
 
 def tuning(study: Study, pair: str, arm: str) -> Tuning:
-    """How far the search for the rate of an arm on a pair has come; an arm with a rate of its own is not searched."""
+    """How far the search for the rate of an arm on a pair has come; an arm with a rate of its own is not searched.
+
+    An arm with ``rate_of`` takes the rate that is found for that arm.
+    """
+    if study.arm(arm).rate_of:
+        return tuning(study, pair, study.arm(arm).rate_of)
     if "rate" in study.arm(arm).training:
         return Tuning(study.recipe(arm).rate, {}, [])
     grid, tried = sorted(study.audit.rates), {}
@@ -69,10 +74,11 @@ def train(study: Study, pair: str, arm: str, log: Callable[[str], None] = print)
     ------
     TrainingError : when an arm diverges at every rate, or at the chosen one with another seed.
     """
+    searched = study.arm(arm).rate_of or arm
     while (search := tuning(study, pair, arm)).missing:
         for rate in search.missing:
             try:
-                experiments.train_oracle(study, pair, arm, study.audit.seeds[0], log, rate=rate)
+                experiments.train_oracle(study, pair, searched, study.audit.seeds[0], log, rate=rate)
             except TrainingError as error:
                 log(f"{pair}/{arm} at rate {rate:g}: {error}")
     if search.rate is None:
@@ -110,7 +116,8 @@ def trainings(study: Study, names: Iterable[str] | None = None) -> list[dict]:
 
 def _oracles(study: Study, pair: str, arm: str) -> list[dict]:
     search, (first, *_) = tuning(study, pair, arm), study.audit.seeds
-    planned = [(rate, first, False) for rate in [*search.tried, *search.missing] if rate != search.rate]
+    tried = [] if study.arm(arm).rate_of else [*search.tried, *search.missing]
+    planned = [(rate, first, False) for rate in tried if rate != search.rate]
     planned += [(search.rate, seed, True) for seed in study.audit.seeds if search.rate is not None]
     rows = []
     for rate, seed, chosen in planned:

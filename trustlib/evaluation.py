@@ -63,6 +63,44 @@ def outputs(
     return found
 
 
+def fit(
+    study: Study, pair: str, arm: str, seed: int, split: str, *, rate: float | None = None
+) -> dict[str, float] | None:
+    """How an oracle fits a split, "train" (the images it learnt from, up to 10,000 of them), "heldout" or "test".
+
+    Returns
+    -------
+    auroc, and tpr and tnr at z = 0, fractions; mcp, the AUROC of MCP on the same images. None until it is trained.
+    """
+    path = runs.oracle_path(study, pair, arm, seed, rate)
+    if not runs.current(path, oracle_config(study, pair, arm, seed, rate)):
+        return None
+    saved = runs.read_tensors(path, f"{split}.")
+    held_out = split == "train" and study.arm(arm).labels == "heldout"
+    cache = runs.read_tensors(runs.classifier_path(study, study.pair(pair)[1]), "heldout." if held_out else f"{split}.")
+    index = saved["index"] if split == "train" else slice(None)
+    views = split == "train" and not held_out
+    right, mcp = ((cache[name][0] if views else cache[name])[index].numpy() for name in ("correct", "mcp"))
+    found = metrics.evaluate(saved["z"].numpy(), right)
+    return {name: found[name] for name in ("auroc", "tpr", "tnr")} | {"mcp": metrics.evaluate(mcp, right)["auroc"]}
+
+
+def on_training(study: Study, pair: str, arm: str) -> dict[str, NDArray] | None:
+    """`fit` on the training images for every seed: name -> float64 (S,); None until all seeds are trained.
+
+    At the study's one learning rate for its own methods, at the tuned one for those of an ablation alone.
+    """
+    seeds, rate = study.seeds, None
+    if arm in study.audit.arms:
+        from .controls import tuning  # which itself asks this module
+
+        seeds, rate = study.audit.seeds, tuning(study, pair, arm).rate
+    found = [fit(study, pair, arm, seed, "train", rate=rate) for seed in seeds]
+    if any(row is None for row in found):
+        return None
+    return {name: np.array([row[name] for row in found]) for name in found[0]}
+
+
 def confidences(
     study: Study, pair: str, part: str = "test"
 ) -> tuple[NDArray[np.bool_], dict[tuple[str, int], NDArray]]:

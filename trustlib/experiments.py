@@ -22,6 +22,7 @@ from .provenance import digest, module_digest, processor, source_digest
 from .study import Arm, Study
 
 Log = Callable[[str], None]
+FITTED = 10_000  # training images on which an oracle's fit is measured
 
 
 def train_classifier(study: Study, name: str, log: Log = print, seed: int | None = None) -> dict:
@@ -160,7 +161,8 @@ def train_oracle(study: Study, pair: str, arm: str, seed: int, log: Log = print,
 
     The backbone starts from the classifier of its own kind and the head is new, unless the arm starts from another. The
     classifier that is judged does not run: its correctness and probabilities come from the cache. In the file:
-    ``weights.*``, of the head alone where the backbone is frozen, ``heldout.z`` and ``test.z``, float32 (N,).
+    ``weights.*``, of the head alone where the backbone is frozen, ``heldout.z`` and ``test.z``, float32 (N,), and
+    ``train.z`` (M,) on ``train.index`` int64 (M,), the first 10,000 of the images that it learnt from.
 
     Parameters
     ----------
@@ -194,24 +196,29 @@ def train_oracle(study: Study, pair: str, arm: str, seed: int, log: Log = print,
         else:
             images, learner = images.seen_by(networks.inputs(study, oracle_name, classifier_name)), net.to(device)
         part, among, target = _lesson(study, pair, settings)
+        recipe, draw = study.recipe(arm, rate), torch.Generator().manual_seed(seed)
+        index = training.training_images(images, part, among, recipe.images, draw)
         hyper = dict(config["arm"]["hyper"])
-        if settings.loss == "cb":
-            hyper |= {"n_correct": int(target.sum()), "n_wrong": int((~target).sum())}
+        if settings.loss == "cb":  # of the images it learns from, each counted once, however many views it has
+            n_correct = round(target[:, index].float().mean(0).sum().item())
+            hyper |= {"n_correct": n_correct, "n_wrong": len(index) - n_correct}
         history = training.train(
             learner, images, target.to(device), partial(_loss_function(settings), **hyper), part=part, among=among,
             views=len(target), seed=seed, compiled=study.compiled, keeper=_keeper(study, path, config, log),
-            log=lambda _: None, **study.recipe(arm, rate).model_dump(),
+            log=lambda _: None, **recipe.model_dump(),
         )  # fmt: skip
         learner.eval()
         stored = net.head.state_dict(prefix="head.") if settings.backbone == "frozen" else net.state_dict()
         tensors = {f"weights.{key}": tensor for key, tensor in stored.items()}
-        for part in ("heldout", "test"):
-            (z,) = training.predict(learner, images, part)
+        tensors["train.index"] = index[:FITTED]
+        outputs = {"train": training.predict(learner, images, part, among=index[:FITTED])[0]}
+        outputs |= {name: training.predict(learner, images, name)[0] for name in ("heldout", "test")}
+        for name, z in outputs.items():
             if not z.isfinite().all():
                 raise training.TrainingError(
-                    f"{(~z.isfinite()).sum()} of {len(z)} outputs on the {part} part are not finite"
+                    f"{(~z.isfinite()).sum()} of {len(z)} outputs on the {name} set are not finite"
                 )
-            tensors[f"{part}.z"] = z
+            tensors[f"{name}.z"] = z
         log(f"{runs.oracle_name(study, pair, arm, seed, rate)}: loss {history[-1]['loss']:.4f}")
         return tensors, {"history": history, **_facts(learner, device)}
 
@@ -313,7 +320,7 @@ def oracle_config(study: Study, pair: str, arm: str, seed: int, rate: float | No
         "own": digest(classifier_config(study, oracle_name)),
         "judged": digest(classifier_config(study, classifier_name)),
         "training": study.recipe(arm, rate).model_dump(),
-        "arm": settings.model_dump(exclude={"label", "training"}) | {"hyper": slopes | settings.hyper},
+        "arm": settings.model_dump(exclude={"label", "training", "rate_of"}) | {"hyper": slopes | settings.hyper},
         "labels": labels[settings.labels],
         "start": digest(oracle_config(study, pair, settings.start, seed)) if settings.start else "",
         "features": digest(features_config(study, pair)) if settings.backbone == "frozen" else "",

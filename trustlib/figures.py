@@ -232,6 +232,27 @@ def rate_search(
     return line
 
 
+def learning_curve(ax: Axes, steps: NDArray, values: NDArray, *, label: str, loss: str) -> Line2D:
+    """A metric, per cent, against training steps: the mean over seeds, with a band from the lowest to the highest.
+
+    Parameters
+    ----------
+    steps : int (M,), ascending.
+    values : float (S, M), fractions, one row per seed.
+    """
+    style = line_style(loss)
+    (line,) = ax.plot(steps, 100 * values.mean(0), label=label, marker="o", markersize=3.5, **style)
+    ax.fill_between(steps, 100 * values.min(0), 100 * values.max(0), color=style["color"], alpha=0.15, linewidth=0)
+    ax.set(xscale="log", xlabel="training steps", xticks=steps, xticklabels=[f"{n:,}" for n in steps])
+    ax.minorticks_off()
+    return line
+
+
+def level(ax: Axes, value: float, label: str) -> Line2D:
+    """A dashed horizontal line at a fraction, per cent: MCP, or chance."""
+    return ax.axhline(100 * value, color="0.2", linestyle="--", linewidth=1, label=label)
+
+
 def forest(
     ax: Axes, labels: list[str], estimate: NDArray, low: NDArray, high: NDArray, colours: list[str], **settings
 ) -> None:

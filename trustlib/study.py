@@ -94,6 +94,7 @@ class Arm(Strict):
         None  # the arm whose oracle it starts from, of the same seed; its classifier's weights by default
     )
     keep_last: bool = True  # of the oracle it starts from, the last layer too
+    rate_of: str | None = None  # the arm whose tuned learning rate it takes, in an ablation; its own by default
 
     @model_validator(mode="after")
     def _known(self):
@@ -181,6 +182,8 @@ class Study(Strict):
     name: str
     file: str = Field(default="", exclude=True)  # the YAML
     note: str = ""  # what a reader of its results has to know, in a sentence
+    budget_from: str = ""  # the published study whose ladder of budgets speaks for this one, see `trustlib.budget`
+    untested: str = ""  # why its protocol is cut below the paper's, so that it tests none of the paper's claims
     dataset: str
     folder: str | None = None  # of a dataset of image folders, from the data root
     heldout: int | None = Field(default=None, ge=1)  # training images that are held out; the dataset's own by default
@@ -246,6 +249,8 @@ class Study(Strict):
             raise ValueError(f"feature_passes: the oracle of {mixed[0]!r} shares no dropout with its classifier")
         for name, arm in self.all_arms.items():
             self._check_start(name)
+            if arm.rate_of is not None and (arm.rate_of not in self.all_arms or self.all_arms[arm.rate_of].rate_of):
+                raise ValueError(f"arms.{name}.rate_of: {arm.rate_of!r} is no arm with a learning rate of its own")
             try:
                 self.recipe(name)
             except ValidationError as error:

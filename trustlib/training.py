@@ -106,8 +106,7 @@ def train(
     device, world = target.device, parallel.world()
     torch.manual_seed(seed if world == 1 else seed * 1000 + parallel.rank())  # dropout
     draw = torch.Generator().manual_seed(seed)  # order and views: on the CPU, so that a GPU sees the same images
-    among = torch.arange(len(data.labels[part])) if among is None else among.cpu()
-    subset = among[torch.randperm(len(among), generator=draw)[:images]]
+    subset = training_images(data, part, among, images, draw)
     steps = len(subset) // batch
     if steps == 0:
         raise ValueError(f"train: a batch of {batch} is larger than the {len(subset)} training images")
@@ -153,6 +152,14 @@ def train(
         total = torch.zeros((), device=device)
         log(f"epoch {epoch}/{epochs}  loss {mean:.4f}  {history[-1]['seconds']:.1f} s")
     return history
+
+
+def training_images(
+    data: Batches, part: str, among: Tensor | None, images: int | None, draw: torch.Generator
+) -> Tensor:
+    """The images that `train` learns from, int64 (M,): the first `images` of a permutation of `among`."""
+    among = torch.arange(len(data.labels[part])) if among is None else among.cpu()
+    return among[torch.randperm(len(among), generator=draw)[:images]]
 
 
 def _set_mode(model: nn.Module, frozen: str) -> None:

@@ -1,0 +1,123 @@
+"""How long an oracle must train: AUROC against steps on three splits, and what has converged.
+
+The ablations that a study's YAML calls `ABLATIONS` train some methods with several budgets, each at a learning rate
+tuned for the method on validation images. Rules, written before the runs that they judge:
+
+- The budget of a study is the smallest whose validation AUROC, a mean over seeds, lies within `TOLERANCE` of the best
+  of the ladder, for every method of the oracle network at once.
+- An oracle has converged where twice the steps change its validation AUROC by less than `TOLERANCE`. Of a ladder, the
+  first budget of at least twice the steps is compared, which errs on the strict side.
+- An oracle is "not trained" where it has not converged, or where it is fine-tuned and its AUROC on its own training
+  images lies below that of MCP on the same images.
+"""
+
+from itertools import product
+from typing import Literal
+
+import pandas as pd
+
+from . import controls, evaluation, runs
+from .study import Study
+
+ABLATIONS = ("budget", "budget-long")
+TOLERANCE = 0.002  # of the AUROC
+SPLITS = ("train", "heldout", "test")
+CURVES = ["pair", "loss", "arm", "lr", "seed", "steps", "epochs", "images", "split", "auroc", "tpr", "tnr", "mcp"]
+
+State = Literal["trained", "not trained", "unknown"]
+
+
+def size(study: Study, arm: str) -> dict[str, int]:
+    """Budget of a method: steps, epochs, and images, how many it is shown in all."""
+    recipe = study.recipe(arm)
+    images = recipe.images or len(study.images().labels["train"])
+    steps = recipe.epochs * (images // recipe.batch)
+    return {"steps": steps, "epochs": recipe.epochs, "images": steps * recipe.batch}
+
+
+def curves(study: Study) -> pd.DataFrame:
+    """Every method and budget of the ablations whose seeds are all trained, on each split.
+
+    Returns
+    -------
+    One row per pair, arm, seed and split ("train": up to 10,000 of the oracle's own training images): loss, lr, steps,
+    epochs, images; auroc, and tpr and tnr at z = 0, fractions; mcp, the AUROC of MCP on the same images. Of a study
+    without the ablation, the published one that its ``budget_from`` names; empty where there is none.
+    """
+    ladder = [study.control(name) for name in ABLATIONS if name in study.audit.controls]
+    if not ladder:
+        return published(study.budget_from) if study.budget_from else pd.DataFrame(columns=CURVES)
+    methods = [(pair, arm) for control in ladder for pair in control.pairs for arm in control.arms]
+    rows = [row for pair, arm in methods for row in _measured(study, pair, arm)]
+    return pd.DataFrame(rows, columns=CURVES).sort_values("pair", kind="stable", ignore_index=True)
+
+
+def _measured(study: Study, pair: str, arm: str) -> list[dict]:
+    """The rows of `curves` of one method and budget; none until all its seeds are trained."""
+    lr = controls.tuning(study, pair, arm).rate
+    shared = {"pair": pair, "loss": study.arm(arm).loss, "arm": arm, "lr": lr, **size(study, arm)}
+    rows = []
+    for seed, split in product(study.audit.seeds, SPLITS):
+        found = None if lr is None else evaluation.fit(study, pair, arm, seed, split, rate=lr)
+        if found is None:
+            return []
+        rows.append(shared | {"seed": seed, "split": split, **found})
+    return rows
+
+
+def published(name: str) -> pd.DataFrame:
+    """The curves that another study has published, results/NAME/tables/budget.csv; empty where there are none."""
+    path = runs.results() / name / "tables" / "budget.csv"
+    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=CURVES)
+
+
+def validation(frame: pd.DataFrame, pair: str) -> pd.DataFrame:
+    """Mean validation AUROC of a pair's oracles: one row per number of steps, ascending, one column per loss."""
+    rows = frame[(frame["pair"] == pair) & (frame["split"] == "heldout")]
+    return rows.pivot_table(index="steps", columns="loss", values="auroc", sort=True)
+
+
+def smallest(frame: pd.DataFrame, pair: str) -> int | None:
+    """The smallest number of steps within `TOLERANCE` of the best of the ladder for every loss; None without one."""
+    table = validation(frame, pair).dropna()
+    enough = (table >= table.max() - TOLERANCE).all(axis=1)
+    return int(table.index[enough].min()) if len(table) else None
+
+
+def converged(frame: pd.DataFrame, pair: str, loss: str, steps: int) -> bool | None:
+    """Whether twice the steps change the validation AUROC by less than `TOLERANCE`; None where no rung can say.
+
+    steps : the nearest rung at or below it stands for the oracle.
+    """
+    table = validation(frame, pair)
+    if loss not in table:
+        return None
+    ladder = table[loss].dropna()
+    own = ladder[ladder.index <= steps]
+    twice = ladder[ladder.index >= 2 * steps]
+    if own.empty or twice.empty:
+        return None
+    return bool(abs(twice.iloc[0] - own.iloc[-1]) < TOLERANCE)
+
+
+def state(study: Study, pair: str, arm: str) -> State:
+    """Whether an oracle may judge a claim, by the rules above; "unknown" where neither rule can be applied.
+
+    A head on a frozen backbone is not held to MCP on its training images: a single hyperplane may have converged and
+    still lie below.
+    """
+    if arm not in study.all_arms or study.arm(arm).backbone == "frozen":
+        return "trained"
+    fitted = evaluation.on_training(study, pair, arm)
+    if fitted is not None and fitted["auroc"].mean() < fitted["mcp"].mean():
+        return "not trained"
+    enough = converged(curves(study), _ladder_pair(study, pair), study.arm(arm).loss, size(study, arm)["steps"])
+    if enough is None:
+        return "unknown"
+    return "trained" if enough else "not trained"
+
+
+def _ladder_pair(study: Study, pair: str) -> str:
+    """The pair whose ladder speaks for a pair: that of the same oracle network on its own classifier."""
+    network = study.pair(pair)[0]
+    return f"{network}-{network}"
