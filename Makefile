@@ -3,7 +3,7 @@
 # make domains  the unseen domains at every severity too
 # Each target sets up .venv by itself the first time. make help lists them.
 
-STUDY ?= fashion
+STUDY ?= quick
 JOBS ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 1)
 PROFILE ?= default
 PYTHON ?= python3
@@ -45,7 +45,7 @@ help:  ## this list
 plan: .venv/ready  ## what a study needs, whether it is there, and how long it will take here (STUDY=imagenet)
 	@python -m trustlib plan $(STUDY)
 
-report: .venv/ready $(PLUGIN)  ## run a study and write results/runs/STUDY/report.html (STUDY=fashion JOBS=cores)
+report: .venv/ready $(PLUGIN)  ## run a study and write results/runs/STUDY/report.html (STUDY=quick, some ten minutes)
 	@[ -e profiles/$(PROFILE)/config.yaml ] || { echo "error: there is no profiles/$(PROFILE)/config.yaml" >&2; exit 1; }
 	@[ -z "$(PLUGIN)" ] || command -v sbatch > /dev/null || \
 		{ echo "error: PROFILE=$(PROFILE) needs SLURM: there is no sbatch here" >&2; exit 1; }

@@ -13,7 +13,7 @@ from trustlib import controls, experiments, runs, unseen
 from trustlib.provenance import job_digest
 from trustlib.study import load_study, study_path
 
-STUDY = config.get("study", "fashion")
+STUDY = config.get("study", "quick")
 plan = load_study(STUDY)
 RUN = Path(os.path.relpath(runs.run_folder(plan)))
 
@@ -23,7 +23,7 @@ def job_path(name):
 
 
 JOBS = [f"{kind}-{name}" for kind in ("classifier", "confidence") for name in plan.networks]
-JOBS += [f"oracles-{pair}" for pair in plan.pairs]
+JOBS += [f"oracles-{pair}-{arm}" for pair in plan.pairs for arm in plan.arms]
 TRAINED = list(JOBS)  # asked about unseen domains once all are there; where one has failed, the report says "not made yet"
 JOBS += [f"domain-{name}" for name in plan.domains.judged]
 SWEPT = [part for parts in plan.domains.sweep.values() for part in parts]
@@ -164,23 +164,34 @@ rule confidence:
         PAPERMILL + " notebooks/03_confidence.ipynb {log.notebook} -p study {STUDY} -p network {wildcards.network}"
 
 
+def before_oracles(wildcards):
+    """The classifiers of a pair, and the method that this one starts from."""
+    start = plan.arms[wildcards.arm].start
+    return [job_path(f"classifier-{name}") for name in dict.fromkeys(plan.pair(wildcards.pair))] + (
+        [job_path(f"oracles-{wildcards.pair}-{start}")] if start in plan.arms else []
+    )
+
+
 rule oracles:
     input:
         ancient("notebooks/02_train_oracles.ipynb"),
-        lambda wildcards: [job_path(f"classifier-{name}") for name in dict.fromkeys(plan.pair(wildcards.pair))],
+        before_oracles,
     output:
-        job_path("oracles-{pair}"),
+        job_path("oracles-{pair}-{arm}"),
+    wildcard_constraints:
+        pair="[^-]+-[^-]+",
     log:
-        notebook=RUN / "notebooks/oracles-{pair}.ipynb",
-        text=RUN / "notebooks/oracles-{pair}.log",
+        notebook=RUN / "notebooks/oracles-{pair}-{arm}.ipynb",
+        text=RUN / "notebooks/oracles-{pair}-{arm}.log",
     params:
-        name="oracles-{pair}",
+        name="oracles-{pair}-{arm}",
     resources:
         **NEEDS,
     message:
         "{params.name}"
     shell:
         PAPERMILL + " notebooks/02_train_oracles.ipynb {log.notebook} -p study {STUDY} -p pair {wildcards.pair}"
+        " -y '{{arms: [{wildcards.arm}]}}'"
 
 
 rule control:

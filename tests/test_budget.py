@@ -1,0 +1,92 @@
+"""Budgets of training: which is chosen, what has converged, and which oracles count as trained."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import AUDIT, TINY
+
+from trustlib import budget, controls, evaluation, experiments, metrics, runs
+
+
+def ladder(**validation):
+    """Curves of one pair: loss -> validation AUROC at 100, 200 and 500 steps."""
+    rows = [
+        {"pair": "rsn-rsn", "loss": loss, "steps": steps, "seed": seed, "split": "heldout", "auroc": value + shift}
+        for loss, values in validation.items()
+        for steps, value in zip((100, 200, 500), values, strict=True)
+        for seed, shift in enumerate((-0.001, 0.001))
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_the_budget_is_the_smallest_that_suffices_for_every_method():
+    frame = ladder(ce=(0.80, 0.8985, 0.90), tcp=(0.85, 0.86, 0.861))
+    assert budget.smallest(frame, "rsn-rsn") == 200
+    assert budget.smallest(pd.concat([frame, ladder(ss=(0.7, 0.75, 0.8))]), "rsn-rsn") == 500
+
+
+def test_converged_compares_with_twice_the_steps():
+    frame = ladder(ce=(0.80, 0.8985, 0.90), tcp=(0.85, 0.8601, 0.861))
+    assert budget.converged(frame, "rsn-rsn", "ce", 100) is False  # 200 steps add ten points
+    assert budget.converged(frame, "rsn-rsn", "ce", 200) is True  # of 500
+    assert budget.converged(frame, "rsn-rsn", "ce", 250) is True  # which its rung of 200 speaks for
+    assert budget.converged(frame, "rsn-rsn", "ce", 500) is None  # nothing longer was run
+    assert budget.converged(frame, "rsn-rsn", "ce", 50) is None
+    assert budget.converged(frame, "rsn-rsn", "focal", 100) is None
+
+
+@pytest.fixture
+def ladders(write_study, monkeypatch, tmp_path):
+    """A study with a ladder of two budgets for cross entropy, trained with two seeds."""
+    from trustlib.study import load_study
+
+    monkeypatch.setenv("TRUST_RESULTS", str(tmp_path / "results"))
+    arms = {
+        "ce-8": {"label": "CE, 8 steps", "loss": "ce", "head": "linear", "rate_of": "ce-16"},
+        "ce-16": {"label": "CE, 16 steps", "loss": "ce", "head": "linear", "training": {"epochs": 2}},
+    }
+    control = {"question": "How long?", "pairs": ["rsn-rsn"], "arms": ["ce-8", "ce-16"]}
+    return load_study(write_study(audit=AUDIT | {"arms": AUDIT["arms"] | arms, "controls": {"budget": control}}))
+
+
+def test_curves_hold_every_split_of_what_is_trained_and_a_shared_learning_rate(ladders):
+    study = ladders
+    controls.train(study, "rsn-rsn", "ce-8", lambda _: None)
+    frame = budget.curves(study)
+    assert set(frame["arm"]) == {"ce-8"}  # the other has the first seed alone
+    assert set(zip(frame["seed"], frame["split"], strict=True)) == {(s, p) for s in (0, 1) for p in budget.SPLITS}
+    controls.train(study, "rsn-rsn", "ce-16", lambda _: None)
+    frame = budget.curves(study)
+    assert frame.groupby("steps")["lr"].unique().map(list).tolist() == [[study_rate(study)]] * 2
+    assert frame.groupby("steps")["images"].first().to_dict() == {8: 400, 16: 800}
+    row = frame[(frame["arm"] == "ce-16") & (frame["seed"] == 1) & (frame["split"] == "train")].iloc[0]
+    saved = runs.read_tensors(runs.oracle_path(study, "rsn-rsn", "ce-16", 1, row.lr), "train.")
+    cache = runs.read_tensors(runs.classifier_path(study, "rsn"), "train.")
+    right = cache["correct"][0][saved["index"]].numpy()
+    assert len(saved["index"]) == TINY["oracle"]["images"]
+    assert row.auroc == metrics.evaluate(saved["z"].numpy(), right)["auroc"]
+    assert row.mcp == metrics.evaluate(cache["mcp"][0][saved["index"]].numpy(), right)["auroc"]
+
+
+def study_rate(study):
+    return controls.tuning(study, "rsn-rsn", "ce-16").rate
+
+
+def test_an_oracle_below_mcp_on_its_own_training_images_is_not_trained(ladders, monkeypatch):
+    study = ladders
+    assert budget.state(study, "rsn-rsn", "ce") == "unknown"
+    for seed in study.seeds:
+        experiments.train_oracle(study, "rsn-rsn", "ce", seed, lambda _: None)
+    fitted = evaluation.on_training(study, "rsn-rsn", "ce")
+    assert fitted["auroc"].shape == (2,)
+    below = {"auroc": np.array([0.7, 0.8]), "mcp": np.array([0.8, 0.8])}
+    above = {"auroc": np.array([0.9, 0.8]), "mcp": np.array([0.8, 0.8])}
+    monkeypatch.setattr(budget, "curves", lambda _: ladder(ce=(0.80, 0.8985, 0.90)))
+    monkeypatch.setattr(budget, "size", lambda *_: {"steps": 200})
+    monkeypatch.setattr(evaluation, "on_training", lambda *_: below)
+    assert budget.state(study, "rsn-rsn", "ce") == "not trained"
+    monkeypatch.setattr(evaluation, "on_training", lambda *_: above)
+    assert budget.state(study, "rsn-rsn", "ce") == "trained"
+    assert budget.state(study, "rsn-rsn", "ss") == "unknown"  # no ladder of its loss
+    monkeypatch.setattr(budget, "size", lambda *_: {"steps": 100})
+    assert budget.state(study, "rsn-rsn", "ce") == "not trained"
