@@ -342,13 +342,15 @@ def measured(seen: "Seen", tests: list[Test], any_budget: bool = False) -> list[
     """The cell of each of the `comparisons`; None for one where something that it takes is not there."""
     compared = comparisons(seen, tests)
     values = [_mean_difference(seen, test, ways) for test, _, ways in compared]
-    single: dict[str, dict] = {}  # metric -> its distinct comparisons
+    single: dict[tuple[str, bool], dict] = {}  # metric, and whether tuned -> its distinct comparisons
     for (test, _, ways), value in zip(compared, values, strict=True):
         if value is not None and len(ways) == 1:
-            single.setdefault(test.metric, {})[ways[0]] = value[0]
-    pooled = {metric: resampling.pooled_variance(found.values()) for metric, found in single.items()}
+            single.setdefault((test.metric, test.tuned), {})[ways[0]] = value[0]
+    pooled = {key: resampling.pooled_variance(found.values()) for key, found in single.items()}
     return [
-        None if value is None else _cell(seen, test, name, ways, value, pooled.get(test.metric), any_budget)
+        None
+        if value is None
+        else _cell(seen, test, name, ways, value, pooled.get((test.metric, test.tuned)), any_budget)
         for (test, name, ways), value in zip(compared, values, strict=True)
     ]
 

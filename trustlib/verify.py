@@ -149,7 +149,7 @@ class _Published(claims.Seen):
         if tuned:
             return None
         z = [score for (name, _), score in self.found[pair, part][1].items() if name == arm]
-        return np.stack(z) if len(z) == len(self.study.seeds) else None
+        return np.stack(z) if len(z) == (1 if arm == "mcp" else len(self.study.seeds)) else None
 
     def is_untrained(self, pair: str, arm: str) -> bool:
         return False  # the outputs on training images are not published; `_cells` keeps what was published of it
