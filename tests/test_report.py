@@ -288,12 +288,12 @@ def test_each_loss_has_a_colour_of_its_own_and_a_released_form_is_dashed():
 
 def test_the_claims_table_escapes_its_words_and_leads_to_the_section():
     row = {"id": "x", "claim": "a < b", "where": "Section 5", "quantity": "AUC", "found": "1 [0, 2]"}
-    rows = [row | {"verdict": verdict, "section": "The-losses"} for verdict in ("holds", "does not hold here")]
+    rows = [row | {"verdict": verdict, "section": "The-losses"} for verdict in ("reproduced", "contradicted")]
     page = tables.claims_form(pd.DataFrame(rows)).to_html()
     assert "a &lt; b" in page
-    assert '<a href="#The-losses">does not hold here</a>' in page
-    assert tables.VERDICT_COLOURS["holds"] in page
-    assert tables.VERDICT_COLOURS["does not hold"] in page
+    assert '<a href="#The-losses">contradicted</a>' in page
+    assert tables.VERDICT_COLOURS["reproduced"] in page
+    assert tables.VERDICT_COLOURS["contradicted"] in page
 
 
 def test_a_control_is_shown_with_its_rates_and_what_differs_in_bold(study):

@@ -4,6 +4,8 @@ Every arm stands at the rate chosen for it (`trustlib.controls`), with all the a
 not trained yet is not there: None, or an empty frame.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import torch
@@ -83,10 +85,13 @@ def moved_threshold(study: Study, oracle_name: str) -> float:
     return float(logit(slopes.chance))
 
 
-def matched(study: Study, pair: str, arm: str, to: str) -> NDArray | None:
-    """``z`` of an arm less the threshold at which its TPR on the held-out part is that of the arm `to` at z = 0.
+Outputs = Callable[..., NDArray | None]  # of (study, pair, arm, part), as `controls.outputs`
 
-    Seed by seed, float64 (S, N), on the test part: the operating point of one oracle by the order of another. None
+
+def matched(study: Study, pair: str, arm: str, to: str, outputs: Outputs = outputs) -> NDArray | None:
+    """``z`` of an arm less the threshold at which its TPR on validation images is that of the arm `to` at z = 0.
+
+    Seed by seed, float64 (S, N), on the test set: the operating point of one oracle by the order of another. None
     until both are trained.
     """
     right, heldout = evaluation.correct(study, pair, "heldout"), [outputs(study, pair, a, "heldout") for a in (arm, to)]
@@ -95,6 +100,27 @@ def matched(study: Study, pair: str, arm: str, to: str) -> NDArray | None:
     tpr = (heldout[1][:, right] > 0).mean(1)  # (S,)
     thresholds = [np.quantile(z[right], 1 - share) for z, share in zip(heldout[0], tpr, strict=True)]
     return outputs(study, pair, arm).astype(np.float64) - np.array(thresholds)[:, None]
+
+
+def cheapest(study: Study, pair: str, arm: str, outputs: Outputs = outputs) -> NDArray | None:
+    """A score less the threshold that costs least on validation images, float64 (S, N), on the test set.
+
+    The cost is alpha+ FN + alpha- FP with the slopes of the pair's oracle. None until the arm is trained.
+    """
+    correct, heldout = evaluation.correct(study, pair, "heldout"), outputs(study, pair, arm, "heldout")
+    if heldout is None:
+        return None
+    slopes = study.network(study.pair(pair)[0]).steep_slope
+    thresholds = []
+    for row in heldout:
+        values, block = np.unique(row, return_inverse=True)
+        lost = np.bincount(block, correct).cumsum()  # correct predictions that each threshold, score > value, rejects
+        trusted = (~correct).sum() - np.bincount(block, ~correct).cumsum()
+        costs = slopes.alpha_pos * lost + slopes.alpha_neg * trusted
+        trust_all = slopes.alpha_neg * (~correct).sum()
+        best = int(costs.argmin())
+        thresholds.append(values[best] if costs[best] < trust_all else -np.inf)
+    return outputs(study, pair, arm).astype(np.float64) - np.array(thresholds, np.float64)[:, None]
 
 
 def operating_points(study: Study, pair: str) -> pd.DataFrame:
@@ -186,7 +212,7 @@ def tails(study: Study, pair: str, arms: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def with_mcp(study: Study, pair: str, arm: str) -> NDArray | None:
+def with_mcp(study: Study, pair: str, arm: str, outputs: Outputs = outputs) -> NDArray | None:
     """Log-odds of a logistic regression on ``z`` and MCP's log-odds, fitted on the held-out part, float64 (S, N).
 
     Whether an oracle knows anything that MCP does not. None until the arm is trained.

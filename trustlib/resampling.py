@@ -5,7 +5,7 @@ order: nothing is sorted twice, and differences of two scores are taken on the s
 `metrics.of_ranking`, on the resampled counts.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
@@ -236,8 +236,13 @@ def _draw(rng: np.random.Generator, n: int) -> NDArray:
     return np.bincount(rng.integers(0, n, n), minlength=n)
 
 
-def crossed(estimate: NDArray, samples: NDArray, level: float) -> tuple[float, float, float, int]:
-    """Any quantity's (mean, low, high, S) from estimates (S,) and resampled estimates (R, S), as `intervals` says."""
+def crossed(
+    estimate: NDArray, samples: NDArray, level: float, pooled: tuple[float, int] | None = None
+) -> tuple[float, float, float, int]:
+    """Any quantity's (mean, low, high, S) from estimates (S,) and resampled estimates (R, S), as `intervals` says.
+
+    pooled : the variance between seeds and its degrees of freedom, in place of the quantity's own (`pooled_variance`).
+    """
     mean, seeds = estimate.mean(), len(estimate)
     resampled = samples.mean(1)
     resampled = resampled[~np.isnan(resampled)]
@@ -245,10 +250,37 @@ def crossed(estimate: NDArray, samples: NDArray, level: float) -> tuple[float, f
         return mean, np.nan, np.nan, seeds
     low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
     if seeds > 1:
-        between = (t.isf((1 - level) / 2, seeds - 1) * estimate.std(ddof=1)) ** 2 / seeds
+        between = seed_error(estimate, level, pooled) ** 2
         low = mean - np.sqrt(max(mean - low, 0) ** 2 + between)
         high = mean + np.sqrt(max(high - mean, 0) ** 2 + between)
     return mean, low, high, seeds
+
+
+def seed_error(estimate: NDArray, level: float, pooled: tuple[float, int] | None = None) -> float:
+    """Half the width of the interval of a mean over S seeds, t s / sqrt(S); 0 of one seed.
+
+    estimate : float (S,); pooled : as in `crossed`.
+    """
+    seeds = len(estimate)
+    if seeds == 1:
+        return 0.0
+    variance, freedom = pooled or (estimate.var(ddof=1), seeds - 1)
+    return float(t.isf((1 - level) / 2, freedom) * np.sqrt(variance / seeds))
+
+
+def pooled_variance(estimates: Iterable[NDArray]) -> tuple[float, int] | None:
+    """Variance between seeds of several quantities (S_k,) taken to be alike, and its degrees of freedom.
+
+        s^2 = sum_k (S_k - 1) s_k^2 / sum_k (S_k - 1)
+
+    Quantities that share trainings count as if they did not: with eight degrees of freedom or more Student's quantile
+    hardly depends on their number. Those with a NaN, or of one seed, are left out; None where none is left.
+    """
+    found = [values for values in estimates if len(values) > 1 and not np.isnan(values).any()]
+    freedom = sum(len(values) - 1 for values in found)
+    if not freedom:
+        return None
+    return float(sum((len(values) - 1) * values.var(ddof=1) for values in found) / freedom), freedom
 
 
 def _frame(rows: dict, names: list[str], lowest: float) -> pd.DataFrame:

@@ -231,16 +231,17 @@ def severities_form(swept: pd.DataFrame, metric: str, severity: int, scale: floa
     return plain(value.style.format("{:.2f}", na_rep=MISSING).apply(lambda _: _bold(best), axis=None))
 
 
-VERDICT_COLOURS = {  # of the background, by the beginning of the verdict; the words say it too
-    "holds only": "#fdf0c4",
-    "holds": "#d9ecd9",
-    "does not hold": "#fde2d5",
-    "cannot": "#eeeeee",
+VERDICT_COLOURS = {  # of the background; the words say it too
+    "reproduced": "#d9ecd9",
+    "mixed": "#fdf0c4",
+    "contradicted": "#fde2d5",
+    "inconclusive": "#eeeeee",
+    "not tested": "#ffffff",
 }
 
 
 def claims_form(claims: pd.DataFrame) -> Styler:
-    """What `claims.judge` returns, a row a claim; the verdict links to the section with its evidence."""
+    """What `claims.judge` returns, or some rows of it; the verdict links to the section with its evidence."""
     escaped = claims.map(html.escape)
     verdict = [
         f'<a href="#{section}">{text}</a>' for section, text in zip(escaped["section"], escaped["verdict"], strict=True)
@@ -253,7 +254,7 @@ def claims_form(claims: pd.DataFrame) -> Styler:
             "Verdict": verdict,
         }
     )
-    colours = [next(c for start, c in VERDICT_COLOURS.items() if v.startswith(start)) for v in claims["verdict"]]
+    colours = claims["verdict"].map(VERDICT_COLOURS)
     style = text.style.apply(lambda _: [f"background: {colour}" for colour in colours], subset=["Verdict"])
     style = style.set_uuid(digest(text.to_csv())).set_table_attributes('class="data claims"')
     return style.hide(axis="index")

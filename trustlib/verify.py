@@ -145,26 +145,31 @@ class _Published(claims.Seen):
     def correct(self, pair: str, part: str = "test") -> NDArray[np.bool_]:
         return self.found[pair, part][0]
 
-    def outputs(self, pair: str, arm: str, part: str = "test") -> NDArray | None:
-        z = [score for (name, _), score in self.found[pair, part][1].items() if name == arm]
-        return np.stack(z) if len(z) == len(self.study.seeds) else None
-
-    def of_mcp(self, pair: str, part: str) -> resampling.Bootstrap:
-        return self._one(pair, "mcp", part)
-
-    def of_arm(self, pair: str, arm: str, part: str, paper: bool) -> resampling.Bootstrap | None:
-        z = self.outputs(pair, arm, part)
-        if z is None:
+    def outputs(self, pair: str, arm: str, part: str = "test", tuned: bool = False) -> NDArray | None:
+        if tuned:
             return None
-        if not paper:
-            return self._one(pair, arm, part)
-        return resampling.bootstrap(
-            {arm: z.astype(np.float64)}, self.correct(pair, part), resamples=evaluation.RESAMPLES,
-            tnr_threshold=evaluation.negative_tcp(self.classes), threads=os.cpu_count() or 1,
-        )  # fmt: skip
+        z = [score for (name, _), score in self.found[pair, part][1].items() if name == arm]
+        return np.stack(z) if len(z) == (1 if arm == "mcp" else len(self.study.seeds)) else None
 
-    def of_audit(self, pair: str, arm: str, tuned: bool) -> None:
-        return None
+    def is_untrained(self, pair: str, arm: str) -> bool:
+        return False  # the outputs on training images are not published; `_cells` keeps what was published of it
+
+    def _boot(self, pair: str, arm: str, part: str, tuned: bool, kind: str) -> resampling.Bootstrap | None:
+        planned = arm == "mcp" or arm in self.study.arms
+        if tuned or not planned or kind == claims.COST:  # these rest on validation images
+            return None
+        if kind or self.outputs(pair, arm, part) is None:
+            return super()._boot(pair, arm, part, tuned, kind)
+        boot = self._resampled(pair, part)
+        return resampling.Bootstrap({arm: boot.estimate[arm]}, {arm: boot.samples[arm]})
+
+    def resampled(
+        self, name: str, score: NDArray, correct: NDArray, threshold: float, tnr_threshold: float | None
+    ) -> resampling.Bootstrap:
+        return resampling.bootstrap(
+            {name: score.astype(np.float64)}, correct, resamples=evaluation.RESAMPLES, threshold=threshold,
+            tnr_threshold=tnr_threshold, threads=os.cpu_count() or 1,
+        )  # fmt: skip
 
     def compared(self, pair: str, part: str = "test") -> pd.DataFrame:
         """As `evaluation.compare`."""
@@ -176,10 +181,6 @@ class _Published(claims.Seen):
         asked = [(name, pair, part) for (name, part), pair in product(parts, self.study.pairs) if self.has(pair, part)]
         frames = [self.compared(pair, part).assign(domain=name) for name, pair, part in asked]
         return pd.concat(frames) if frames else pd.DataFrame()
-
-    def _one(self, pair: str, name: str, part: str) -> resampling.Bootstrap:
-        boot = self._resampled(pair, part)
-        return resampling.Bootstrap({name: boot.estimate[name]}, {name: boot.samples[name]})
 
     def _resampled(self, pair: str, part: str) -> resampling.Bootstrap:
         if (pair, part) not in self._resamples:
@@ -241,19 +242,26 @@ def _record(path: Path, manifest: dict, log: Callable[[str], None]) -> list[str]
 
 def _claims(folder: Path, seen: _Published, log: Callable[[str], None]) -> list[str]:
     """Of the verdicts, and of the comparisons behind them."""
-    try:
-        said = pd.read_csv(folder / "claims.csv", index_col="id")["verdict"]
-        rows = pd.read_csv(folder / "cells.csv", dtype={"form": str})
-    except FileNotFoundError:
-        log("tables/claims.csv: not made anew, an older publication, without the comparisons behind its verdicts")
+    if not _is_of_these_rules(folder):
+        log("tables/claims.csv: its verdicts are by older rules (CHANGELOG.md) and are not compared")
         return []
-    numbers = ["estimate", "low", "high", "wide_low", "wide_high", "at"]
+    said = pd.read_csv(folder / "claims.csv", index_col="id")["verdict"]
+    rows = pd.read_csv(folder / "cells.csv", dtype={"form": str, "caveat": str})
+    numbers = ["estimate", "low", "high", "at"]
     if list(rows) != claims.CELLS or not rows["margin"].isin(claims.SIDES).all():
         return [f"tables/cells.csv: not a table of {', '.join(claims.CELLS)} with margins {', '.join(claims.SIDES)}"]
     rows[numbers] = rows[numbers].apply(pd.to_numeric, errors="coerce")
-    rows["form"] = rows["form"].fillna("")
+    rows[["form", "caveat"]] = rows[["form", "caveat"]].fillna("")
     rules = {entry.id: entry for entry in claims.load()}
     return _cells(folder / "cells.csv", rows, rules, seen, log) + _verdicts(said, rows, rules, log)
+
+
+def _is_of_these_rules(folder: Path) -> bool:
+    """Whether the verdicts published are *reproduced* to *not tested*; those before had no `asked_by`."""
+    try:
+        return "asked_by" in pd.read_csv(folder / "claims.csv", nrows=0) and (folder / "cells.csv").exists()
+    except FileNotFoundError:
+        return False
 
 
 def _cells(
@@ -274,7 +282,10 @@ def _cells(
             anew = claims.FACTS[rule.fact](seen).cells
         if len(anew) == len(said):
             made += sum(cell is not None for cell in anew)
-            said = [new or replace(old, **of) for new, old, of in zip(anew, said, asked, strict=True)]
+            said = [
+                _recomputed(new, old) if new else replace(old, **of)
+                for new, old, of in zip(anew, said, asked, strict=True)
+            ]
         else:
             today = f"{len(anew)} by today's data/claims.yaml"
             differing.append(f"tables/{path.name}, {claim}: {len(said)} comparisons, {today}")
@@ -284,15 +295,19 @@ def _cells(
     return differing + _differences(path, claims.tabulated(cells), log)
 
 
+def _recomputed(cell: claims.Cell, published: claims.Cell) -> claims.Cell:
+    """A recomputed cell with what is published of its oracle's training, since the training outputs are not."""
+    return replace(cell, caveat=claims.NOT_TRAINED) if published.caveat == claims.NOT_TRAINED else cell
+
+
 def _verdicts(
     said: pd.Series, rows: pd.DataFrame, rules: dict[str, claims.Claim], log: Callable[[str], None]
 ) -> list[str]:
-    """Of the verdicts and those that their comparisons make; a rule that has none cannot have been judged."""
+    """Of the verdicts and those that their comparisons make; a rule that has none is not tested."""
     follows, tested = {}, [name for name, rule in rules.items() if rule.tests]
     for claim in dict.fromkeys([*rows["claim"], *said.index.intersection(tested)]):
         own = rows[rows["claim"] == claim]
-        forms = own[own["form"] == ""], own[own["form"] != ""]
-        follows[claim] = claims.verdict(*map(claims.untabulated, forms))
+        follows[claim] = claims.verdict(claims.untabulated(own[own["form"] == ""]))
     made = rows["claim"].nunique()
     log(f"tables/claims.csv: {made} of {len(said)} verdicts made anew, the others rest on no comparison")
     return [
@@ -304,17 +319,18 @@ def _verdicts(
 
 def _shown(study: Study, anew: dict[str, pd.DataFrame], said: Path) -> list[Styler]:
     """The report's tables that follow from tables made anew and from `said`, its verdicts."""
-    judged = anew["domains"]
+    shifted = anew["domains"]
     shown = [tables.across_pairs(tables.labelled(anew["comparisons"], study), "auroc")]
     shown += tables.measured_forms(anew["scores"], study).values()
     for pair, clean in anew["comparisons"].groupby("pair", sort=False):
         shown.append(tables.against_mcp(tables.labelled(clean, study)))
         if published.follows_table2(study):
             shown.append(tables.table2_form(published.table2(study.dataset), clean, published.TABLE_2))
-        if len(judged) and (judged["pair"] == pair).any():
-            shown += tables.unseen_forms(clean, judged[judged["pair"] == pair], study)
-    if said.exists():
-        shown.append(tables.claims_form(pd.read_csv(said, dtype=str, keep_default_na=False)))
+        if len(shifted) and (shifted["pair"] == pair).any():
+            shown += tables.unseen_forms(clean, shifted[shifted["pair"] == pair], study)
+    if _is_of_these_rules(said.parent):
+        judged = pd.read_csv(said, dtype=str, keep_default_na=False)
+        shown += [tables.claims_form(rows) for _, rows in judged.groupby("asked_by")]
     return shown
 
 
