@@ -2,7 +2,7 @@
 
 The file says what is measured and where the margins are; its head says how a verdict follows. What is measured is
 judged by its rule alone, and what has not been run cannot be judged. Two verdicts depend on no measurement and stand
-here: what Eq. 6 says as it is printed (`_tcp_capped`), and what published figures alone cannot prove
+here: what Eq. 6 says as it is printed (`_tcp_capped`), and what follows from published figures alone
 (`_published_aupr_error`).
 """
 
@@ -555,15 +555,14 @@ def _folder(part: str) -> str:
 
 
 def _published_aupr_error(seen: Seen) -> Judgement:
-    frame = published.binormal_check()
-    negated, other = ((frame["aupr_error"] - frame[f"{sign}_model"]).abs() for sign in ("negated", "not_negated"))
-    fits = frame["fits"].value_counts()
-    counts = ", ".join(f"{fits.get(name, 0)} {name}" for name in ("negated", "not negated", "both", "neither"))
+    excludes = published.aupr_error_bounds()["excludes"]
+    negated, tied = excludes.str.startswith("negated").sum(), (excludes == "negated, whatever the ties").sum()
+    other = len(excludes) - (excludes == "not negated").sum()
     return Judgement(
-        UNKNOWN,
-        "the published AUPR-Error lies nearer to the model with the confidence not negated in "
-        f"{(other < negated).sum()} of {len(frame)} rows (within {100 * published.FIT:.0f} points: {counts}); "
-        "consistent with a missing sign, no proof of it",
+        REFUTED if negated else UNKNOWN,
+        f"{negated} of {len(excludes)} rows cannot, {tied} of them whatever the ties: the column is not the average "
+        f"precision of errors ranked by the negated confidence; {other} rows are compatible with the confidence not "
+        "negated, as in the released code, where lower is better: the natural reading, which the figures do not prove",
     )
 
 
