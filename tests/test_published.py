@@ -10,17 +10,18 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from trustlib import claims, published
 
 
-def attainable(n: int, *, tied: bool) -> dict[tuple[int, float], tuple[float, float]]:
-    """Least and greatest average precision of all orders of n samples, by number of positives and AUROC."""
+def attainable(n: int, *, tied: bool) -> tuple[np.ndarray, ...]:
+    """Share of positives, AUROC, least and greatest average precision of all orders of n samples."""
     found = {}
     ties = list(product((0, 1) if tied else (1,), repeat=n - 1))  # a step of 0 is a tie
     for positives in range(1, n):
         for chosen, steps in product(combinations(range(n), positives), ties):
             positive = np.isin(np.arange(n), chosen)
             score = -np.cumsum((0, *steps))
-            key = positives, round(float(roc_auc_score(positive, score)), 9)
+            key = positives / n, round(float(roc_auc_score(positive, score)), 12)
             found.setdefault(key, []).append(average_precision_score(positive, score))
-    return {key: (min(values), max(values)) for key, values in found.items()}
+    rows = [(*key, min(values), max(values)) for key, values in sorted(found.items())]
+    return tuple(np.array(rows).T)
 
 
 def exact_minimum(positives: int, negatives: int) -> np.ndarray:
@@ -37,29 +38,30 @@ def exact_minimum(positives: int, negatives: int) -> np.ndarray:
 
 
 def test_no_order_of_few_samples_lies_outside():
-    n = 7
-    found = attainable(n, tied=False)
-    for (positives, auroc), (least, greatest) in found.items():
-        assert published.least_average_precision(positives / n, auroc) <= least + 1e-6
-        assert published.greatest_average_precision(positives / n, auroc) + 1 / n >= greatest - 1e-12
+    share, auroc, least, greatest = attainable(7, tied=False)
+    assert (published.least_average_precision(share, auroc) <= least + 1e-6).all()
+    assert (published.greatest_average_precision(share, auroc) + 1 / 7 >= greatest - 1e-9).all()
 
 
 def test_no_order_of_few_samples_with_ties_lies_outside():
-    n = 5
-    found = attainable(n, tied=True)
-    for (positives, auroc), (least, greatest) in found.items():
-        share = positives / n
-        assert published.least_tied_average_precision(share, auroc) <= least
-        assert published.least_average_precision(share, max(2 * auroc - 1, 0)) <= least + 1e-6
-        assert 1 - (1 - share) * (1 - auroc) >= greatest - 1e-12
-    below = [published.least_average_precision(p / n, auroc) > least for (p, auroc), (least, _) in found.items()]
-    assert any(below)  # ties do lower it: the bound without ties is none for them
+    share, auroc, least, greatest = attainable(5, tied=True)
+    bound = [published.least_tied_average_precision(*row) for row in zip(share, auroc, strict=True)]
+    assert (bound <= least).all()
+    assert (published.least_average_precision(share, np.maximum(2 * auroc - 1, 0)) <= least + 1e-6).all()
+    assert (1 - (1 - share) * (1 - auroc) >= greatest - 1e-9).all()
+
+
+def test_ties_can_lower_an_average_precision():
+    untied, tied = (attainable(5, tied=tied) for tied in (False, True))
+    least = [rows[2][(rows[0] == 0.4) & (rows[1] == 0.5)].item() for rows in (untied, tied)]
+    assert least == pytest.approx([0.5, 0.4])  # by hand: (1/2 + 2/4) / 2, and all five tied
 
 
 @pytest.mark.parametrize(("positives", "negatives"), [(40, 80), (80, 20)])
 def test_the_minimum_is_that_of_all_orders_of_many_samples(positives, negatives):
-    exact = exact_minimum(positives, negatives)
-    auroc = 1 - np.arange(len(exact)) / (len(exact) - 1)
+    pairs = positives * np.linspace(0, negatives, 21, dtype=int)  # at these f fits into steps of 1 / negatives
+    exact = exact_minimum(positives, negatives)[pairs]
+    auroc = 1 - pairs / pairs[-1]
     least = published.least_average_precision(positives / (positives + negatives), auroc)
     assert (least <= exact + 1e-6).all()
     assert (exact - least).max() < 1 / positives
@@ -67,11 +69,11 @@ def test_the_minimum_is_that_of_all_orders_of_many_samples(positives, negatives)
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.9])
 def test_the_minimum_is_convex_and_rises_with_the_auroc_and_the_share(share):
-    least = published.least_average_precision(share, np.linspace(0, 1, 101))
+    least = published.least_average_precision(share, np.linspace(0, 1, 41))
     assert np.diff(least).min() > 0
     assert np.diff(least, 2).min() > -1e-6
     assert least[[0, -1]] == pytest.approx([1 + (1 - share) / share * np.log1p(-share), 1], abs=1e-5)
-    assert (published.least_average_precision(share + 0.01, np.linspace(0, 1, 101)) >= least).all()
+    assert (published.least_average_precision(share + 0.01, np.linspace(0, 1, 41)) >= least - 1e-9).all()
 
 
 @pytest.mark.parametrize("digits", [0, 6])  # with ties and without

@@ -96,8 +96,8 @@ def least_average_precision(share: ArrayLike, auroc: ArrayLike) -> NDArray[np.fl
     -------
     float64 of the shape to which both broadcast, within 1e-5.
 
-    >>> least_average_precision(0.161, 0.7368).round(4)
-    array(0.2375)
+    >>> round(float(least_average_precision(0.161, 0.7368)), 4)
+    0.2375
     """
     return _least(share, auroc)[0]
 
@@ -149,7 +149,7 @@ def least_tied_average_precision(share: float, auroc: float, cells: int = 100) -
     cells : of the grid, along recall and along f.
 
     >>> round(least_tied_average_precision(0.161, 0.7368), 4)
-    0.2218
+    0.2195
     """
     slope = float(_least(share, auroc)[1])
     grid = np.arange(cells + 1) / cells
@@ -169,8 +169,8 @@ def greatest_average_precision(share: ArrayLike, auroc: ArrayLike) -> NDArray[np
     come first, the others last, and the integral of g is 1 + (1 - pi) / pi log(1 - pi (1 - AUROC)). The average
     precision of n samples exceeds it by at most 1 / n; with ties it is at most 1 - (1 - pi) (1 - AUROC).
 
-    >>> greatest_average_precision(0.161, 1 - 0.7368).round(4)
-    array(0.342)
+    >>> round(float(greatest_average_precision(0.161, 1 - 0.7368)), 4)
+    0.342
     """
     share, area = np.asarray(share, float), 1 - np.asarray(auroc, float)
     return 1 + (1 - share) / share * np.log1p(-share * area)
