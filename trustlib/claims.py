@@ -719,15 +719,14 @@ class Seen:
 
 
 def _published_aupr_error(seen: Seen) -> Judgement:
-    frame = published.binormal_check()
-    negated, other = ((frame["aupr_error"] - frame[f"{sign}_model"]).abs() for sign in ("negated", "not_negated"))
-    fits = frame["fits"].value_counts()
-    counts = ", ".join(f"{fits.get(name, 0)} {name}" for name in ("negated", "not negated", "both", "neither"))
+    excludes = published.aupr_error_bounds()["excludes"]
+    negated, tied = excludes.str.startswith("negated").sum(), (excludes == "negated, whatever the ties").sum()
+    other = len(excludes) - (excludes == "not negated").sum()
     return Judgement(
-        INCONCLUSIVE,
-        "the published AUPR-Error lies nearer to the model with the confidence not negated in "
-        f"{(other < negated).sum()} of {len(frame)} rows (within {100 * published.FIT:.0f} points: {counts}); "
-        "consistent with a missing sign, no proof of it",
+        CONTRADICTED if negated else INCONCLUSIVE,
+        f"by arithmetic, {negated} of {len(excludes)} rows cannot, {tied} of them whatever the ties: the column is not the average "
+        f"precision of errors ranked by the negated confidence; {other} rows are compatible with the confidence not "
+        "negated, as in the released code, where lower is better: the natural reading, which the figures do not prove",
     )
 
 

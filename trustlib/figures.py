@@ -271,6 +271,27 @@ def forest(
     ax.grid(axis="x", color="0.9")
 
 
+def attainable(
+    ax: Axes, labels: list[str], value: NDArray, excludes: NDArray, ranges: dict[str, tuple], **settings
+) -> None:
+    """Published values and the ranges that are attainable, one row each, the first on top.
+
+    Parameters
+    ----------
+    value : float (M,), dots.
+    excludes : bool (M,), the filled dots.
+    ranges : name -> low (M,), high (M,), colour; bars, one below the other in a row.
+    settings : of the axes, such as title and xlabel.
+    """
+    y = np.arange(len(labels))[::-1]
+    for (name, (low, high, color)), shift in zip(ranges.items(), np.linspace(0.2, -0.2, len(ranges)), strict=True):
+        ax.hlines(y + shift, low, high, color=color, linewidth=4, label=name)
+    for chosen, face, name in ((~excludes, "white", "published"), (excludes, "0.2", "published, excludes a sign")):
+        ax.plot(value[chosen], y[chosen], "o", markersize=4, color="0.2", markerfacecolor=face, label=name)
+    ax.set(yticks=y, yticklabels=labels, ylim=(-0.7, len(labels) - 0.3), **settings)
+    ax.grid(axis="x", color="0.9")
+
+
 def with_errors(ax: Axes, x: NDArray, y: NDArray, low: NDArray, high: NDArray, *, color: str) -> None:
     """Points (x, y) with the intervals [low, high] of y, float (M,) each."""
     ax.errorbar(x, y, yerr=[y - low, high - y], fmt="o", markersize=4, linewidth=1.2, color=color)

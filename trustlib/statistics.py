@@ -454,38 +454,6 @@ def hoeffding_bound(largest: float, log_hypotheses: float, n: int, delta: float 
     return largest * sqrt((log_hypotheses + log(2 / delta)) / (2 * n))
 
 
-def binormal_aupr(accuracy: float, auroc: float) -> dict[str, float]:
-    """The areas under precision-recall curves that an equal-variance binormal score of this AUROC would have.
-
-    Right predictions score N(d, 1), wrong ones N(0, 1), with ``d = sqrt(2) ndtri(auroc)``.
-
-    Parameters
-    ----------
-    accuracy, auroc : in (0, 1).
-
-    Returns
-    -------
-    aupr_success : right predictions as positives, from the highest score down
-    aupr_error : wrong ones as positives, from the lowest score up
-    aupr_error_released : wrong ones from the highest score down, see `trustlib.released.aupr_error`
-
-    >>> {name: round(value, 3) for name, value in binormal_aupr(0.9, 0.5).items()}
-    {'aupr_success': 0.9, 'aupr_error': 0.1, 'aupr_error_released': 0.1}
-    """
-    _fraction("accuracy", accuracy)
-    _fraction("auroc", auroc)
-    gap = sqrt(2) * norm.ppf(auroc)
-    t = np.linspace(min(gap, 0) - 9, max(gap, 0) + 9, 20_001)
-    right, wrong = np.log(accuracy), np.log1p(-accuracy)
-    above = (right + norm.logsf(t, gap), wrong + norm.logsf(t))  # log of the share that is right (wrong) and above t
-    below = (right + norm.logcdf(t, gap), wrong + norm.logcdf(t))
-    return {
-        "aupr_success": float(np.trapezoid(expit(above[0] - above[1]) * norm.pdf(t, gap), t)),
-        "aupr_error": float(np.trapezoid(expit(below[1] - below[0]) * norm.pdf(t), t)),
-        "aupr_error_released": float(np.trapezoid(expit(above[1] - above[0]) * norm.pdf(t), t)),
-    }
-
-
 def _components(confidence: ArrayLike, correct: ArrayLike) -> tuple[NDArray, NDArray]:
     """Structural components of the AUROC, means over seeds: of right samples (R,), of wrong ones (W,), in [0, 1].
 
