@@ -307,11 +307,6 @@ def compared(
     return pd.concat([index, pd.DataFrame(values.reshape(-1, len(COMPARED)), columns=COMPARED)], axis=1)
 
 
-def is_oracle(study: Study, name: str) -> bool:
-    """Whether a method is an oracle: one of the study's, or a probe, which is one on the classifier's own features."""
-    return name in study.all_arms or confidence.SCORES[name].group == "probe"
-
-
 def within(study: Study) -> pd.DataFrame:
     """AUROC among the predictions of one class, `metrics.auroc_within`, of every confidence on the test set.
 
@@ -385,7 +380,7 @@ def measured_fusion(
     mcp = {part: found["mcp"][0].astype(np.float64) for part, found in scores.items()}
     both = {"mcp": mcp["test"][None]}
     for name in scores["test"]:
-        if is_oracle(study, name):
+        if study.is_oracle(name):
             z = {part: found[name].astype(np.float64) for part, found in scores.items()}
             both[name] = fused(z, mcp, right["heldout"])
     boot = resampling.bootstrap(both, right["test"], resamples=RESAMPLES, threads=os.cpu_count() or 1)

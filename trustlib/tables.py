@@ -47,16 +47,9 @@ FEW = 50  # predictions of one kind, right or wrong, below which no score is cal
 
 
 def labelled(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """The tidy frame with pairs and arms named as a reader knows them, and the group of each arm (`group_of`)."""
-    group = [confidence.GROUPS[group_of(study, arm)] for arm in frame["arm"]]
+    """The tidy frame with pairs and arms named as a reader knows them, and the group of each arm."""
+    group = [confidence.GROUPS[study.group_of(arm)] for arm in frame["arm"]]
     return frame.assign(pair=frame["pair"].map(study.pair_label), arm=frame["arm"].map(study.arm_label), group=group)
-
-
-def group_of(study: Study, name: str) -> str:
-    """The group of `confidence.GROUPS` that a method is in: of an oracle, whether its backbone is frozen."""
-    if name in study.all_arms:
-        return "probe" if study.arm(name).backbone == "frozen" else "oracle"
-    return confidence.SCORES[name].group
 
 
 def _by_group(frame: pd.DataFrame) -> pd.MultiIndex:
@@ -473,7 +466,7 @@ def findings(compared: pd.DataFrame, study: Study) -> list[str]:
     oracles = auc[[arm for arm in study.arms if arm in auc]]
     groups: dict[str, list[str]] = {}
     for name in auc:
-        groups.setdefault(group_of(study, name), []).append(name)
+        groups.setdefault(study.group_of(name), []).append(name)
     probes, tuned = groups.pop("probe", []), groups.pop("oracle", [])
     lead = (auc["mcp"] - auc[[*probes, *tuned]].max(axis=1)).dropna()
     first = {1: "no higher AUC than the best oracle", -1: "a higher AUC than every oracle"}
@@ -485,9 +478,7 @@ def findings(compared: pd.DataFrame, study: Study) -> list[str]:
         "oracles on frozen features": probes,
         "the classifier's other scores": [name for names in groups.values() for name in names],
     }
-    rows = compared[compared["metric"].eq("auroc")].dropna(subset="difference")
-    own = rows["pair"].where(rows["arm"].isin(study.arms), rows["pair"].str.split("-").str[1])
-    every = rows.assign(own=own).drop_duplicates(["arm", "own"])  # pairs with one classifier share its scores
+    every = _distinct(compared[compared["metric"].eq("auroc")].dropna(subset="difference"), study)
     for what, names in kinds.items():
         rows = every[every["arm"].isin(names)]
         if len(rows):
@@ -504,27 +495,35 @@ def findings(compared: pd.DataFrame, study: Study) -> list[str]:
     return sentences
 
 
+def _distinct(rows: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Rows of pairs and methods without what is there twice: pairs with one classifier share its scores."""
+    of = rows["pair"].where(rows["arm"].isin(study.arms), rows["pair"].str.split("-").str[1])
+    return rows[~pd.DataFrame({"arm": rows["arm"], "of": of}).duplicated()]
+
+
 def within_finding(within: pd.DataFrame, study: Study) -> str:
     """What `evaluation.within` says about MCP and the oracles, in a sentence, per cent."""
     auc = within.pivot(index="pair", columns="arm", values="auroc_within").mul(100).dropna(how="all")
-    oracles = auc[[name for name in auc if group_of(study, name) in ("probe", "oracle")]]
+    oracles = auc[[name for name in auc if study.is_oracle(name)]]
     if oracles.empty:
         return "There is no pair with an oracle and with correct and incorrect predictions of one class."
+    lead = _between(oracles.max(axis=1) - auc["mcp"])
     return (
         f"Among predictions of one class MCP has an AUC of {_span(auc['mcp'])}, the oracles of "
-        f"{_span(oracles.stack())}; the AUC of the best oracle minus MCP's {_between(oracles.max(axis=1) - auc['mcp'])}."
+        f"{_span(oracles.stack())}; the AUC of the best oracle minus MCP's {lead}."
     )
 
 
-def fusion_finding(fusion: pd.DataFrame) -> str:
+def fusion_finding(fusion: pd.DataFrame, study: Study) -> str:
     """What `evaluation.fusion` says, in a sentence, per cent."""
     if fusion.empty:
         return "There is no oracle, or the predictions on the validation or test set are all of one kind."
-    above, below = (fusion["difference_low"] > 0).sum(), (fusion["difference_high"] < 0).sum()
+    rows = _distinct(fusion, study)
+    above, below = (rows["difference_low"] > 0).sum(), (rows["difference_high"] < 0).sum()
     return (
-        f"Together with MCP, {above} of {len(fusion)} oracles rank significantly better than MCP alone (the 95 % "
+        f"Together with MCP, {above} of {len(rows)} oracles rank significantly better than MCP alone (the 95 % "
         f"interval of the difference excludes 0), {below} significantly worse; the difference in AUC "
-        f"{_between(fusion['difference'].mul(100))}."
+        f"{_between(rows['difference'].mul(100))}."
     )
 
 
