@@ -148,7 +148,8 @@ def test_other_scores_make_other_tables(copy):
     differing = verify.verify(study, quiet)
     assert differing[0] == "scores.npz is not as it was published"
     places = [line.partition(",")[0].partition(":")[0] for line in differing[1:]]
-    assert set(places) == {"tables/scores.csv", "tables/comparisons.csv", "tables/cells.csv", "report.html"}
+    follow = {f"tables/{name}.csv" for name in ("scores", "comparisons", "cells", "within", "fusion")}
+    assert set(places) == follow | {"report.html"}
 
 
 def test_a_verdict_that_its_comparisons_do_not_make_is_named(copy):

@@ -172,8 +172,9 @@ def auroc_within(
     """
     correct, groups = np.asarray(correct, bool), np.asarray(groups)
     rows = {name: np.atleast_2d(np.asarray(values, np.float64)) for name, values in scores.items()}
-    rng = np.random.default_rng(seed)
-    weights = _draws(rng, len(correct), resamples)  # (R, N)
+    rng, step = np.random.default_rng(seed), max(1, CHUNK // len(correct))
+    chunks = [min(step, resamples - first) for first in range(0, resamples, step)]
+    weights = np.concatenate([_draws(rng, len(correct), chunk) for chunk in chunks])  # (R, N)
     pairs, ordered = np.zeros(resamples), {name: np.zeros(resamples) for name in rows}
     for group in np.unique(groups):
         right, wrong = (np.flatnonzero((groups == group) & kind) for kind in (correct, ~correct))
