@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.distance import cdist
 from scipy.special import log_softmax, softmax
 from scipy.stats import spearmanr
 
-from trustlib import confidence, metrics
+from trustlib import confidence, losses, metrics
 from trustlib.confidence import SCORES, Observed
 
 
@@ -210,6 +211,31 @@ def test_a_linear_oracle_learns_what_a_feature_tells(loss):
     if loss == "ss":
         _, _, weight, _ = confidence._fitted_linear(loss, fit, reference)
         assert np.linalg.norm(weight) == pytest.approx(1)
+
+
+def test_the_steep_slope_loss_starts_from_cross_entropy_too():
+    """Of 10,000 predictions some 30 are incorrect: from a small random weight the minimisation ends below chance.
+
+    There, as at the other end, the bias has run away, and the loss is that of trusting everything.
+    """
+
+    def part(n, seed):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(n, 32))
+        right = rng.random(n) > 1 / (1 + np.exp(9 - 2.5 * x[:, 0]))
+        return Observed(np.stack([np.where(right, 2.0, -2.0), np.zeros(n)], axis=1), np.zeros(n, int), x)
+
+    reference, fit, test = part(10_000, 1), part(6000, 2), part(6000, 3)
+    found = {
+        loss: metrics.evaluate(confidence.linear(test, fit, reference, loss=loss), test.correct)["auroc"]
+        for loss in ("ce", "ss")
+    }
+    assert found["ss"] > found["ce"] - 0.1
+    x, right = torch.from_numpy(reference.features), torch.from_numpy(reference.correct)
+    cold = confidence._minimise(losses.steep_slope, x, right, 0.0, confidence._small_start(32), distance=True)
+    assert metrics.evaluate(test.features @ cold[0] + cold[1], test.correct)["auroc"] < 0.5
+    trusted = (1 - reference.correct.mean()) * 2 * np.sinh(3)
+    assert losses.steep_slope(x @ torch.from_numpy(cold[0]) + cold[1], right).mean() == pytest.approx(trusted, rel=1e-3)
 
 
 def test_an_mlp_probe_learns_what_no_hyperplane_tells():

@@ -239,9 +239,13 @@ def linear(part: Observed, fit: Observed, reference: Observed, *, loss: str) -> 
 
     This is an oracle with a frozen backbone, the classifier's own. The head is the study's: signed distance (Eq. 7) for
     the steep slope loss (slopes 1 and 3), else linear with a weight decay of `WEIGHT_DECAYS`. Full batch, L-BFGS, at
-    most `REFERENCE` samples. The steep slope loss is not convex, and from a small random weight its minimisation can
-    end far from a good one; it is started from the solution of cross entropy as well. Of the weight decays, or of
-    these two starts, the one with the highest AUROC on the validation set is kept.
+    most `REFERENCE` samples. The steep slope loss is not convex: it starts from the solution of cross entropy as well
+    as from a small random weight. Of the weight decays, or of these two starts, the one with the highest AUROC on the
+    validation set is kept.
+
+    A low AUROC of the steep slope loss need not be a failure of the minimisation. With a weight of length 1 the spread
+    of z is fixed, and where the share e of incorrect predictions is low, the loss is lowest as the bias grows without
+    bound: all are trusted, the loss is e (exp(alpha_neg) - exp(-alpha_neg)), and the order of z is arbitrary.
     """
     mean, scale, weight, bias = _fitted_linear(loss, fit, reference)
     return (part.features.astype(np.float64) - mean) / scale @ weight + bias
