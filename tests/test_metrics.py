@@ -12,7 +12,7 @@ from scipy.special import digamma, expit
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from trustlib import metrics, released
+from trustlib import metrics, released, resampling
 
 samples = st.lists(st.tuples(st.integers(-4, 4), st.booleans()), min_size=1, max_size=40)
 two_classes = samples.filter(lambda rows: len({right for _, right in rows}) == 2)
@@ -318,3 +318,26 @@ def test_released_kl_leaves_two_equal_normals_one_half_apart():
 def test_separability_of_a_class_without_spread_does_not_exist():
     assert np.isnan(metrics.separability([1.0, 1, 2, 3], [True, True, False, False])["kl"])
     assert np.isnan(released.average_kl([1.0, 2, 3], [True, False, False]))
+
+
+def test_auroc_within_groups_agrees_with_all_pairs_and_with_resampling():
+    rng = np.random.default_rng(0)
+    groups, correct = rng.integers(0, 4, 300), rng.random(300) < 0.7
+    scores = rng.integers(0, 6, (2, 300)) + correct  # many ties
+    correct[groups == 3] = True  # a group without an incorrect prediction has no pair
+
+    def by_pairs(score, weight):
+        same = np.outer(correct, ~correct) & (groups[:, None] == groups)
+        ordered = (score[:, None] > score) + 0.5 * (score[:, None] == score)
+        pairs = np.outer(weight, weight) * same
+        return (pairs * ordered).sum() / pairs.sum()
+
+    estimate, samples = resampling.auroc_within({"a": scores}, correct, groups, resamples=3)["a"]
+    np.testing.assert_allclose(estimate, [by_pairs(row, np.ones(300)) for row in scores], rtol=1e-12)
+    weights = resampling._draws(np.random.default_rng(0), 300, 3)
+    expected = [np.mean([by_pairs(row, weight.astype(float)) for row in scores]) for weight in weights]
+    np.testing.assert_allclose(samples[:, 0], expected, rtol=1e-6)
+    assert metrics.auroc_within(groups, correct, groups) == 0.5
+    assert np.isnan(metrics.auroc_within(scores[0], np.ones(300, bool), groups))
+    with pytest.raises(ValueError, match="expected groups of length 300"):
+        metrics.auroc_within(scores[0], correct, groups[:5])

@@ -100,5 +100,5 @@ def test_the_steep_slope_rows_are_no_average_precisions_by_the_negated_confidenc
     simpler = [published.least_average_precision(1 - r.accuracy, max(2 * r.auroc - 1, 0)) for r in frame.itertuples()]
     assert (frame["negated_low_tied"] > simpler).all()
     verdict, found = claims.FACTS["published_aupr_error"](None)[:2]
-    assert verdict == claims.REFUTED
+    assert verdict == claims.CONTRADICTED
     assert f"{(frame['excludes'] != '').sum()} of 28 rows" in found

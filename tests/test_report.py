@@ -122,19 +122,34 @@ def compared():
 def test_one_metric_across_pairs_has_intervals_and_keeps_the_order_of_scores(study):
     style = tables.across_pairs(tables.labelled(compared(), study), "auroc")
     cells = {"MCP": "80.00 [78.00, 82.00]", "Energy": "79.00 [77.00, 81.00]", "SS": "91.00 [88.00, 94.00]"}
-    assert style.data["⟨RSN, RSN⟩"].to_dict() == cells
-    assert list(style.data.index) == list(cells)
+    assert style.data["⟨RSN, RSN⟩"].droplevel("group").to_dict() == cells
+    groups = ["Softmax and logits", "Softmax and logits", "Oracles, fine-tuned"]
+    assert list(style.data.index) == list(zip(groups, cells, strict=True))
     style._compute()
-    assert {style.index[row] for (row, _), css in style.ctx.items() if css} == {"SS"}
+    assert {style.index[row][1] for (row, _), css in style.ctx.items() if css} == {"SS"}
+
+
+def test_rows_are_grouped_and_a_frozen_oracle_stands_with_the_probes(write_study):
+    arms = {"ce": TINY["arms"]["ce"], "head": TINY["arms"]["ce"] | {"label": "CE, frozen", "backbone": "frozen"}}
+    plan = load_study(write_study(arms=arms))
+    row = compared().query("arm == 'energy'")
+    frame = pd.concat([row.assign(arm=name) for name in ("mcp", "linear_ce", "ce", "head", "ensemble")])
+    rows = list(tables.across_pairs(tables.labelled(frame, plan), "auroc").data.index)
+    assert rows == [
+        ("Softmax and logits", "MCP"), ("Ensembles", "Ensemble"), ("Oracles, backbone frozen", "Linear probe, CE"),
+        ("Oracles, backbone frozen", "CE, frozen"), ("Oracles, fine-tuned", "CE"),
+    ]  # fmt: skip
+    assert list(tables.against_mcp(tables.labelled(frame, plan)).data.index) == rows
 
 
 def test_a_difference_from_mcp_is_bold_where_its_interval_leaves_out_0(study):
     style = tables.against_mcp(tables.labelled(compared(), study))
-    assert style.data.loc["SS", "AUC minus MCP's"] == "+11.00 [+8.00, +14.00]"
-    assert style.data.loc["SS", "p"] == "0.004"
-    assert style.data.loc["MCP", "AUC minus MCP's"] == tables.MISSING
+    cells = style.data.droplevel("group")
+    assert cells.loc["SS", "AUC minus MCP's"] == "+11.00 [+8.00, +14.00]"
+    assert cells.loc["SS", "p"] == "0.004"
+    assert cells.loc["MCP", "AUC minus MCP's"] == tables.MISSING
     style._compute()
-    bold = {(style.index[row], style.columns[column]) for (row, column), css in style.ctx.items() if css}
+    bold = {(style.index[row][1], style.columns[column]) for (row, column), css in style.ctx.items() if css}
     assert bold == {("SS", "AUC minus MCP's")}
 
 
@@ -150,13 +165,17 @@ def test_operating_points_are_per_cent_with_intervals():
 
 def test_findings_are_computed_from_the_comparisons(study):
     sentences = tables.findings(compared(), study)
-    assert "no higher AUC than the best oracle network; the best one's AUC minus MCP's is +11.0" in sentences[0]
-    assert "Of 1 comparisons of oracle networks with MCP" in sentences[1]
+    assert "no higher AUC than the best oracle; the best one's AUC minus MCP's is +11.0" in sentences[0]
+    assert "Of 1 comparisons of fine-tuned oracles with MCP" in sentences[1]
     assert sentences[1].endswith("below 0 in 0 and above 0 in 1.")
     assert sentences[2].endswith("below 0 in 0 and above 0 in 0.")
     twice = pd.concat([compared(), compared().assign(pair="vit-rsn")])  # another oracle, the same classifier
-    assert "a higher AUC than every oracle network in 0 of 2 pairs" in tables.findings(twice, study)[0]
+    assert "a higher AUC than every oracle in 0 of 2 pairs" in tables.findings(twice, study)[0]
     assert "Of 1 comparisons of the classifier's other scores" in tables.findings(twice, study)[2]
+    probe = compared().query("arm == 'ss'").assign(arm="linear_ce", estimate=0.95)
+    with_probe = tables.findings(pd.concat([compared(), probe]), study)
+    assert "the best one's AUC minus MCP's is +15.0" in with_probe[0]
+    assert "Of 1 comparisons of oracles on frozen features" in with_probe[2]
     assert sentences[-1] == "SS: AUC 91.0, TPR 85.0, TNR 40.0."
     assert tables.findings(compared().query("arm == 'mcp'"), study) == ["There is no pair with an oracle and an AUC."]
 
@@ -216,7 +235,7 @@ def test_small_risks_are_shown_with_three_digits(study):
     small = compared()
     small.loc[small["metric"] == "aurc", ["estimate", "low", "high"]] /= 100
     cells = tables.against_mcp(tables.labelled(small, study)).data["AURC ↓"]
-    assert cells["MCP"].startswith("0.0200 [")
+    assert cells.droplevel("group")["MCP"].startswith("0.0200 [")
 
 
 def test_a_difference_that_is_called_real_is_not_shown_as_0(study):
@@ -224,7 +243,7 @@ def test_a_difference_that_is_called_real_is_not_shown_as_0(study):
     columns = ["difference", "difference_low", "difference_high"]
     small.loc[small["arm"].eq("ss") & small["metric"].eq("aurc"), columns] = [2e-5, 1e-5, 4e-5]
     cells = tables.against_mcp(tables.labelled(small, study)).data["AURC minus MCP's"]
-    assert cells["SS"] == "+0.002 [+0.001, +0.004]"
+    assert cells.droplevel("group")["SS"] == "+0.002 [+0.001, +0.004]"
 
 
 def test_a_heading_does_not_break_before_an_arrow():

@@ -387,6 +387,16 @@ def test_publish_copies_report_tables_and_scores_but_no_weights(tiny, monkeypatc
     scores = np.load(runs.results() / "tiny/scores.npz", allow_pickle=False)
     z = runs.read_tensors(runs.oracle_path(tiny, "rsn-rsn", "ce", 1))["test.z"]
     np.testing.assert_array_equal(scores["rsn-rsn/ce/seed1.z"], z)
+    seen = runs.read_tensors(runs.classifier_path(tiny, "rsn"))
+    labels = tiny.images().labels
+    for part, under in (("test", ""), ("heldout", "heldout.")):
+        own = {name: scores[f"rsn/seed0.{under}{name}"] for name in ("predicted", "correct", "mcp")}
+        assert own["predicted"].dtype == np.int16
+        np.testing.assert_array_equal(own["predicted"] == labels[part].numpy(), own["correct"])
+        np.testing.assert_array_equal(own["mcp"], seen[f"{part}.mcp"])
+        assert (
+            len(scores[f"rsn-rsn/ce/seed1.{under}z"]) == len(own["mcp"]) == len(scores[f"rsn/confidences.{under}knn"])
+        )
     manifest = json.loads((runs.results() / "tiny/manifest.json").read_text())
     assert len(manifest["runs"]) == 1 + 1 + 4
     of_ce = manifest["runs"]["rsn-rsn/ce/seed1"]

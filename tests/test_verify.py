@@ -68,6 +68,8 @@ def published(tmp_path_factory):
             "scores": evaluation.evaluate(study),
             "comparisons": compared,
             "domains": evaluation.judged(study),
+            "within": evaluation.within(study),
+            "fusion": evaluation.fusion(study),
             "runs": pd.DataFrame(made)[["run", "status", "key"]],
             "claims": judged,
             "cells": cells,
@@ -81,6 +83,8 @@ def published(tmp_path_factory):
         forms += [tables.against_mcp(tables.labelled(compared, study)), tables.claims_form(judged)]
         forms += tables.measured_forms(frames["scores"], study).values()
         forms += tables.unseen_forms(compared, frames["domains"], study)
+        forms.append(tables.within_form(tables.labelled(frames["within"], study)))
+        forms.append(tables.fusion_form(tables.labelled(frames["fusion"], study)))
         (folder / "report.html").write_text("\n".join(form.to_html() for form in forms))
         read = runs.read_manifest
         clean = {"provenance": {"dirty": False}}
@@ -113,13 +117,13 @@ def test_what_follows_from_the_scores_needs_no_data(copy, monkeypatch):
     said = []
     assert verify.verify(study, said.append) == []
     text = "\n".join(said)
-    assert "files: 8 with their checksums" in text
+    assert "files: 10 with their checksums" in text
     cells = pd.read_csv(folder / "tables" / "cells.csv")
     unpublished = cells["claim"].isin(["tuned", "alike"])
     assert 2 <= unpublished.sum() < len(cells) / 2
     assert f"cells.csv: {(~unpublished).sum()} of {len(cells)} comparisons made anew; the others rest" in text
     assert "claims.csv: 7 of 7 verdicts made anew, the others rest on no comparison" in text
-    for name in ("scores", "comparisons", "domains", "cells"):
+    for name in ("scores", "comparisons", "domains", "cells", "within", "fusion"):
         *_, line = (line for line in said if line.startswith(f"tables/{name}.csv"))
         same, of = line.split(": ")[1].split(" cells")[0].split(" of ")
         assert same == of
@@ -150,7 +154,8 @@ def test_other_scores_make_other_tables(copy):
     differing = verify.verify(study, quiet)
     assert differing[0] == "scores.npz is not as it was published"
     places = [line.partition(",")[0].partition(":")[0] for line in differing[1:]]
-    assert set(places) == {"tables/scores.csv", "tables/comparisons.csv", "tables/cells.csv", "report.html"}
+    follow = {f"tables/{name}.csv" for name in ("scores", "comparisons", "cells", "within", "fusion")}
+    assert set(places) == follow | {"report.html"}
 
 
 def test_a_verdict_that_its_comparisons_do_not_make_is_named(copy):
@@ -309,9 +314,9 @@ def test_a_changed_cell_of_each_table_is_named(copy):
     parts = re.split(r"(?=<table)", page.read_text())
     last = re.compile(r"[^<>]+(</a>)?</td>(?!.*</td>)", re.DOTALL)
     page.write_text("".join(last.sub(r"another\1</td>", part) for part in parts))
-    assert page.read_text().count("another") == len(parts) - 1 == 8
+    assert page.read_text().count("another") == len(parts) - 1 == 10
     _, *differing = verify.verify(study, quiet)
-    assert len(differing) == 8
+    assert len(differing) == 10
 
 
 def test_table_2_is_compared_where_a_study_has_it(copy, monkeypatch):

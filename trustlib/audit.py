@@ -11,11 +11,8 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.special import logit
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from . import evaluation, experiments, losses, metrics, resampling, runs, statistics
+from . import confidence, evaluation, experiments, losses, metrics, resampling, runs, statistics
 from .controls import outputs, tuning
 from .study import Study
 
@@ -213,23 +210,12 @@ def tails(study: Study, pair: str, arms: list[str]) -> pd.DataFrame:
 
 
 def with_mcp(study: Study, pair: str, arm: str, outputs: Outputs = outputs) -> NDArray | None:
-    """Log-odds of a logistic regression on ``z`` and MCP's log-odds, fitted on the held-out part, float64 (S, N).
-
-    Whether an oracle knows anything that MCP does not. None until the arm is trained.
-    """
-    parts = {part: outputs(study, pair, arm, part) for part in ("heldout", "test")}
-    if parts["test"] is None:
+    """`evaluation.fused` of an arm and MCP, float64 (S, N); None until the arm is trained."""
+    z = {part: outputs(study, pair, arm, part) for part in ("heldout", "test")}
+    if z["test"] is None:
         return None
-    odds = {}
-    for part in parts:
-        mcp = evaluation.own_scores(study, study.pair(pair)[1], part)["mcp"]
-        odds[part] = logit(mcp.clip(1e-15, 1 - 1e-15))
-    right, rows = evaluation.correct(study, pair, "heldout"), []
-    for heldout, test in zip(*parts.values(), strict=True):
-        model = make_pipeline(StandardScaler(), LogisticRegression())
-        model.fit(np.stack([heldout, odds["heldout"]], axis=1), right)
-        rows.append(model.decision_function(np.stack([test, odds["test"]], axis=1)))
-    return np.stack(rows)
+    mcp = {part: evaluation.own_scores(study, study.pair(pair)[1], part)["mcp"] for part in z}
+    return evaluation.fused(z, mcp, evaluation.correct(study, pair, "heldout"))
 
 
 def ranking(study: Study, pair: str) -> pd.DataFrame:
@@ -253,7 +239,7 @@ def ranking(study: Study, pair: str) -> pd.DataFrame:
         return float(np.mean([metrics.evaluate(row, heldout)["auroc"] for row in np.atleast_2d(scores)]))
 
     own = evaluation.own_scores(study, classifier_name, "heldout")
-    free = {n: s for n, s in own.items() if n != "mcp" and n != "ensemble" and not n.startswith("linear")}
+    free = {n: s for n, s in own.items() if n not in ("mcp", "ensemble") and confidence.SCORES[n].group != "probe"}
     arm = max(trained, key=lambda arm: auc(outputs(study, pair, arm, "heldout")))
     names = {"mcp": "MCP", arm: f"best oracle: {study.arm_label(arm)}", f"{arm}+mcp": "that oracle with MCP"}
     if free:

@@ -20,14 +20,19 @@ from scipy.special import log_softmax, logsumexp
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import pairwise_distances_argmin_min
 from sklearn.neighbors import NearestNeighbors
+from torch import nn
 
-from . import losses, metrics
+from . import losses, metrics, training
+from .data import Features
 
 REFERENCE = 100_000  # training samples looked at, at most: a seeded draw of a larger part
-NEIGHBOUR = 50  # k of the k-th neighbour, as for CIFAR in Sun et al. 2022
+NEIGHBOUR = 50  # k of the k-th neighbour, as for CIFAR in Sun et al. 2022, unless the classes are small
 P_NORMS = range(1, 11)
 GEN_GAMMA, GEN_CLASSES = 0.1, 100
-WEIGHT_DECAYS = (1e-5, 1e-3, 1e-1)  # of a linear oracle, chosen by held-out AUROC
+WEIGHT_DECAYS = (1e-5, 1e-3, 1e-1)  # of a linear probe, chosen by AUROC on the validation set
+MLP_WIDTHS = (128, 64)
+MLP_WEIGHT_DECAYS = (1e-2, 1.0)  # of AdamW, chosen in the same way
+MLP_EPOCHS, MLP_BATCH, MLP_LEARNING_RATE = 15, 512, 3e-3
 LOG_TEMPERATURES = (-6.0, 6.0)
 
 
@@ -142,6 +147,23 @@ def gen(part: Observed, *_) -> NDArray:
     return -np.take_along_axis(terms, top, axis=1).sum(1)
 
 
+def class_accuracy(part: Observed, fit: Observed, *_) -> NDArray:
+    """Accuracy on the validation set of the class that is predicted, in [0, 1]: a lookup table of K numbers.
+
+    With n_k validation predictions of class k, r_k of them correct, and accuracy a over all classes,
+
+        (r_k + a) / (n_k + 1)
+
+    that is, one further prediction at the overall accuracy: a class that is never predicted gets a, and a class with 1
+    correct prediction of 1 is not ranked above a class with 20 of 20. It knows which classes are difficult and
+    nothing about single images: its AUROC within a predicted class is 50 %.
+    """
+    classes = fit.logits.shape[1]
+    count = np.bincount(fit.predicted, minlength=classes)
+    correct = np.bincount(fit.predicted, weights=fit.correct, minlength=classes)
+    return ((correct + fit.correct.mean()) / (count + 1))[part.predicted]
+
+
 # --- From the features ---
 
 
@@ -161,17 +183,17 @@ def trust_score(part: Observed, _, reference: Observed) -> NDArray:
     return np.log(np.maximum(distance.min(1), tiny)) - np.log(np.maximum(own, tiny))
 
 
-def knn(part: Observed, _, reference: Observed, k: int = NEIGHBOUR) -> NDArray:
+def knn(part: Observed, _, reference: Observed) -> NDArray:
     """Minus the distance to the k-th nearest training sample, features scaled to length 1 (Sun et al. 2022).
 
-    Among at most `REFERENCE` of them.
-
-    Raises
-    ------
-    ValueError : when k exceeds their number.
+    Among at most `REFERENCE` samples. k is 50, or a quarter of the samples of the smallest class where that is fewer:
+    beyond the size of a class, the k-th neighbour of a typical image belongs to another class, and the distance to it
+    says how crowded the surroundings are instead of how typical the image is.
     """
-    features = reference.features[drawn_reference(len(reference.labels))]
-    return -_neighbours(_unit(features), _unit(part.features), k)
+    chosen = drawn_reference(len(reference.labels))
+    sizes = np.unique(reference.labels[chosen], return_counts=True)[1]
+    k = max(1, min(NEIGHBOUR, sizes.min() // 4))
+    return -_neighbours(_unit(reference.features[chosen]), _unit(part.features), k)
 
 
 def mahalanobis(part: Observed, _, reference: Observed) -> NDArray:
@@ -188,12 +210,19 @@ def mahalanobis(part: Observed, _, reference: Observed) -> NDArray:
 
 
 def mc_dropout_logits(part: Observed, *_) -> NDArray:
-    """Negative entropy of the softmax of the mean logits over dropout passes, as ConfidNet computes it."""
+    """Negative entropy of the softmax of the mean logits over dropout passes, as ConfidNet computes it.
+
+    It is evaluated on the prediction made without dropout, as every other score is. ConfidNet evaluates it on the
+    prediction of the mean over the passes, whose accuracy is another.
+    """
     return _negative_entropy(_log_p(part.passes.mean(0, dtype=np.float64)))
 
 
 def mc_dropout_probs(part: Observed, *_) -> NDArray:
-    """The prediction's mean probability over dropout passes, as log-odds (Gal and Ghahramani 2016)."""
+    """Mean probability over dropout passes of the prediction made without dropout, as log-odds.
+
+    Gal and Ghahramani 2016; there the prediction is that of the mean over the passes.
+    """
     return _log_odds(part.passes, part.predicted)
 
 
@@ -206,13 +235,30 @@ def ensemble(part: Observed, *_) -> NDArray:
 
 
 def linear(part: Observed, fit: Observed, reference: Observed, *, loss: str) -> NDArray:
-    """z of a linear oracle on the standardised features, trained with one of the losses (z > 0: trusted).
+    """z of a linear probe on the standardised features, trained with one of the losses (z > 0: trusted).
 
-    The head is the study's: signed distance (Eq. 7) for the steep slope loss (slopes 1 and 3), else linear, its weight
-    decay one of `WEIGHT_DECAYS` by AUROC on the held-out part. Full batch, L-BFGS, at most `REFERENCE` samples.
+    This is an oracle with a frozen backbone, the classifier's own. The head is the study's: signed distance (Eq. 7) for
+    the steep slope loss (slopes 1 and 3), else linear with a weight decay of `WEIGHT_DECAYS`. Full batch, L-BFGS, at
+    most `REFERENCE` samples. The steep slope loss is not convex: it starts from the solution of cross entropy as well
+    as from a small random weight. Of the weight decays, or of these two starts, the one with the highest AUROC on the
+    validation set is kept.
+
+    A low AUROC of the steep slope loss need not be a failure of the minimisation. With a weight of length 1 the spread
+    of z is fixed, and where the share e of incorrect predictions is low, the loss is lowest as the bias grows without
+    bound: all are trusted, the loss is e (exp(alpha_neg) - exp(-alpha_neg)), and the order of z is arbitrary.
     """
     mean, scale, weight, bias = _fitted_linear(loss, fit, reference)
     return (part.features.astype(np.float64) - mean) / scale @ weight + bias
+
+
+def mlp(part: Observed, fit: Observed, reference: Observed) -> NDArray:
+    """z of an MLP probe on the standardised features, trained with cross entropy (z > 0: trusted).
+
+    Two hidden layers of `MLP_WIDTHS` with ReLU, trained by AdamW for `MLP_EPOCHS` epochs of at most `REFERENCE` samples
+    from a fixed seed; the weight decay is that of `MLP_WEIGHT_DECAYS` with the highest AUROC on the validation set.
+    """
+    mean, scale, net = _fitted_mlp(fit, reference)
+    return _z_of(net, (part.features.astype(np.float64) - mean) / scale)
 
 
 # --- The table ---
@@ -220,13 +266,14 @@ def linear(part: Observed, fit: Observed, reference: Observed, *, loss: str) -> 
 
 @dataclass(frozen=True)
 class Score:
-    """A line of `SCORES`.
+    """An entry of `SCORES`.
 
     label : its name in tables
     function : ``(part, fit, reference) -> float64 (N,)``
-    needs : what must be there: "passes" and "members" of the part, "features" of all, right and wrong predictions in
-        the held-out ("heldout_errors") or the training part ("train_errors"), a temperature that fits the former,
-        enough "neighbours" in the latter
+    needs : what must be there: "passes" and "members" of the part, "features" of all, correct and incorrect
+        predictions in the validation ("heldout_errors") or the training set ("train_errors"), a temperature that fits
+        the former
+    group : of `GROUPS`, what it is made of
     has_zero : whether 0 is a threshold, a prediction above it being more likely right than wrong
     log_odds : whether it is the log-odds of a probability of being right
     of_softmax : whether the class probabilities alone determine it, whichever logits they are of
@@ -235,6 +282,7 @@ class Score:
     label: str
     function: Callable[..., NDArray]
     needs: tuple[str, ...] = ()
+    group: str = "softmax"
     has_zero: bool = False
     log_odds: bool = False
     of_softmax: bool = False
@@ -251,9 +299,6 @@ class Score:
                     fitted_temperature(fit)
                 except ValueError as error:
                     return str(error)
-            elif need == "neighbours":
-                if len(reference.labels) < NEIGHBOUR:
-                    return f"{len(reference.labels)} training samples have no {NEIGHBOUR}-th neighbour"
             elif any(
                 getattr(seen, need) is None for seen in ([part, fit, reference] if need == "features" else [part])
             ):
@@ -261,6 +306,13 @@ class Score:
         return ""
 
 
+GROUPS = {  # of the rows of a table, in their order
+    "softmax": "Softmax and logits",
+    "features": "Features",
+    "ensemble": "Ensembles",
+    "probe": "Oracles, backbone frozen",
+    "oracle": "Oracles, fine-tuned",  # of a study; no score is one
+}
 LEARNED = ("features", "heldout_errors", "train_errors")
 
 SCORES = {
@@ -280,19 +332,21 @@ SCORES = {
     "p_norm": Score("MaxLogit-pNorm", p_norm, ("heldout_errors",)),
     "doctor": Score("DOCTOR", doctor, of_softmax=True),
     "gen": Score("GEN", gen, of_softmax=True),
-    "trust_score": Score("TrustScore", trust_score, ("features",)),
-    "knn": Score("k nearest neighbours", knn, ("features", "neighbours")),
-    "mahalanobis": Score("Mahalanobis", mahalanobis, ("features",)),
-    "mc_dropout_logits": Score("MC dropout, mean logits", mc_dropout_logits, ("passes",)),
+    "class_accuracy": Score("Accuracy of the predicted class", class_accuracy, ("heldout_errors",), of_softmax=True),
+    "trust_score": Score("TrustScore", trust_score, ("features",), "features"),
+    "knn": Score("k nearest neighbours", knn, ("features",), "features"),
+    "mahalanobis": Score("Mahalanobis", mahalanobis, ("features",), "features"),
+    "mc_dropout_logits": Score("MC dropout, mean logits", mc_dropout_logits, ("passes",), "ensemble"),
     "mc_dropout_probs": Score(
-        "MC dropout, mean probability", mc_dropout_probs, ("passes",), has_zero=True, log_odds=True
+        "MC dropout, mean probability", mc_dropout_probs, ("passes",), "ensemble", has_zero=True, log_odds=True
     ),
-    "ensemble": Score("Ensemble", ensemble, ("members",), has_zero=True, log_odds=True),
-    "linear_ce": Score("Linear oracle, CE", partial(linear, loss="ce"), LEARNED, has_zero=True),
-    "linear_focal": Score("Linear oracle, focal", partial(linear, loss="focal"), LEARNED, has_zero=True),
-    "linear_tcp": Score("Linear oracle, TCP", partial(linear, loss="tcp"), LEARNED, has_zero=True),
-    "linear_ss": Score("Linear oracle, SS", partial(linear, loss="ss"), LEARNED, has_zero=True),
-    "linear_cb": Score("Linear oracle, class-balanced", partial(linear, loss="cb"), LEARNED, has_zero=True),
+    "ensemble": Score("Ensemble", ensemble, ("members",), "ensemble", has_zero=True, log_odds=True),
+    "linear_ce": Score("Linear probe, CE", partial(linear, loss="ce"), LEARNED, "probe", has_zero=True),
+    "linear_focal": Score("Linear probe, focal", partial(linear, loss="focal"), LEARNED, "probe", has_zero=True),
+    "linear_tcp": Score("Linear probe, TCP", partial(linear, loss="tcp"), LEARNED, "probe", has_zero=True),
+    "linear_ss": Score("Linear probe, SS", partial(linear, loss="ss"), LEARNED, "probe", has_zero=True),
+    "linear_cb": Score("Linear probe, class-balanced", partial(linear, loss="cb"), LEARNED, "probe", has_zero=True),
+    "mlp_ce": Score("MLP probe, CE", mlp, LEARNED, "probe", has_zero=True),
 }
 
 
@@ -351,7 +405,7 @@ def _class_normals(reference: Observed) -> tuple[NDArray, NDArray]:
 
 @lru_cache(maxsize=16)
 def _fitted_linear(loss: str, fit: Observed, reference: Observed) -> tuple[NDArray, NDArray, NDArray, float]:
-    """(mean (d,), scale (d,), weight (d,), bias) of the linear oracle that ranks the held-out part best."""
+    """(mean (d,), scale (d,), weight (d,), bias) of the linear probe that ranks the validation set best."""
     chosen = drawn_reference(len(reference.labels))
     x = reference.features[chosen].astype(np.float64)
     mean, scale = x.mean(0), np.maximum(x.std(0), 1e-6)
@@ -365,19 +419,34 @@ def _fitted_linear(loss: str, fit: Observed, reference: Observed) -> tuple[NDArr
     function = partial(losses.LOSSES[loss], **hyper)
     x = torch.from_numpy((x - mean) / scale)
     heldout = (fit.features.astype(np.float64) - mean) / scale
-    decays = (0.0,) if loss == "ss" else WEIGHT_DECAYS  # a signed distance does not know the weight's length
-    fits = [_minimise(function, x, target, decay, distance=loss == "ss") for decay in decays]
+    if loss == "ss":  # a signed distance does not know the weight's length: no decay
+        *_, of_ce, bias = _fitted_linear("ce", fit, reference)
+        small = _small_start(x.shape[1])
+        fits = [_minimise(function, x, target, 0.0, start, distance=True) for start in (small, (of_ce, bias))]
+    else:
+        start = _small_start(x.shape[1])
+        fits = [_minimise(function, x, target, decay, start) for decay in WEIGHT_DECAYS]
     aurocs = [metrics.evaluate(heldout @ weight + bias, fit.correct)["auroc"] for weight, bias in fits]
     return mean, scale, *fits[int(np.argmax(aurocs))]
 
 
+def _small_start(features: int) -> tuple[NDArray, float]:
+    """A weight (d,) near 0, the same every time, and a bias of 0."""
+    draw = torch.Generator().manual_seed(0)
+    return 0.01 * torch.randn(features, generator=draw, dtype=torch.float64).numpy(), 0.0
+
+
 def _minimise(
-    loss: Callable, x: torch.Tensor, target: torch.Tensor, decay: float, *, distance: bool
+    loss: Callable,
+    x: torch.Tensor,
+    target: torch.Tensor,
+    decay: float,
+    start: tuple[NDArray, float],
+    *,
+    distance: bool = False,
 ) -> tuple[NDArray, float]:
-    """Weight (d,) and bias that minimise the mean loss of z plus decay ||weight||^2 / 2, by L-BFGS, seeded."""
-    start = torch.Generator().manual_seed(0)
-    weight = (torch.randn(x.shape[1], generator=start, dtype=torch.float64) * 0.01).requires_grad_()
-    bias = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    """Weight (d,) and bias that minimise the mean loss of z plus decay ||weight||^2 / 2, by L-BFGS from a start."""
+    weight, bias = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in start)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
 
     def head() -> tuple[torch.Tensor, torch.Tensor]:
@@ -394,6 +463,35 @@ def _minimise(
     optimizer.step(closure)
     w, b = head()
     return w.detach().numpy(), b.item()
+
+
+@lru_cache(maxsize=4)
+def _fitted_mlp(fit: Observed, reference: Observed) -> tuple[NDArray, NDArray, nn.Module]:
+    """(mean (d,), scale (d,), network) of the MLP probe that ranks the validation set best."""
+    chosen = drawn_reference(len(reference.labels))
+    x, target = reference.features[chosen].astype(np.float64), torch.from_numpy(reference.correct[chosen])
+    mean, scale = x.mean(0), np.maximum(x.std(0), 1e-6)
+    seen = Features({"train": torch.from_numpy((x - mean) / scale).float()[None]}, {"train": target})
+    heldout, nets, aurocs = (fit.features.astype(np.float64) - mean) / scale, [], []
+    for decay in MLP_WEIGHT_DECAYS:
+        torch.manual_seed(0)
+        first, second = MLP_WIDTHS
+        net = nn.Sequential(
+            nn.Linear(x.shape[1], first), nn.ReLU(), nn.Linear(first, second), nn.ReLU(), nn.Linear(second, 1),
+            nn.Flatten(0),
+        )  # fmt: skip
+        training.train(
+            net, seen, target, losses.LOSSES["ce"], epochs=MLP_EPOCHS, batch=min(MLP_BATCH, len(chosen)),
+            rate=MLP_LEARNING_RATE, weight_decay=decay, log=lambda _: None,
+        )  # fmt: skip
+        nets.append(net.eval())
+        aurocs.append(metrics.evaluate(_z_of(net, heldout), fit.correct)["auroc"])
+    return mean, scale, nets[int(np.argmax(aurocs))]
+
+
+@torch.inference_mode()
+def _z_of(net: nn.Module, x: NDArray) -> NDArray[np.float64]:
+    return net(torch.from_numpy(x).float()).double().numpy()
 
 
 # --- Pieces ---

@@ -5,6 +5,7 @@ an unseen domain's, "domains/NAME" or "sweeps/NAME" (`trustlib.study.Domains`).
 """
 
 import hashlib
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
@@ -14,6 +15,9 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from . import calibration, confidence, data, metrics, released, resampling, runs, statistics
@@ -25,6 +29,8 @@ from .unseen import asked_config, observed_config
 RESAMPLES = 2000  # of the images
 MEASURED = ["pair", "arm", "seed", *metrics.METRICS, "tied", "tnr_paper", *metrics.SEPARABILITY]
 MEASURED += ["aupr_error_released", "kl_released", "fpr95_released"]
+WITHIN = ["pair", "arm", "auroc_within", "low", "high"]
+FUSION = ["pair", "arm", "auroc", "low", "high", "difference", "difference_low", "difference_high"]
 COMPARED = ("estimate", "low", "high", "seeds", "difference", "difference_low", "difference_high", "p", "p_holm")
 
 
@@ -34,6 +40,12 @@ def correct(study: Study, pair: str, part: str = "test") -> NDArray[np.bool_]:
     if part in data.PARTS:
         return runs.read_tensors(runs.classifier_path(study, name), f"{part}.")["correct"].numpy()
     return runs.read_tensors(runs.domain_path(study, part, name))["correct"].numpy()
+
+
+def predicted(study: Study, pair: str, part: str = "test") -> NDArray[np.int64]:
+    """The class that the pair's classifier predicts on the validation ("heldout") or the test set, int64 (N,)."""
+    path = runs.classifier_path(study, study.pair(pair)[1])
+    return runs.read_tensors(path, f"{part}.")["logits"].numpy().argmax(1)
 
 
 def has_classifier(study: Study, pair: str, part: str = "test") -> bool:
@@ -331,6 +343,92 @@ def compared(
     values[:, metrics.METRICS.index("auroc"), 7:] = np.stack([tests, statistics.holm(tests)], axis=1)
     index = pd.DataFrame(product([pair], names, metrics.METRICS), columns=["pair", "arm", "metric"])
     return pd.concat([index, pd.DataFrame(values.reshape(-1, len(COMPARED)), columns=COMPARED)], axis=1)
+
+
+def within(study: Study) -> pd.DataFrame:
+    """AUROC among the predictions of one class, `metrics.auroc_within`, of every confidence on the test set.
+
+    Returns
+    -------
+    One row per pair and confidence: pair, arm, auroc_within (mean over the seeds), low, high (95 %, over images and
+    seeds, `resampling.crossed`). Fractions; NaN where no class has correct and incorrect predictions.
+    """
+    pairs = [pair for pair in study.pairs if has_classifier(study, pair)]
+    with ThreadPoolExecutor() as pool:  # NumPy releases the interpreter
+        frames = list(pool.map(lambda p: measured_within(p, *confidences(study, p), predicted(study, p)), pairs))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=WITHIN)
+
+
+def measured_within(
+    pair: str, right: NDArray[np.bool_], scores: dict[tuple[str, int], NDArray], classes: NDArray
+) -> pd.DataFrame:
+    """The rows of `within` of one pair, from its `confidences` and the predicted classes (N,) alone."""
+    found = resampling.auroc_within(by_name(scores), right, classes, resamples=RESAMPLES)
+    rows = [(pair, name, *resampling.crossed(*values, 0.95)[:3]) for name, values in found.items()]
+    return pd.DataFrame(rows, columns=WITHIN)
+
+
+def fused(z: dict[str, NDArray], mcp: dict[str, NDArray], right: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Log-odds of a logistic regression on an oracle's ``z`` and MCP's log-odds, float64 (S, N).
+
+    Fitted on the validation set, seed by seed; each input is standardised there, the penalty is scikit-learn's. If it
+    ranks better than MCP, the oracle knows something that MCP does not.
+
+    Parameters
+    ----------
+    z, mcp : of the parts "heldout" and "test"; float (S, N), and (N,) in [0, 1].
+    right : bool (N,), whether the predictions on the validation set are correct; both kinds.
+    """
+    odds = {part: logit(values.clip(1e-15, 1 - 1e-15)) for part, values in mcp.items()}
+    rows = []
+    for heldout, test in zip(z["heldout"], z["test"], strict=True):
+        model = make_pipeline(StandardScaler(), LogisticRegression())
+        model.fit(np.stack([heldout, odds["heldout"]], axis=1), right)
+        rows.append(model.decision_function(np.stack([test, odds["test"]], axis=1)))
+    return np.stack(rows)
+
+
+def fusion(study: Study) -> pd.DataFrame:
+    """Every oracle of the study and every probe together with MCP (`fused`), against MCP on the test set.
+
+    Returns
+    -------
+    One row per pair and oracle: pair, arm, auroc of the two together with its 95 % interval (low, high), and the
+    difference from MCP's with its own (difference_low, difference_high); over images and seeds, fractions.
+    """
+    frames = [
+        measured_fusion(study, pair, {part: confidences(study, pair, part) for part in ("heldout", "test")})
+        for pair in study.pairs
+        if has_classifier(study, pair)
+    ]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=FUSION)
+
+
+def measured_fusion(
+    study: Study, pair: str, seen: dict[str, tuple[NDArray[np.bool_], dict[tuple[str, int], NDArray]]]
+) -> pd.DataFrame:
+    """The rows of `fusion` of one pair, from its `confidences` on the validation ("heldout") and the test set alone.
+
+    Empty where all predictions of either set are of one kind.
+    """
+    right = {part: correct for part, (correct, _) in seen.items()}
+    if any(kind.all() or not kind.any() for kind in right.values()):
+        return pd.DataFrame(columns=FUSION)
+    scores = {part: by_name(found) for part, (_, found) in seen.items()}
+    mcp = {part: found["mcp"][0].astype(np.float64) for part, found in scores.items()}
+    both = {"mcp": mcp["test"][None]}
+    for name in scores["test"]:
+        if study.is_oracle(name):
+            z = {part: found[name].astype(np.float64) for part, found in scores.items()}
+            both[name] = fused(z, mcp, right["heldout"])
+    boot = resampling.bootstrap(both, right["test"], resamples=RESAMPLES, threads=os.cpu_count() or 1)
+    interval = resampling.intervals(boot).xs("auroc", level="metric")[["estimate", "low", "high"]]
+    rows = []
+    for name in both:
+        if name != "mcp":
+            less = resampling.difference(boot, name, "mcp").loc["auroc", ["estimate", "low", "high"]]
+            rows.append((pair, name, *interval.loc[name], *less))
+    return pd.DataFrame(rows, columns=FUSION)
 
 
 def operating_points(study: Study, pair: str, *, max_risk: float = 0.05, delta: float = 0.001) -> pd.DataFrame:

@@ -206,6 +206,40 @@ def evaluate_groups(confidence: ArrayLike, correct: ArrayLike, groups: ArrayLike
     return pd.DataFrame(rows, index=pd.Index(names, name="group"))
 
 
+def auroc_within(confidence: ArrayLike, correct: ArrayLike, groups: ArrayLike) -> float:
+    """AUROC over the pairs of a correct and an incorrect prediction that share a group, such as the predicted class.
+
+    With C_g and I_g the correct and the incorrect predictions of group g,
+
+        sum over g, i in C_g, j in I_g of [c_i > c_j] + [c_i = c_j] / 2,  over  sum over g of |C_g| |I_g|
+
+    that is, the AUROC of each group, weighted by its number of pairs. A confidence that depends on the group alone has
+    0.5: what it gains over that in `evaluate`'s auroc is the difficulty of the groups.
+
+    Parameters
+    ----------
+    groups : (N,), any values that can be sorted.
+
+    Returns
+    -------
+    Fraction in [0, 1]; NaN where no group has both kinds.
+
+    Raises
+    ------
+    ValueError : as `rank`, and when the length of `groups` differs.
+    """
+    confidence, correct = _check(confidence, correct)
+    names, member = np.unique(np.asarray(groups), return_inverse=True)
+    if member.shape != confidence.shape:
+        raise ValueError(f"expected groups of length {len(confidence)}, found shape {np.shape(groups)}")
+    ordered, pairs = 0.0, 0
+    for index in range(len(names)):
+        ranking = rank(confidence[member == index], correct[member == index])
+        ordered += float((ranking.wrong * (ranking.right_kept - ranking.right / 2)).sum())
+        pairs += int(ranking.right_kept[-1] * ranking.wrong_kept[-1])
+    return ordered / pairs if pairs else np.nan
+
+
 def undefined(correct: ArrayLike) -> dict[str, str]:
     """The metrics that do not exist for these labels, each with its reason.
 

@@ -149,6 +149,49 @@ def separability(
     return found
 
 
+def auroc_within(
+    scores: Mapping[str, ArrayLike], correct: ArrayLike, groups: ArrayLike, *, resamples: int = 2000, seed: int = 0
+) -> dict[str, tuple[NDArray, NDArray]]:
+    """Resample `metrics.auroc_within` on the very resamples of `bootstrap` (the same images for the same seed).
+
+    Of seeds that share a classifier the mean is resampled: they have the same pairs, so that it is the mean over the
+    pairs of the share of seeds that order a pair rightly. With w the counts of a resample, it is
+
+        sum of w_i w_j k_ij over sum of w_i w_j,   i correct, j incorrect, of the same group
+
+    Parameters
+    ----------
+    scores : name -> float (N,) or (S, N).
+    correct, resamples, seed : as in `bootstrap`.
+    groups : (N,), as in `metrics.auroc_within`.
+
+    Returns
+    -------
+    name -> (estimate (S,), samples of the mean over seeds (resamples, 1)): what `crossed` takes. NaN where a sample
+    has no pair.
+    """
+    correct, groups = np.asarray(correct, bool), np.asarray(groups)
+    rows = {name: np.atleast_2d(np.asarray(values, np.float64)) for name, values in scores.items()}
+    rng, step = np.random.default_rng(seed), max(1, CHUNK // len(correct))
+    chunks = [min(step, resamples - first) for first in range(0, resamples, step)]
+    weights = np.concatenate([_draws(rng, len(correct), chunk) for chunk in chunks])  # (R, N)
+    pairs, ordered = np.zeros(resamples), {name: np.zeros(resamples) for name in rows}
+    for group in np.unique(groups):
+        right, wrong = (np.flatnonzero((groups == group) & kind) for kind in (correct, ~correct))
+        of_right, of_wrong = (weights[:, chosen].astype(np.float32) for chosen in (right, wrong))
+        pairs += of_right.sum(1, dtype=float) * of_wrong.sum(1, dtype=float)
+        for name, values in rows.items():
+            above = np.zeros((len(right), len(wrong)), np.float32)
+            for row in values:
+                above += row[right][:, None] > row[wrong]
+                above += 0.5 * (row[right][:, None] == row[wrong])
+            ordered[name] += ((of_right @ above) * of_wrong).sum(1, dtype=float) / len(values)
+    with np.errstate(invalid="ignore"):
+        samples = {name: (total / pairs)[:, None] for name, total in ordered.items()}
+    estimates = {n: np.array([metrics.auroc_within(row, correct, groups) for row in v]) for n, v in rows.items()}
+    return {name: (estimates[name], samples[name]) for name in rows}
+
+
 def merged(parts: Sequence[Bootstrap]) -> Bootstrap:
     """Several bootstraps of the same images, drawn with the same seed and number, as one: their scores stay paired."""
     estimate, samples = {}, {}

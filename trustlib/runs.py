@@ -436,7 +436,10 @@ def checksums(folder: Path) -> dict[str, str]:
 
 
 def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> list[Path]:
-    """Copy a finished run's report, tables, figures, manifests and test scores, without weights, to results/<study>.
+    """Copy a finished run's report, tables, figures, manifests and scores, without weights, to results/<study>.
+
+    The scores are RUN.NAME, on the test set, and RUN.heldout.NAME, on the validation set: correct, mcp, predicted (the
+    class, int16) of each classifier, z of each oracle, every score of a classifier; of domains what their files hold.
 
     Parameters
     ----------
@@ -480,9 +483,7 @@ def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> 
         )
     scores = {}
     for row in trainings:
-        keep = {"classifier": ("correct", "mcp"), "oracle": ("z",), "images": ()}.get(row["kind"])  # else all there is
-        found = read_tensors(row["path"], "" if row["kind"] in ("observed", "asked") else "test.")
-        scores |= {f"{row['run']}.{name}": found[name].numpy() for name in (found if keep is None else keep)}
+        scores |= {f"{row['run']}.{name}": tensor.numpy() for name, tensor in _scores(row["kind"], row["path"]).items()}
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:  # whole before it takes the old one's place
         new = Path(scratch) / study.name
@@ -505,6 +506,22 @@ def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> 
                 before.rename(target)
             raise
     return sorted(path for path in target.rglob("*") if path.is_file())
+
+
+def _scores(kind: str, path: Path) -> dict[str, Tensor]:
+    """What `publish` keeps of a file: name -> tensor, those of the validation set under "heldout."."""
+    if kind == "images":
+        return {}
+    if kind in ("observed", "asked"):
+        return read_tensors(path)
+    kept = {}
+    for part, before in (("test.", ""), ("heldout.", "heldout.")):
+        found = read_tensors(path, part)
+        if kind == "classifier":
+            kept[f"{before}predicted"] = found["logits"].argmax(1).short()
+        names = {"classifier": ("correct", "mcp"), "oracle": ("z",)}.get(kind, found)
+        kept |= {before + name: found[name] for name in names}
+    return kept
 
 
 def _without_rows(folder: str, names: list[str]) -> list[str]:

@@ -377,6 +377,16 @@ class Study(Strict):
         """The label of an arm, or of a score of the classifier itself, which is no arm but a row of every table."""
         return self.all_arms[arm].label if arm in self.all_arms else confidence.SCORES[arm].label
 
+    def group_of(self, arm: str) -> str:
+        """The group of `confidence.GROUPS` of an arm or score; an arm's says whether its backbone is frozen."""
+        if arm not in self.all_arms:
+            return confidence.SCORES[arm].group
+        return "probe" if self.all_arms[arm].backbone == "frozen" else "oracle"
+
+    def is_oracle(self, arm: str) -> bool:
+        """Whether it is an oracle: an arm, or a probe, which is an oracle on the classifier's own frozen features."""
+        return self.group_of(arm) in ("probe", "oracle")
+
     def line(self, arm: str) -> dict[str, Any]:
         """The loss, form and number among the study's arms of that kind, by which figures choose colour and dashes."""
         settings = self.all_arms.get(arm)

@@ -47,8 +47,16 @@ FEW = 50  # predictions of one kind, right or wrong, below which no score is cal
 
 
 def labelled(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """The tidy frame with pairs and arms named as a reader knows them."""
-    return frame.assign(pair=frame["pair"].map(study.pair_label), arm=frame["arm"].map(study.arm_label))
+    """The tidy frame with pairs and arms named as a reader knows them, and the group of each arm."""
+    group = [confidence.GROUPS[study.group_of(arm)] for arm in frame["arm"]]
+    return frame.assign(pair=frame["pair"].map(study.pair_label), arm=frame["arm"].map(study.arm_label), group=group)
+
+
+def _by_group(frame: pd.DataFrame) -> pd.MultiIndex:
+    """(group, arm) of a labelled frame, in the order of the groups."""
+    position = list(confidence.GROUPS.values()).index
+    order = frame[["group", "arm"]].drop_duplicates()
+    return pd.MultiIndex.from_frame(order.sort_values("group", key=lambda group: group.map(position), kind="stable"))
 
 
 def mean_and_deviation(frame: pd.DataFrame, columns: list[str], by: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -118,9 +126,9 @@ def measured_forms(scores: pd.DataFrame, study: Study) -> dict[str, Styler]:
 
 
 def across_pairs(compared: pd.DataFrame, metric: str, scale: float = 100, *, few: Collection[str] = ()) -> Styler:
-    """One metric with its intervals, a row a score and a column a pair; bold marks the best of a column.
+    """One metric with its intervals, one row per score and one column per pair; bold marks the best of a column.
 
-    Of one in `few` none is marked.
+    Rows are grouped as in `confidence.GROUPS`. Of a column in `few` none is marked.
 
     Parameters
     ----------
@@ -128,29 +136,56 @@ def across_pairs(compared: pd.DataFrame, metric: str, scale: float = 100, *, few
     metric : a key of `COLUMNS` whose direction is not 0.
     """
     chosen = compared[compared["metric"] == metric]
-    order = [chosen["arm"].drop_duplicates(), chosen["pair"].drop_duplicates()]
-    text = chosen.assign(text=with_interval(chosen, ("estimate", "low", "high"), scale))
-    text = text.pivot(index="arm", columns="pair", values="text").reindex(index=order[0], columns=order[1])
-    value = chosen.pivot(index="arm", columns="pair", values="estimate").reindex(index=order[0], columns=order[1])
+    text, value = _wide(chosen, ("estimate", "low", "high"), scale)
     value *= COLUMNS[metric][1]
     bold = value.eq(value.max()) & ~value.columns.isin(few)
     return plain(text.fillna(MISSING).style.apply(lambda _: _bold(bold), axis=None))
 
 
+def _wide(labelled: pd.DataFrame, columns: tuple[str, str, str], scale: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Cells "estimate [low, high]" and the estimates, rows by group and method, one column per pair."""
+    rows, pairs = _by_group(labelled), labelled["pair"].drop_duplicates()
+    cells = labelled.assign(text=with_interval(labelled, columns, scale))
+    wide = cells.pivot(index=["group", "arm"], columns="pair", values=["text", columns[0]]).reindex(rows)
+    return wide["text"][pairs], wide[columns[0]][pairs].astype(float)
+
+
+def within_form(within: pd.DataFrame, scale: float = 100) -> Styler:
+    """What `evaluation.within` returns, labelled: one row per method, one column per pair, the best in bold."""
+    text, value = _wide(within, ("auroc_within", "low", "high"), scale)
+    return plain(text.fillna(MISSING).style.apply(lambda _: _bold(value.eq(value.max())), axis=None))
+
+
+def fusion_form(fusion: pd.DataFrame, scale: float = 100) -> Styler:
+    """What `evaluation.fusion` returns, labelled: one row per pair and oracle.
+
+    Differences from MCP whose interval excludes 0 are in bold.
+    """
+    difference = ("difference", "difference_low", "difference_high")
+    less = "minus MCP's"
+    columns = {"AUC with MCP ↑": with_interval(fusion, ("auroc", "low", "high"), scale)}
+    columns[less] = with_interval(fusion, difference, scale, sign="+")
+    index = pd.MultiIndex.from_frame(fusion[["pair", "arm"]])
+    text = pd.DataFrame(columns).set_axis(index)
+    real = ((fusion["difference_low"] > 0) | (fusion["difference_high"] < 0)).set_axis(index)
+    bold = pd.DataFrame({name: real & (name == less) for name in text})
+    return plain(text.style.apply(lambda _: _bold(bold), axis=None))
+
+
 def against_mcp(compared: pd.DataFrame, scale: float = 100) -> Styler:
     """The scores of one pair against MCP: in AUC, with what DeLong's test says, and in AURC, with their intervals.
 
-    Differences whose interval leaves out 0 are in bold. There are two decimals, or as many as a bold difference and
-    three digits of the lowest AURC need.
+    Rows are grouped as in `confidence.GROUPS`. Differences whose interval excludes 0 are in bold. There are two
+    decimals, or as many as a bold difference and three digits of the lowest AURC need.
 
     Parameters
     ----------
     compared : what `evaluation.compare` returns for one pair, labelled.
     """
     columns, bold = {}, {}
-    order = compared["arm"].drop_duplicates()
+    order = _by_group(compared)
     for metric in ("auroc", "aurc"):
-        part = compared[compared["metric"] == metric].set_index("arm").reindex(order)
+        part = compared[compared["metric"] == metric].set_index(["group", "arm"]).reindex(order)
         heading = COLUMNS[metric][0]
         real = (part["difference_low"] > 0) | (part["difference_high"] < 0)
         lowest = _decimals(part["estimate"] * scale, 3) if metric in RISKS else 2
@@ -417,7 +452,9 @@ def paper_pair(pair: str) -> str:
 
 
 def findings(compared: pd.DataFrame, study: Study) -> list[str]:
-    """What the tables say about MCP, the other scores, the steep slope loss and every arm, one sentence each, per cent.
+    """What the tables say about MCP, the oracles and other scores, the steep slope loss and every oracle of the study.
+
+    One sentence each, per cent. Probes on the classifier's features are oracles.
 
     Parameters
     ----------
@@ -428,16 +465,23 @@ def findings(compared: pd.DataFrame, study: Study) -> list[str]:
         return ["There is no pair with an oracle and an AUC."]
     auc = percent["auroc"].unstack("arm")
     oracles = auc[[arm for arm in study.arms if arm in auc]]
-    lead = (auc["mcp"] - oracles.max(axis=1)).dropna()
-    first = {1: "no higher AUC than the best oracle network", -1: "a higher AUC than every oracle network"}
+    groups: dict[str, list[str]] = {}
+    for name in auc:
+        groups.setdefault(study.group_of(name), []).append(name)
+    probes, tuned = groups.pop("probe", []), groups.pop("oracle", [])
+    lead = (auc["mcp"] - auc[[*probes, *tuned]].max(axis=1)).dropna()
+    first = {1: "no higher AUC than the best oracle", -1: "a higher AUC than every oracle"}
     where = f"in {(lead > 0).sum()} of {len(lead)} pairs"
     led = f"{first[-1]} {where}" if len(lead) > 1 else first[-1 if (lead > 0).all() else 1]
     sentences = [f"MCP, which needs no oracle, has {led}; the best one's AUC minus MCP's {_between(-lead)}."]
-    others = [name for name in auc if name not in oracles]
-    for what, names in (("oracle networks", list(oracles)), ("the classifier's other scores", others)):
-        rows = compared[compared["metric"].eq("auroc") & compared["arm"].isin(names)].dropna(subset="difference")
-        if names is others:  # pairs with one classifier share them
-            rows = rows.assign(classifier=rows["pair"].str.split("-").str[1]).drop_duplicates(["arm", "classifier"])
+    kinds = {
+        "fine-tuned oracles": tuned,
+        "oracles on frozen features": probes,
+        "the classifier's other scores": [name for names in groups.values() for name in names],
+    }
+    every = _distinct(compared[compared["metric"].eq("auroc")].dropna(subset="difference"), study)
+    for what, names in kinds.items():
+        rows = every[every["arm"].isin(names)]
         if len(rows):
             below, above = (rows["difference_high"] < 0).sum(), (rows["difference_low"] > 0).sum()
             sentences.append(
@@ -450,6 +494,38 @@ def findings(compared: pd.DataFrame, study: Study) -> list[str]:
             sentences.append(f"The AUC of {study.arm_label(ss)} minus that of {study.arm_label(ce)} {gain}.")
     sentences += [f"{study.arm_label(name)}: {ranges(compared, [name])}." for name in oracles]
     return sentences
+
+
+def _distinct(rows: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Rows of pairs and methods without what is there twice: pairs with one classifier share its scores."""
+    of = rows["pair"].where(rows["arm"].isin(study.arms), rows["pair"].str.split("-").str[1])
+    return rows[~pd.DataFrame({"arm": rows["arm"], "of": of}).duplicated()]
+
+
+def within_finding(within: pd.DataFrame, study: Study) -> str:
+    """What `evaluation.within` says about MCP and the oracles, in a sentence, per cent."""
+    auc = within.pivot(index="pair", columns="arm", values="auroc_within").mul(100).dropna(how="all")
+    oracles = auc[[name for name in auc if study.is_oracle(name)]]
+    if oracles.empty:
+        return "There is no pair with an oracle and with correct and incorrect predictions of one class."
+    lead = _between(oracles.max(axis=1) - auc["mcp"])
+    return (
+        f"Among predictions of one class MCP has an AUC of {_span(auc['mcp'])}, the oracles of "
+        f"{_span(oracles.stack())}; the AUC of the best oracle minus MCP's {lead}."
+    )
+
+
+def fusion_finding(fusion: pd.DataFrame, study: Study) -> str:
+    """What `evaluation.fusion` says, in a sentence, per cent."""
+    if fusion.empty:
+        return "There is no oracle, or the predictions on the validation or test set are all of one kind."
+    rows = _distinct(fusion, study)
+    above, below = (rows["difference_low"] > 0).sum(), (rows["difference_high"] < 0).sum()
+    return (
+        f"Together with MCP, {above} of {len(rows)} oracles rank significantly better than MCP alone (the 95 % "
+        f"interval of the difference excludes 0), {below} significantly worse; the difference in AUC "
+        f"{_between(rows['difference'].mul(100))}."
+    )
 
 
 def number(value: float) -> str:
@@ -536,16 +612,20 @@ def _forms(study: Study) -> str:
 
 
 def neighbours_note(study: Study) -> str:
-    """A warning where the neighbour that `confidence.knn` looks at must often be of another class; else empty."""
+    """A remark where `confidence.knn` takes a lower k since the classes are small; else empty."""
     images = study.images()
     a_class = min(len(images.labels["train"]), confidence.REFERENCE) / len(images.classes)
-    if a_class >= confidence.NEIGHBOUR:
+    if a_class >= 4 * confidence.NEIGHBOUR:
         return ""
     return (
-        f"k nearest neighbours looks at the {confidence.NEIGHBOUR}th; a class has {a_class:.0f} training images on "
-        f"average, and where it has fewer than {confidence.NEIGHBOUR} that neighbour is of another class. Mahalanobis "
-        "fits its class means to as few images."
+        f"A class has {a_class:.0f} training images on average: k nearest neighbours takes a quarter of the smallest "
+        f"class as k in place of {confidence.NEIGHBOUR}, and Mahalanobis fits its class means to as few images."
     )
+
+
+def _span(values: pd.Series) -> str:
+    low, high = (f"{value:.1f}" for value in (values.min(), values.max()))
+    return low if low == high else f"{low} to {high}"
 
 
 def _between(points: pd.Series) -> str:

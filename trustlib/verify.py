@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pandas.io.formats.style import Styler
 
-from . import claims, confidence, evaluation, published, resampling, runs, tables
+from . import claims, confidence, data, evaluation, published, resampling, runs, tables
 from .study import Study
 
 DIGITS = "%.6g"  # of the tables' numbers
@@ -69,13 +69,15 @@ def _compared(study: Study, folder: Path, manifest: dict, log: Callable[[str], N
         scores = {name: file[name] for name in file.files}
     _check_plan(study, scores)
     seen = _Published(study, scores, manifest)
-    anew = {
+    anew: dict[str, pd.DataFrame] = {
         "scores": pd.concat(
             [evaluation.measured(study, pair, *seen.found[pair, "test"], seen.classes) for pair in study.pairs]
         ),
         "comparisons": pd.concat(map(seen.compared, study.pairs)),
         "domains": seen.on_domains(),
     }
+    if (folder / "tables" / "within.csv").exists():  # older publications have neither it nor what it follows from
+        anew |= {"within": seen.within(), "fusion": seen.fusion()}
     differing = []
     for path in sorted((folder / "tables").glob("*.csv")):
         if path.stem == "runs":
@@ -93,7 +95,7 @@ def _compared(study: Study, folder: Path, manifest: dict, log: Callable[[str], N
 
 def _check_plan(study: Study, scores: dict[str, NDArray]) -> None:
     planned = {f"{pair}/{arm}/seed{seed}.z" for pair in study.pairs for arm in study.arms for seed in study.seeds}
-    if differing := planned ^ {name for name in scores if name.endswith(".z")}:
+    if differing := planned ^ {name for name in scores if name.endswith(".z") and ".heldout." not in name}:
         first = min(differing)
         raise runs.JobError(
             f"study {study.name}: {first} is {'asked for and not published' if first in planned else 'not asked for'}; "
@@ -106,8 +108,10 @@ def _confidences(
 ) -> tuple[NDArray[np.bool_], dict[tuple[str, int], NDArray]]:
     """As `evaluation.confidences`."""
     name = study.pair(pair)[1]
-    if part == "test":
-        seen, own, z = f"{name}/seed{study.classifier_seeds[0]}.", f"{name}/confidences.", f"{pair}/{{}}/seed{{}}.z"
+    if part in data.PARTS:
+        under = "" if part == "test" else f"{part}."
+        seen, own = f"{name}/seed{study.classifier_seeds[0]}.{under}", f"{name}/confidences.{under}"
+        z = f"{pair}/{{}}/seed{{}}.{under}z"
     else:
         seen, own, z = f"{part}/{name}.", f"{part}/{name}.", f"{part}/{pair}.{{}}/seed{{}}"
     found = {(key, 0): scores[own + key] for key in confidence.SCORES if own + key in scores}
@@ -124,7 +128,7 @@ class _Published(claims.Seen):
 
     def __init__(self, study: Study, scores: dict[str, NDArray], manifest: dict):
         super().__init__(study)
-        self.manifest, self._resamples = manifest, {}
+        self.manifest, self._resamples, self._scores = manifest, {}, scores
         self.found = {
             (pair, part): _confidences(study, scores, pair, part)
             for part, pair in product(("test", *study.domains.parts.values()), study.pairs)
@@ -174,6 +178,23 @@ class _Published(claims.Seen):
     def compared(self, pair: str, part: str = "test") -> pd.DataFrame:
         """As `evaluation.compare`."""
         return evaluation.compared(self.study, pair, *self.found[pair, part], self._resampled(pair, part))
+
+    def within(self) -> pd.DataFrame:
+        """As `evaluation.within`."""
+        frames = []
+        for pair in self.study.pairs:
+            name = self.study.pair(pair)[1]
+            classes = self._scores[f"{name}/seed{self.study.classifier_seeds[0]}.predicted"]
+            frames.append(evaluation.measured_within(pair, *self.found[pair, "test"], classes))
+        return pd.concat(frames)
+
+    def fusion(self) -> pd.DataFrame:
+        """As `evaluation.fusion`."""
+        frames = []
+        for pair in self.study.pairs:
+            seen = {part: _confidences(self.study, self._scores, pair, part) for part in ("heldout", "test")}
+            frames.append(evaluation.measured_fusion(self.study, pair, seen))
+        return pd.concat(frames)
 
     def on_domains(self) -> pd.DataFrame:
         """As `evaluation.judged`."""
@@ -328,6 +349,10 @@ def _shown(study: Study, anew: dict[str, pd.DataFrame], said: Path) -> list[Styl
             shown.append(tables.table2_form(published.table2(study.dataset), clean, published.TABLE_2))
         if len(shifted) and (shifted["pair"] == pair).any():
             shown += tables.unseen_forms(clean, shifted[shifted["pair"] == pair], study)
+    if "within" in anew:
+        shown.append(tables.within_form(tables.labelled(anew["within"], study)))
+    if len(anew.get("fusion", ())):
+        shown.append(tables.fusion_form(tables.labelled(anew["fusion"], study)))
     if _is_of_these_rules(said.parent):
         judged = pd.read_csv(said, dtype=str, keep_default_na=False)
         shown += [tables.claims_form(rows) for _, rows in judged.groupby("asked_by")]
