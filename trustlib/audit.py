@@ -9,11 +9,8 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.special import logit
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from . import evaluation, experiments, losses, metrics, resampling, runs, statistics
+from . import evaluation, experiments, heads, losses, metrics, resampling, runs, statistics
 from .controls import outputs, tuning
 from .study import Study
 
@@ -200,9 +197,7 @@ def with_mcp(study: Study, pair: str, arm: str) -> NDArray | None:
         odds[part] = logit(mcp.clip(1e-15, 1 - 1e-15))
     right, rows = evaluation.correct(study, pair, "heldout"), []
     for heldout, test in zip(*parts.values(), strict=True):
-        model = make_pipeline(StandardScaler(), LogisticRegression())
-        model.fit(np.stack([heldout, odds["heldout"]], axis=1), right)
-        rows.append(model.decision_function(np.stack([test, odds["test"]], axis=1)))
+        rows.append(heads.combined([heldout, odds["heldout"]], right, [test, odds["test"]]))
     return np.stack(rows)
 
 

@@ -250,6 +250,37 @@ def forest(
     ax.grid(axis="x", color="0.9")
 
 
+def gaps(ax: Axes, steps: pd.DataFrame, *, colour: str = COLOURS["ce"]) -> None:
+    """How far each step leaves an oracle from MCP: bars from MCP's line, with intervals, the first step on top.
+
+    Parameters
+    ----------
+    steps : columns step (its name), estimate, low, high: AUROC minus MCP's, fractions.
+    """
+    estimate, low, high = 100 * steps[["estimate", "low", "high"]].to_numpy(float).T
+    y = np.arange(len(steps))[::-1]
+    ax.barh(y, estimate, height=0.5, color=colour, alpha=0.3)
+    forest(ax, steps["step"].tolist(), estimate, low, high, [colour] * len(steps), xlabel="AUROC minus MCP's, points")
+    ax.axvline(0, color=COLOURS["mcp"], linewidth=1)
+
+
+def over(ax: Axes, x: NDArray, values: NDArray, *, label: str, **style) -> Line2D:
+    """A metric, per cent, against a number on a logarithmic axis; the range of the seeds is shaded.
+
+    Parameters
+    ----------
+    x : float (M,), ascending, > 0.
+    values : float (S, M), fractions, one row per seed; the line is their mean.
+    style : of the line.
+    """
+    percent = 100 * values
+    (line,) = ax.plot(x, percent.mean(0), label=label, marker="o", markersize=3, **style)
+    ax.fill_between(x, percent.min(0), percent.max(0), color=line.get_color(), alpha=0.15, linewidth=0)
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
+    return line
+
+
 def with_errors(ax: Axes, x: NDArray, y: NDArray, low: NDArray, high: NDArray, *, color: str) -> None:
     """Points (x, y) with the intervals [low, high] of y, float (M,) each."""
     ax.errorbar(x, y, yerr=[y - low, high - y], fmt="o", markersize=4, linewidth=1.2, color=color)

@@ -244,11 +244,22 @@ def crossed(estimate: NDArray, samples: NDArray, level: float) -> tuple[float, f
     if np.isnan(mean) or not len(resampled):
         return mean, np.nan, np.nan, seeds
     low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    if seeds > 1:
-        between = (t.isf((1 - level) / 2, seeds - 1) * estimate.std(ddof=1)) ** 2 / seeds
-        low = mean - np.sqrt(max(mean - low, 0) ** 2 + between)
-        high = mean + np.sqrt(max(high - mean, 0) ** 2 + between)
-    return mean, low, high, seeds
+    return mean, *with_seeds(estimate, low, high, level), seeds
+
+
+def with_seeds(estimate: NDArray, low: float, high: float, level: float = 0.95) -> tuple[float, float]:
+    """The interval over images and seeds, as `intervals` says, from that of the mean over images alone.
+
+    Parameters
+    ----------
+    estimate : float (S,), of each seed; with one seed the interval stays as it is.
+    low, high : ends of the interval of the mean over seeds for these trained seeds, by any method.
+    """
+    mean, seeds = estimate.mean(), len(estimate)
+    if seeds == 1:
+        return low, high
+    between = (t.isf((1 - level) / 2, seeds - 1) * estimate.std(ddof=1)) ** 2 / seeds
+    return mean - np.sqrt(max(mean - low, 0) ** 2 + between), mean + np.sqrt(max(high - mean, 0) ** 2 + between)
 
 
 def _frame(rows: dict, names: list[str], lowest: float) -> pd.DataFrame:
