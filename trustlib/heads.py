@@ -38,7 +38,8 @@ SIZES = (250, 1000, 4000, 16_000)  # and all there are
 SEEDS = range(5)  # of the subset and of what a head starts from
 FEWEST = 10  # correct and incorrect predictions each, expected in a subset
 DECAYS = (1e-4, 1e-3, 1e-2, 1e-1)  # of a convex head, on the mean loss; the validation images choose
-STEPS = (50, 100, 200, 400, 800, 1600)  # of the MLP, in batches of `BATCH`; the validation images choose
+STEPS = (50, 100, 200, 400, 800, 1600, 3200)  # of the MLP, in batches of `BATCH`; the validation images choose
+PASSES = 100  # over the images, at most
 BATCH, HIDDEN, RATE = 256, 128, 2e-3
 LARGEST, LEAST = 10, -30.0  # log-probabilities kept, and their floor
 
@@ -308,12 +309,13 @@ def _mlp(x: NDArray, target: NDArray, subsets: list[NDArray], others: list) -> F
     def net(batch: Tensor) -> Tensor:  # (S, B, d) or (B, d) to (S, B)
         return ((batch @ weights[0] + weights[1]).relu() @ weights[2] + weights[3]).squeeze(-1)
 
-    for step in range(1, max(STEPS) + 1):
+    steps = [step for step in STEPS if step <= max(STEPS[0], PASSES * n // BATCH)]
+    for step in range(1, steps[-1] + 1):
         chosen = index.gather(1, torch.randint(n, (seeds, BATCH)))  # (S, B)
         optimizer.zero_grad()
         losses.cross_entropy(net(rows[chosen]).flatten(), correct[chosen].flatten()).mean().backward()
         optimizer.step()
-        if step in STEPS:
+        if step in steps:
             with torch.no_grad():
                 fits.append(tuple(net(torch.from_numpy(seen).float()).double().numpy() for seen in others))
     return fits
