@@ -37,7 +37,7 @@ def test_a_hyperplane_per_predicted_class_recovers_the_winning_logit_and_one_hyp
 def test_an_mlp_lies_between(simplex, monkeypatch):
     monkeypatch.setattr(heads, "STEPS", (100, 400))
     z = fitted("mlp", simplex)[1]
-    assert 0.75 < auroc(z, simplex[2]) < auroc(confidence.mcp(simplex[2]), simplex[2])
+    assert 0.65 < auroc(z, simplex[2]) < auroc(confidence.mcp(simplex[2]), simplex[2])
 
 
 def test_a_linear_head_finds_the_direction_that_there_is():

@@ -42,6 +42,7 @@ STEPS = (50, 100, 200, 400, 800, 1600, 3200)  # of the MLP, in batches of `BATCH
 PASSES = 100  # over the images, at most
 BATCH, HIDDEN, RATE = 256, 128, 2e-3
 LARGEST, LEAST = 10, -30.0  # log-probabilities kept, and their floor
+ROW, MEAN = ("seed", "auroc", "difference"), ("seeds", "auroc", "difference", "low", "high")
 
 
 def fit(study: Study, name: str) -> dict:
@@ -111,11 +112,7 @@ def against_mcp(study: Study, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         low, high = resampling.with_seeds(each, mean.low, mean.high)
         row |= {"seeds": len(each), "auroc": base + mean.difference, "difference": mean.difference}
         means.append(row | {"low": low, "high": high})
-    order = {name: place for place, name in enumerate((*LABELS, *HEADS))}
-    by = ["labels", "head", "n", "fused"]
-    frames = [pd.DataFrame(rows).sort_values(by, key=lambda c: c.map(order) if c.name in by[:2] else c, kind="stable")
-              for rows in (fits, means)]  # fmt: skip
-    return frames[0].reset_index(drop=True), frames[1].reset_index(drop=True)
+    return _ordered(fits, ROW), _ordered(means, MEAN)
 
 
 def sizes(target: NDArray[np.bool_]) -> list[int]:
@@ -243,6 +240,12 @@ def _among(part: Observed, index: NDArray | slice) -> Observed:
     return Observed(part.logits[index], part.labels[index], part.features[index])
 
 
+def _ordered(rows: list[dict], columns: Sequence[str]) -> pd.DataFrame:
+    by = {"labels": list(LABELS), "head": list(HEADS), "n": None, "fused": None}
+    frame = pd.DataFrame(rows, columns=["classifier", *by, *columns])
+    return frame.sort_values([*by], key=lambda c: c.map(by[c.name].index) if by[c.name] else c, ignore_index=True)
+
+
 def _has_folds(study: Study, name: str) -> bool:
     paths = [runs.fold_path(study, name, fold) for fold in range(study.audit.folds)]
     return all(runs.current(path, experiments.fold_config(study, name, k)) for k, path in enumerate(paths))
@@ -274,7 +277,7 @@ def _by_class(x: NDArray, predicted: NDArray, classes: int) -> csr_array:
     return csr_array((values.ravel(), columns.ravel(), np.arange(n + 1) * (d + 1)), shape=(n, classes * (d + 1)))
 
 
-Fits = list[tuple[NDArray, NDArray]]  # z of the validation (S, M) and of the test images (S, N), one per setting
+Fits = list[list[NDArray]]  # z of the validation images (S, M) and of the test images (S, N), one pair per setting
 
 
 def _convex(x: NDArray | csr_array, target: NDArray, subsets: list[NDArray], others: list) -> Fits:
@@ -284,7 +287,7 @@ def _convex(x: NDArray | csr_array, target: NDArray, subsets: list[NDArray], oth
         models = [LogisticRegression(C=1 / (decay * len(index)), max_iter=300) for index in subsets]
         for model, index in zip(models, subsets, strict=True):
             model.fit(x[index], target[index])
-        fits.append(tuple(np.stack([model.decision_function(rows) for model in models]) for rows in others))
+        fits.append([np.stack([model.decision_function(rows) for model in models]) for rows in others])
     return fits
 
 
@@ -294,7 +297,7 @@ def _distance(x: NDArray, target: NDArray, subsets: list[NDArray], others: list)
         _minimised(oracle.SignedDistance, losses.cross_entropy, x[index], target[index], seed)
         for seed, index in enumerate(subsets)
     ]
-    return [tuple(np.stack([net(torch.from_numpy(rows)).numpy() for net in nets]) for rows in others)]
+    return [[np.stack([net(torch.from_numpy(rows)).numpy() for net in nets]) for rows in others]]
 
 
 def _mlp(x: NDArray, target: NDArray, subsets: list[NDArray], others: list) -> Fits:
@@ -317,7 +320,7 @@ def _mlp(x: NDArray, target: NDArray, subsets: list[NDArray], others: list) -> F
         optimizer.step()
         if step in steps:
             with torch.no_grad():
-                fits.append(tuple(net(torch.from_numpy(seen).float()).double().numpy() for seen in others))
+                fits.append([net(torch.from_numpy(seen).float()).double().numpy() for seen in others])
     return fits
 
 
