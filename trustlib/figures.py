@@ -14,7 +14,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import NullFormatter, PercentFormatter
 from numpy.typing import NDArray
 from scipy.stats import norm
 
@@ -278,6 +278,7 @@ def over(ax: Axes, x: NDArray, values: NDArray, *, label: str, **style) -> Line2
     ax.fill_between(x, percent.min(0), percent.max(0), color=line.get_color(), alpha=0.15, linewidth=0)
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
     return line
 
 

@@ -30,8 +30,8 @@ HEADS = {
     "sorted": "linear on sorted log-probabilities",
 }
 LABELS = {
-    "train": "the classifier's training images",
-    "crossfit": "the same, cross-fitted",
+    "train": "training images",
+    "crossfit": "training images, cross-fitted",
     "heldout": "held-out images",
 }
 SIZES = (250, 1000, 4000, 16_000)  # and all there are
