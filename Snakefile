@@ -72,13 +72,14 @@ PAPERMILL = (
 SECTIONS = {
     "06_report": f"notebooks/06_report.ipynb {{output}} -p study {STUDY} -p make_missing False",
     "07_audit": f"notebooks/07_audit.ipynb {{output}} -p study {STUDY}",
+    "11_reasons": f"notebooks/11_reasons.ipynb {{output}} -p study {STUDY}",
     "08_unseen": f"notebooks/08_unseen.ipynb {{output}} -p study {STUDY}",
     "09_published": f"notebooks/09_published.ipynb {{output}} -p study {STUDY}",
     "10_record": f"notebooks/10_record.ipynb {{output}} -p study {STUDY}",
 }
 USED = ["audit", "budget", "calibration", "claims", "confidence", "controls", "data", "domains", "evaluation"]
-USED += ["experiments", "figures", "metrics", "networks", "published", "released", "report", "resampling", "runs", "statistics", "study", "tables"]
-USED += ["unseen"]
+USED += ["experiments", "figures", "heads", "metrics", "networks", "published", "released", "report", "resampling"]
+USED += ["runs", "statistics", "study", "tables", "unseen"]
 PUBLISHED = [f"data/published/{name}.csv" for name in ("table1", "table2", "table3", "msp_imagenet")]
 
 

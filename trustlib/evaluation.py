@@ -6,7 +6,7 @@ an unseen domain's, "domains/NAME" or "sweeps/NAME" (`trustlib.study.Domains`).
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
@@ -368,6 +368,23 @@ def measured_within(
     return pd.DataFrame(rows, columns=WITHIN)
 
 
+def combined(fitted: Sequence[NDArray], correct: NDArray[np.bool_], scores: Sequence[NDArray]) -> NDArray[np.float64]:
+    """Log-odds of a logistic regression on several scores, standardised.
+
+    Parameters
+    ----------
+    fitted : scores, float (M,) each, of the images that the regression is fitted on.
+    correct : bool (M,), of these images.
+    scores : the same scores of the images to be scored, float (N,) each.
+
+    Returns
+    -------
+    float64 (N,)
+    """
+    model = make_pipeline(StandardScaler(), LogisticRegression())
+    return model.fit(np.stack(fitted, axis=1), correct).decision_function(np.stack(scores, axis=1))
+
+
 def fused(z: dict[str, NDArray], mcp: dict[str, NDArray], right: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Log-odds of a logistic regression on an oracle's ``z`` and MCP's log-odds, float64 (S, N).
 
@@ -380,12 +397,8 @@ def fused(z: dict[str, NDArray], mcp: dict[str, NDArray], right: NDArray[np.bool
     right : bool (N,), whether the predictions on the validation set are correct; both kinds.
     """
     odds = {part: logit(values.clip(1e-15, 1 - 1e-15)) for part, values in mcp.items()}
-    rows = []
-    for heldout, test in zip(z["heldout"], z["test"], strict=True):
-        model = make_pipeline(StandardScaler(), LogisticRegression())
-        model.fit(np.stack([heldout, odds["heldout"]], axis=1), right)
-        rows.append(model.decision_function(np.stack([test, odds["test"]], axis=1)))
-    return np.stack(rows)
+    pairs = zip(z["heldout"], z["test"], strict=True)
+    return np.stack([combined([a, odds["heldout"]], right, [b, odds["test"]]) for a, b in pairs])
 
 
 def fusion(study: Study) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import NullFormatter, PercentFormatter
 from numpy.typing import NDArray
 from scipy.stats import norm
 
@@ -232,22 +232,6 @@ def rate_search(
     return line
 
 
-def learning_curve(ax: Axes, steps: NDArray, values: NDArray, *, label: str, loss: str) -> Line2D:
-    """A metric, per cent, against training steps: the mean over seeds, with a band from the lowest to the highest.
-
-    Parameters
-    ----------
-    steps : int (M,), ascending.
-    values : float (S, M), fractions, one row per seed.
-    """
-    style = line_style(loss)
-    (line,) = ax.plot(steps, 100 * values.mean(0), label=label, marker="o", markersize=3.5, **style)
-    ax.fill_between(steps, 100 * values.min(0), 100 * values.max(0), color=style["color"], alpha=0.15, linewidth=0)
-    ax.set(xscale="log", xlabel="training steps", xticks=steps, xticklabels=[f"{n:,}" for n in steps])
-    ax.minorticks_off()
-    return line
-
-
 def level(ax: Axes, value: float, label: str) -> Line2D:
     """A dashed horizontal line at a fraction, per cent: MCP, or chance."""
     return ax.axhline(100 * value, color="0.2", linestyle="--", linewidth=1, label=label)
@@ -290,6 +274,38 @@ def attainable(
         ax.plot(value[chosen], y[chosen], "o", markersize=4, color="0.2", markerfacecolor=face, label=name)
     ax.set(yticks=y, yticklabels=labels, ylim=(-0.7, len(labels) - 0.3), **settings)
     ax.grid(axis="x", color="0.9")
+
+
+def gaps(ax: Axes, steps: pd.DataFrame, *, colour: str = COLOURS["ce"]) -> None:
+    """How far each step leaves an oracle from MCP: bars from MCP's line, with intervals, the first step on top.
+
+    Parameters
+    ----------
+    steps : columns step (its name), estimate, low, high: AUROC minus MCP's, fractions.
+    """
+    estimate, low, high = 100 * steps[["estimate", "low", "high"]].to_numpy(float).T
+    y = np.arange(len(steps))[::-1]
+    ax.barh(y, estimate, height=0.5, color=colour, alpha=0.3)
+    forest(ax, steps["step"].tolist(), estimate, low, high, [colour] * len(steps), xlabel="AUROC minus MCP's, points")
+    ax.axvline(0, color=COLOURS["mcp"], linewidth=1)
+
+
+def over(ax: Axes, x: NDArray, values: NDArray, *, label: str, **style) -> Line2D:
+    """A metric, per cent, against a number on a logarithmic axis; the range of the seeds is shaded.
+
+    Parameters
+    ----------
+    x : float (M,), ascending, > 0.
+    values : float (S, M), fractions, one row per seed; the line is their mean.
+    style : of the line.
+    """
+    percent = 100 * values
+    (line,) = ax.plot(x, percent.mean(0), label=label, marker="o", markersize=3, **style)
+    ax.fill_between(x, percent.min(0), percent.max(0), color=line.get_color(), alpha=0.15, linewidth=0)
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(lambda v, _: f"{v:,.0f}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    return line
 
 
 def with_errors(ax: Axes, x: NDArray, y: NDArray, low: NDArray, high: NDArray, *, color: str) -> None:

@@ -64,7 +64,7 @@ def module_digest(name: str) -> str:
 
 
 _DOMAINS = ("corruptions", "domains", "photos", "recolor", "stylize", "unseen")
-_LEARNING = ("confidence", "data", "experiments", "folders", "losses", "networks", "oracle", "released")
+_LEARNING = ("confidence", "data", "experiments", "folders", "heads", "losses", "networks", "oracle", "released")
 _TRAINING = ("parallel", "training")
 _MEASURING = ("evaluation", "metrics", "resampling", "statistics")
 TRACED = tuple(f"trustlib.{name}" for name in (*_LEARNING, *_TRAINING, *_DOMAINS, *_MEASURING))

@@ -292,11 +292,22 @@ def crossed(
     if np.isnan(mean) or not len(resampled):
         return mean, np.nan, np.nan, seeds
     low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    if seeds > 1:
-        between = seed_error(estimate, level, pooled) ** 2
-        low = mean - np.sqrt(max(mean - low, 0) ** 2 + between)
-        high = mean + np.sqrt(max(high - mean, 0) ** 2 + between)
-    return mean, low, high, seeds
+    return mean, *with_seeds(estimate, low, high, level, pooled), seeds
+
+
+def with_seeds(
+    estimate: NDArray, low: float, high: float, level: float = 0.95, pooled: tuple[float, int] | None = None
+) -> tuple[float, float]:
+    """The interval over images and seeds, as `intervals` says, from that of the mean over images alone.
+
+    Parameters
+    ----------
+    estimate : float (S,), of each seed; with one seed the interval stays as it is.
+    low, high : ends of the interval of the mean over seeds for these trained seeds, by any method.
+    pooled : as in `crossed`.
+    """
+    mean, between = estimate.mean(), seed_error(estimate, level, pooled) ** 2
+    return mean - np.sqrt(max(mean - low, 0) ** 2 + between), mean + np.sqrt(max(high - mean, 0) ** 2 + between)
 
 
 def seed_error(estimate: NDArray, level: float, pooled: tuple[float, int] | None = None) -> float:

@@ -4,6 +4,7 @@
                          confidences/<name>.safetensors               the scores of a classifier that need no oracle
                          classifiers/<name>/fold<k>.safetensors       cross-fitted labels of one fold
                          features/<backbone>.safetensors              what a backbone makes of the images
+                         heads/<classifier>.safetensors               z of heads fitted on a classifier's features
                          oracles/<pair>/<arm>/seed<k>.safetensors     an oracle, its z, its history
                          oracles/<pair>/<arm>/rate<r>-seed<k>...      the same at another rate than the study's
                          oracles/<pair>/<arm>/seed<k>.failed.json     a training that failed, with its traceback
@@ -83,6 +84,10 @@ def fold_path(study: Study, name: str, fold: int) -> Path:
 
 def features_path(study: Study, backbone: str) -> Path:
     return run_folder(study) / "features" / f"{backbone}.safetensors"
+
+
+def heads_path(study: Study, name: str) -> Path:
+    return run_folder(study) / "heads" / f"{name}.safetensors"
 
 
 def bootstrap_path(study: Study, score: str) -> Path:

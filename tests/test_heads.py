@@ -1,0 +1,164 @@
+"""Heads on cached features: what each can express, the labels they learn from, and that a fit is made once."""
+
+import numpy as np
+import pytest
+import torch
+
+from trustlib import confidence, experiments, figures, heads, metrics, runs, statistics, study
+
+
+@pytest.fixture(scope="module")
+def simplex():
+    """(part to learn from, validation, test) of five exchangeable classes."""
+    rng = np.random.default_rng(0)
+    return [heads._simplex(5, n, rng) for n in (4000, 2000, 4000)]
+
+
+def auroc(z, part):
+    return metrics.evaluate(z, part.correct)["auroc"]
+
+
+def fitted(head, simplex):
+    part, valid, test = simplex
+    z_valid, z = heads.fit_head(head, part, part.correct, [np.arange(len(part.labels))], valid, test)
+    return z_valid[0], z[0]
+
+
+def test_a_hyperplane_per_predicted_class_recovers_the_winning_logit_and_one_hyperplane_nothing(simplex):
+    test = simplex[2]
+    mcp, own = (auroc(score, test) for score in (confidence.mcp(test), test.features.max(1)))
+    assert auroc(fitted("class", simplex)[1], test) == pytest.approx(own, abs=0.015)
+    assert auroc(fitted("sorted", simplex)[1], test) == pytest.approx(mcp, abs=0.005)
+    for head in ("linear", "distance"):
+        assert abs(auroc(fitted(head, simplex)[1], test) - 0.5) < 0.06
+    assert own > 0.8
+
+
+def test_an_mlp_lies_between(simplex, monkeypatch):
+    monkeypatch.setattr(heads, "STEPS", (100, 400))
+    z = fitted("mlp", simplex)[1]
+    assert 0.65 < auroc(z, simplex[2]) < auroc(confidence.mcp(simplex[2]), simplex[2])
+
+
+def test_a_linear_head_finds_the_direction_that_there_is():
+    rng = np.random.default_rng(1)
+    parts = []
+    for n in (2000, 1000, 3000):
+        x = rng.normal(size=(n, 4))
+        correct = rng.random(n) < 1 / (1 + np.exp(-1 - 2 * x[:, 0]))
+        logits = np.where(np.arange(2) == 0, 1.0, 0.0) * np.ones((n, 1))
+        parts.append(
+            confidence.Observed(logits, np.where(correct, 0, 1), x * [1, 3, 3, 3] + 5)
+        )  # scales must not matter
+    for head in ("linear", "distance"):
+        z = fitted(head, parts)[1]
+        assert np.corrcoef(z, parts[2].features[:, 0])[0, 1] > 0.98
+
+
+def test_combined_with_mcp_ranks_at_least_as_well_on_the_images_it_is_fitted_on(simplex):
+    valid = simplex[1]
+    odds = confidence.mcp(valid)
+    both = heads.combined([fitted("class", simplex)[0], odds], valid.correct, [fitted("class", simplex)[0], odds])
+    assert auroc(both, valid) > auroc(odds, valid) - 0.002
+    noise = np.random.default_rng(0).normal(size=len(odds))
+    assert auroc(heads.combined([noise, odds], valid.correct, [noise, odds]), valid) == pytest.approx(
+        auroc(odds, valid), abs=0.005
+    )
+
+
+def test_sizes_have_enough_of_both_kinds():
+    assert heads.sizes(np.arange(5000) % 10 > 0) == [250, 1000, 4000, 5000]
+    assert heads.sizes(np.arange(5000) % 500 > 0) == [5000]
+    assert heads.sizes(np.ones(300, bool)) == []
+
+
+@pytest.mark.parametrize("classes", [2, 20])
+def test_the_best_hyperplane_of_exchangeable_classes_is_the_constant(classes):
+    few, many = (heads.simulate(classes, n, 0) for n in (1000, 16_000))
+    assert (many["tpr"], many["tnr"]) == (1, 0)
+    assert few["spread"] / many["spread"] == pytest.approx(4, rel=0.5)  # z shrinks as 1 / sqrt(n)
+    assert abs(many["hyperplane"] - 0.5) < 0.05
+    assert many["accuracy"] == pytest.approx(0.87, abs=0.03)
+    assert many["own"] == pytest.approx(many["mcp"], abs=1e-9 if classes == 2 else 0.06)
+
+
+def test_so_it_is_for_losses_that_are_not_convex():
+    for row in heads.simulate_losses(3, 3000, 0):
+        assert (row["tpr"], row["tnr"]) == (1, 0), row
+        assert row["spread"] < 0.2, row
+
+
+@pytest.fixture
+def trained(write_study):
+    """A study whose classifier's file holds made-up features of its images; nothing is trained."""
+    plan = study.load_study(write_study(audit={"tuning": 400, "folds": 2}))
+    images, rng = plan.images(), np.random.default_rng(0)
+
+    def make():
+        tensors = {"reference.index": torch.arange(len(images.labels["train"]))}
+        for part, name in (("train", "reference"), ("heldout", "heldout"), ("test", "test")):
+            labels = images.labels[part].numpy()
+            x = rng.normal(size=(len(labels), 10)) + 2.5 * np.eye(10)[labels]
+            tensors |= {f"{name}.features": torch.from_numpy(x).float(), f"{name}.logits": torch.from_numpy(2.5 * x)}
+            tensors[f"{name}.correct"] = torch.from_numpy(x.argmax(1) == labels)
+        return tensors, {}
+
+    runs.cached(runs.classifier_path(plan, "rsn"), experiments.classifier_config(plan, "rsn"), make)
+    return plan
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(heads, "HEADS", {"linear": "linear", "sorted": "sorted"})
+    monkeypatch.setattr(heads, "SIZES", (250,))
+    monkeypatch.setattr(heads, "DECAYS", (1e-2,))
+
+
+def test_a_study_s_heads_are_fitted_once(trained, quick, monkeypatch):
+    heads.fit(trained, "rsn")
+    written = runs.heads_path(trained, "rsn").stat().st_mtime_ns
+    monkeypatch.setattr(heads, "fit_head", None)  # nothing is fitted again
+    heads.fit(trained, "rsn")
+    assert runs.heads_path(trained, "rsn").stat().st_mtime_ns == written
+
+
+def test_their_distance_to_mcp(trained, quick):
+    heads.fit(trained, "rsn")
+    fits, means = heads.against_mcp(trained, "rsn")
+    assert set(means["labels"]) == {"train", "heldout"}  # no folds, no cross-fitted labels
+    test = runs.read_tensors(runs.classifier_path(trained, "rsn"), "test.")
+    z = runs.read_tensors(runs.heads_path(trained, "rsn"))["train/linear/250"].numpy()
+    row = means[
+        (means["labels"] == "train") & (means["head"] == "linear") & (means["n"] == 250) & ~means["fused"]
+    ].iloc[0]
+    assert row["seeds"] == len(z) == len(heads.SEEDS)
+    values = [statistics.delong(one, test["correct"].numpy()).auroc for one in z]
+    assert row["auroc"] == pytest.approx(np.mean(values))
+    assert row["low"] < row["difference"] < row["high"] < 0
+    each = fits[(fits["labels"] == "train") & (fits["head"] == "linear") & (fits["n"] == 250) & ~fits["fused"]]
+    assert each["auroc"].tolist() == pytest.approx(values)
+    near = means[(means["head"] == "sorted") & means["fused"]]
+    assert near["difference"].abs().max() < 0.02
+
+
+def test_crossfitted_labels_are_put_where_their_images_are(trained):
+    labels = torch.rand(len(trained.images().labels["train"])) < 0.5
+    for fold in range(2):
+        config = experiments.fold_config(trained, "rsn", fold)
+        runs.cached(runs.fold_path(trained, "rsn", fold), config, lambda k=fold: ({"correct": labels[None, k::2]}, {}))
+    assert (heads._crossfit_labels(trained, "rsn") == labels.numpy()).all()
+    assert heads.fit_config(trained, "rsn")["folds"]
+
+
+def test_figures_of_distances_and_of_sizes(trained, quick):
+    import matplotlib.pyplot as plt
+
+    heads.fit(trained, "rsn")
+    means = heads.against_mcp(trained, "rsn")[1]
+    steps = means.assign(step=means["head"], estimate=means["difference"])
+    fig, (left, right) = plt.subplots(1, 2)
+    figures.gaps(left, steps)
+    assert [bar.get_width() for bar in left.patches] == pytest.approx((100 * means["difference"]).tolist())
+    line = figures.over(right, np.array([250, 1000]), np.array([[0.8, 0.9], [0.7, 0.9]]), label="a")
+    assert line.get_ydata().tolist() == pytest.approx([75, 90])
+    plt.close(fig)
