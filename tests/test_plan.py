@@ -312,7 +312,11 @@ def test_the_plan_lists_what_is_not_made_yet(write):
     assert plan.prepare(study, 0, said.append) == []
     text = "\n".join(said)
     assert "data from the folder photos; 20 train, 20 heldout, 15 test; 3 classes" in text
-    for line in ("classifier-small classifier", "oracles-large-small-ss-frozen features", "oracles-small-small-ss-frozen head"):
+    for line in (
+        "classifier-small classifier",
+        "oracles-large-small-ss-frozen features",
+        "oracles-small-small-ss-frozen head",
+    ):
         assert " ".join(line.split()) in " ".join(text.split())
     assert "nan" not in text.lower()
     make(study)
@@ -343,7 +347,9 @@ def test_the_plan_counts_images_and_bytes(write):
     ):
         kind = "classifier" if job.startswith("classifier") else "features"
         assert size[job, kind] == pytest.approx(path.stat().st_size, rel=0.3, abs=80_000)  # a head of 1,000 classes
-    (asked,) = (row["asked"] for row in work if (row["job"], row["work"]) == ("oracles-small-small-ss-frozen", "features"))
+    (asked,) = (
+        row["asked"] for row in work if (row["job"], row["work"]) == ("oracles-small-small-ss-frozen", "features")
+    )
     assert asked == {("ask", "small-small"): 2 * (20 + 20) + 15}
 
 
