@@ -726,8 +726,8 @@ def _published_aupr_error(seen: Seen) -> Judgement:
         CONTRADICTED if negated else INCONCLUSIVE,
         f"by arithmetic, {negated} of {len(excludes)} rows cannot, {tied} of them whatever the ties: the column is not "
         f"the average precision of errors ranked by the negated confidence; {other} rows are compatible with the "
-        "confidence not negated, as in the released code, where lower is better: the natural reading, which the figures "
-        "do not prove",
+        "confidence not negated, as in the released code, where lower is better: the natural reading, which the "
+        "figures do not prove",
     )
 
 
