@@ -14,9 +14,10 @@ tuned for the method on validation images. Rules, written before the runs that t
 from itertools import product
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
-from . import controls, evaluation, runs
+from . import controls, evaluation, resampling, runs, statistics
 from .study import Study
 
 ABLATIONS = ("budget", "budget-long")
@@ -63,6 +64,33 @@ def _measured(study: Study, pair: str, arm: str) -> list[dict]:
             return []
         rows.append(shared | {"seed": seed, "split": split, **found})
     return rows
+
+
+def gaps(study: Study) -> dict[str, pd.DataFrame]:
+    """AUROC minus MCP's on the test set, per classifier, of the method that ranks best on validation at each budget.
+
+    Returns
+    -------
+    classifier -> columns step (what was trained), estimate, low, high: fractions, 95 % intervals over test images
+    (DeLong) and seeds. Of the study's own ablations, for oracles of the classifier's own kind.
+    """
+    frame, found = curves(study), {}
+    if not set(ABLATIONS) & study.audit.controls.keys():
+        return {}
+    for pair in dict.fromkeys(frame["pair"]):
+        name, rows = study.pair(pair)[1], []
+        mean = frame[(frame["pair"] == pair) & (frame["split"] == "heldout")].groupby(["steps", "arm"])["auroc"].mean()
+        right, mcp = evaluation.correct(study, pair), evaluation.own_scores(study, name)["mcp"]
+        for steps, of_rung in mean.groupby(level="steps"):
+            arm = of_rung.idxmax()[1]
+            z = controls.outputs(study, pair, arm)
+            difference = statistics.delong_difference(z, mcp, right)
+            each = np.array([statistics.delong_difference(one, mcp, right).difference for one in z])
+            low, high = resampling.with_seeds(each, difference.low, difference.high)
+            step = f"fine-tuned oracle ({study.arm(arm).loss.upper()}), {steps:,} steps"
+            rows.append({"step": step, "estimate": difference.difference, "low": low, "high": high})
+        found[name] = pd.DataFrame(rows)
+    return found
 
 
 def published(name: str) -> pd.DataFrame:
