@@ -196,7 +196,7 @@ def test_a_rule_that_has_changed_is_named_even_where_its_scores_are_not_publishe
         ]
 
     monkeypatch.setattr(claims, "load", lambda: changed("higher", minus=["ce"]))
-    line = "tables/cells.csv, higher: 2 comparisons, 1 by today's data/claims.yaml"
+    line = "tables/cells.csv, higher: 3 comparisons, 1 by today's data/claims.yaml"
     assert set(verify.verify(study, quiet)) == {line}  # of both forms
     monkeypatch.setattr(claims, "load", lambda: changed("tuned", above=-2.0))
     at, *_ = verify.verify(study, quiet)
