@@ -72,7 +72,7 @@ PAPERMILL = (
 SECTIONS = {
     "06_report": f"notebooks/06_report.ipynb {{output}} -p study {STUDY} -p make_missing False",
     "07_audit": f"notebooks/07_audit.ipynb {{output}} -p study {STUDY}",
-    "11_reasons": f"notebooks/11_reasons.ipynb {{output}} -p study {STUDY}",
+    "11_reasons": f"notebooks/11_reasons.ipynb {{output}} -p study {STUDY} -p make_missing False",
     "08_unseen": f"notebooks/08_unseen.ipynb {{output}} -p study {STUDY}",
     "09_published": f"notebooks/09_published.ipynb {{output}} -p study {STUDY}",
     "10_record": f"notebooks/10_record.ipynb {{output}} -p study {STUDY}",
