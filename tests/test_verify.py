@@ -241,7 +241,7 @@ def test_verdicts_by_older_rules_are_not_compared(copy, older):
         ("tables/cells.csv", "claim,form", "claim,from", "tables/cells.csv: not a table of claim, form, metric, "),
         ("tables/cells.csv", ",above,0.9,", ",above,0.8,", "at: 0.8, from the scores 0.9"),
         ("tables/cells.csv", "neither", "beyond", "outcome: beyond, from the scores neither"),
-        ("tables/cells.csv", "\nhigher,", "\nother,", "claims.csv, other: nothing, from its comparisons inconclusive"),
+        ("tables/cells.csv", "\nhigher,", "\nother,", "claims.csv, other: nothing, from its comparisons"),
     ],
 )
 def test_what_is_damaged_is_named(copy, name, old, new, message):
