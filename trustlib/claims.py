@@ -219,7 +219,7 @@ def _judged_claim(seen: "Seen", claim: Claim) -> Judgement:
     """The verdict on one claim, where the study can test it."""
     study = seen.study
     arithmetic = claim.fact in ARITHMETIC
-    if claim.asked_by == "paper" and not arithmetic and (reason := getattr(study, "untested", "")):
+    if claim.asked_by == "paper" and not arithmetic and (reason := study.untested):
         return Judgement(NOT_TESTED, reason)
     if claim.colour and seen.grey:
         return Judgement(NOT_TESTED, GREY)
