@@ -1,7 +1,6 @@
 """Verdicts follow from the rules: each verdict from intervals made to measure, and the file itself is sound."""
 
 import json
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,8 +10,19 @@ from conftest import AUDIT, TINY
 from scipy.special import expit, logit
 from scipy.stats import t
 
-import trustlib
-from trustlib import audit, claims, confidence, evaluation, experiments, metrics, published, released, runs, statistics
+from trustlib import (
+    audit,
+    budget,
+    claims,
+    confidence,
+    evaluation,
+    experiments,
+    metrics,
+    published,
+    released,
+    runs,
+    statistics,
+)
 from trustlib.data import ROOT
 from trustlib.study import Study, load_study
 
@@ -175,10 +185,10 @@ def test_what_rests_on_an_oracle_that_is_not_trained_is_not_tested(study):
 def test_a_budget_is_asked_of_oracles_as_in_the_text(study, monkeypatch):
     monkeypatch.undo()
     asked = []
-    budget = SimpleNamespace(state=lambda study, pair, arm: asked.append(arm) or "not trained")
-    monkeypatch.setitem(sys.modules, "trustlib.budget", budget)
-    monkeypatch.setattr(trustlib, "budget", budget, raising=False)
+    monkeypatch.setattr(budget, "curves", lambda study: "read once")
+    monkeypatch.setattr(budget, "state", lambda study, pair, arm, frame: asked.append(arm) or "not trained")
     seen = claims.Seen(study)
+    assert seen.is_untrained("rsn-rsn", "ce")  # and remembered
     names = ("mcp", "ce", "ce-released", "ss+mcp")
     assert [seen.is_untrained("rsn-rsn", name) for name in names] == [False, True, False, True]
     assert asked == ["ce", "ss"]

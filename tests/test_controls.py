@@ -184,8 +184,7 @@ def test_an_oracle_without_information_adds_nothing_to_mcp(study, monkeypatch):
     monkeypatch.setattr(audit.evaluation, "own_scores", lambda *args: {"mcp": mcp})
     for signal in (0.0, 1.5):
         z = np.stack([rng.normal(size=2000) + signal * right for _ in range(2)])
-        monkeypatch.setattr(audit, "outputs", lambda *args, z=z: z)
-        both = audit.with_mcp(study, "rsn-rsn", "ce")
+        both = audit.with_mcp(study, "rsn-rsn", "ce", outputs=lambda *args, z=z: z)
         gain = np.mean([metrics.evaluate(row, right)["auroc"] for row in both]) - metrics.evaluate(mcp, right)["auroc"]
         assert abs(gain) < 0.005 if signal == 0 else gain > 0.04
 

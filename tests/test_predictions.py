@@ -261,7 +261,8 @@ def test_scores_are_those_of_the_study_and_what_is_fitted_is_fitted_on_the_other
     scores, left_out = predictions.read(save(outputs.assign(mine=logits[:, 1]))).scores()
     seen = confidence.Observed(logits, label)
     needless = {s.label: s for s in confidence.SCORES.values() if not s.needs}
-    assert set(scores) == {*needless, "Temperature-scaled MCP", "MaxLogit-pNorm", "mine"}
+    fitted = {"Temperature-scaled MCP", "MaxLogit-pNorm", "Accuracy of the predicted class"}
+    assert set(scores) == {*needless, *fitted, "mine"}
     assert left_out == {}
     for name, score in needless.items():
         np.testing.assert_allclose(scores[name], score.function(seen, None, None))

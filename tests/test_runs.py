@@ -433,7 +433,7 @@ def test_a_head_learns_alone_and_other_oracles_start_from_it(write_study):
     assert {row["status"] for row in experiments.trainings(study) if row["kind"] == "oracle"} == {"done"}
     found = {arm: runs.read_tensors(runs.oracle_path(study, "rsn-rsn", arm, 0)) for arm in STAGES}
     own = runs.read_tensors(runs.classifier_path(study, "rsn"), "weights.")
-    assert all(name.startswith(("weights.head.", "heldout.", "test.")) for name in found["ce-head"])
+    assert all(name.startswith(("weights.head.", "train.", "heldout.", "test.")) for name in found["ce-head"])
 
     # The second stage is the first, now computed by the whole network in float32.
     torch.testing.assert_close(found["ce"]["test.z"], found["ce-head"]["test.z"], atol=2e-2, rtol=1e-2)

@@ -128,8 +128,10 @@ def converged(frame: pd.DataFrame, pair: str, loss: str, steps: int) -> bool | N
     return bool(abs(twice.iloc[0] - own.iloc[-1]) < TOLERANCE)
 
 
-def state(study: Study, pair: str, arm: str) -> State:
+def state(study: Study, pair: str, arm: str, frame: pd.DataFrame | None = None) -> State:
     """Whether an oracle may judge a claim, by the rules above; "unknown" where neither rule can be applied.
+
+    frame : the study's `curves`, where they have been read already.
 
     A head on a frozen backbone is not held to MCP on its training images: a single hyperplane may have converged and
     still lie below.
@@ -139,7 +141,8 @@ def state(study: Study, pair: str, arm: str) -> State:
     fitted = evaluation.on_training(study, pair, arm)
     if fitted is not None and fitted["auroc"].mean() < fitted["mcp"].mean():
         return "not trained"
-    enough = converged(curves(study), _ladder_pair(study, pair), study.arm(arm).loss, size(study, arm)["steps"])
+    frame = curves(study) if frame is None else frame
+    enough = converged(frame, _ladder_pair(study, pair), study.arm(arm).loss, size(study, arm)["steps"])
     if enough is None:
         return "unknown"
     return "trained" if enough else "not trained"

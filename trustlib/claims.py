@@ -7,6 +7,7 @@ no measurement follow here from arithmetic or from the published tables, and the
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +19,20 @@ from pydantic import Field, model_validator
 from scipy.special import expit
 from scipy.stats import norm
 
-from . import audit, controls, data, domains, evaluation, metrics, published, resampling, runs, statistics, tables
+from . import (
+    audit,
+    budget,
+    controls,
+    data,
+    domains,
+    evaluation,
+    metrics,
+    published,
+    resampling,
+    runs,
+    statistics,
+    tables,
+)
 from .study import Strict, Study
 
 REPRODUCED, MIXED, CONTRADICTED = "reproduced", "mixed", "contradicted"
@@ -578,7 +592,7 @@ class Seen:
     """The metrics of any method and their resamples, looked up once: those of a study's trainings."""
 
     def __init__(self, study: Study):
-        self.study, self._boots, self._distances = study, {}, {}
+        self.study, self._boots, self._distances, self._states = study, {}, {}, {}
 
     @property
     def grey(self) -> bool:
@@ -615,9 +629,14 @@ class Seen:
         base = _base(arm)
         if base == "mcp" or self.study.arm(base).form == "released":
             return False
-        from . import budget
+        if (pair, base) not in self._states:
+            self._states[pair, base] = budget.state(self.study, pair, base, self.curves)
+        return self._states[pair, base] == NOT_TRAINED
 
-        return budget.state(self.study, pair, base) == NOT_TRAINED
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """As `budget.curves`."""
+        return budget.curves(self.study)
 
     def on_training(self, pair: str, arm: str) -> dict[str, NDArray] | None:
         """As `evaluation.on_training`."""
