@@ -63,7 +63,7 @@ BESIDE = {  # what is added -> what it stands beside: a table or figure that lis
     "Hinge": {"CE", "Focal"},
     "rsn-rsn/hinge/seed0": {"rsn-rsn/ce/seed0", "rsn-rsn/focal/seed0"},
     "Logit gap": {"Margin", "Energy", "GEN"},
-    "Logit gap above 5": {"Temperature-scaled MCP", "Linear oracle, CE", "Linear oracle, SS"},
+    "Logit gap above 5": {"Temperature-scaled MCP", "Linear probe, CE", "Linear probe, SS"},
 }
 
 RATE = {"training": {"rate": 1.0e-3}}  # the arm's own, so that the audit need not look for one
