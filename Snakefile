@@ -23,7 +23,7 @@ def job_path(name):
 
 
 JOBS = [f"{kind}-{name}" for kind in ("classifier", "confidence") for name in plan.networks]
-JOBS += [f"oracles-{pair}-{arm}" for pair in plan.pairs for arm in plan.arms]
+JOBS += dict.fromkeys(plan.oracle_job(pair, arm) for pair in plan.pairs for arm in plan.arms)
 TRAINED = list(JOBS)  # asked about unseen domains once all are there; where one has failed, the report says "not made yet"
 JOBS += [f"domain-{name}" for name in plan.domains.judged]
 SWEPT = [part for parts in plan.domains.sweep.values() for part in parts]
@@ -165,12 +165,17 @@ rule confidence:
         PAPERMILL + " notebooks/03_confidence.ipynb {log.notebook} -p study {STUDY} -p network {wildcards.network}"
 
 
+def of_oracles(wildcards):
+    """The pair of a job that trains oracles, and its methods; none where it trains them all."""
+    oracle, classifier, *method = wildcards.oracles.split("-", 2)
+    return f"{oracle}-{classifier}", method
+
+
 def before_oracles(wildcards):
-    """The classifiers of a pair, and the method that this one starts from."""
-    start = plan.arms[wildcards.arm].start
-    return [job_path(f"classifier-{name}") for name in dict.fromkeys(plan.pair(wildcards.pair))] + (
-        [job_path(f"oracles-{wildcards.pair}-{start}")] if start in plan.arms else []
-    )
+    """The classifiers of a pair, and the job of the method that this one starts from."""
+    pair, methods = of_oracles(wildcards)
+    starts = [plan.oracle_job(pair, plan.arms[arm].start) for arm in methods if plan.arms[arm].start]
+    return [job_path(name) for name in [*(f"classifier-{name}" for name in dict.fromkeys(plan.pair(pair))), *starts]]
 
 
 rule oracles:
@@ -178,21 +183,21 @@ rule oracles:
         ancient("notebooks/02_train_oracles.ipynb"),
         before_oracles,
     output:
-        job_path("oracles-{pair}-{arm}"),
-    wildcard_constraints:
-        pair="[^-]+-[^-]+",
+        job_path("oracles-{oracles}"),
     log:
-        notebook=RUN / "notebooks/oracles-{pair}-{arm}.ipynb",
-        text=RUN / "notebooks/oracles-{pair}-{arm}.log",
+        notebook=RUN / "notebooks/oracles-{oracles}.ipynb",
+        text=RUN / "notebooks/oracles-{oracles}.log",
     params:
-        name="oracles-{pair}-{arm}",
+        name="oracles-{oracles}",
+        pair=lambda wildcards: of_oracles(wildcards)[0],
+        methods=lambda wildcards: f"{{arms: [{', '.join(of_oracles(wildcards)[1])}]}}",
     resources:
         **NEEDS,
     message:
         "{params.name}"
     shell:
-        PAPERMILL + " notebooks/02_train_oracles.ipynb {log.notebook} -p study {STUDY} -p pair {wildcards.pair}"
-        " -y '{{arms: [{wildcards.arm}]}}'"
+        PAPERMILL + " notebooks/02_train_oracles.ipynb {log.notebook} -p study {STUDY} -p pair {params.pair}"
+        " -y '{params.methods}'"
 
 
 rule control:

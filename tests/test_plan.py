@@ -313,8 +313,8 @@ def test_the_plan_lists_what_is_not_made_yet(write):
     assert "data from the folder photos; 20 train, 20 heldout, 15 test; 3 classes" in text
     for line in (
         "classifier-small classifier",
-        "oracles-large-small-ss-frozen features",
-        "oracles-small-small-ss-frozen head",
+        "oracles-large-small features",
+        "oracles-small-small head",
     ):
         assert " ".join(line.split()) in " ".join(text.split())
     assert "nan" not in text.lower()
@@ -342,13 +342,11 @@ def test_the_plan_counts_images_and_bytes(write):
     experiments.extract_features(study, "large-small", quiet)
     for job, path in (
         ("classifier-large", runs.classifier_path(study, "large")),
-        ("oracles-large-small-ss-frozen", runs.features_path(study, "large-small")),
+        ("oracles-large-small", runs.features_path(study, "large-small")),
     ):
         kind = "classifier" if job.startswith("classifier") else "features"
         assert size[job, kind] == pytest.approx(path.stat().st_size, rel=0.3, abs=80_000)  # a head of 1,000 classes
-    (asked,) = (
-        row["asked"] for row in work if (row["job"], row["work"]) == ("oracles-small-small-ss-frozen", "features")
-    )
+    (asked,) = (row["asked"] for row in work if (row["job"], row["work"]) == ("oracles-small-small", "features"))
     assert asked == {("ask", "small-small"): 2 * (20 + 20) + 15}
 
 
@@ -375,7 +373,7 @@ def test_the_plan_of_a_set_in_memory_times_classifiers_too(tiny):
     assert plan.prepare(tiny, 0, said.append) == []
     text = " ".join("\n".join(said).split())
     assert "trained here" in text
-    assert "oracles-rsn-rsn-ce oracle 2" in text
+    assert "oracles-rsn-rsn oracle 4" in text
 
 
 def test_a_timing_stops_and_leaves_out_what_came_before_the_first_batch(monkeypatch):

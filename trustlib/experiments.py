@@ -352,7 +352,7 @@ def trainings(study: Study) -> list[dict]:
         rows.append(row | runs.status(path, config))
     for pair, arm, seed in product(study.pairs, study.arms, study.seeds):
         path, config = runs.oracle_path(study, pair, arm, seed), oracle_config(study, pair, arm, seed)
-        row = {"kind": "oracle", "run": f"{pair}/{arm}/seed{seed}", "job": f"oracles-{pair}-{arm}", "path": path}
+        row = {"kind": "oracle", "run": f"{pair}/{arm}/seed{seed}", "job": study.oracle_job(pair, arm), "path": path}
         rows.append(row | runs.status(path, config))
     return rows
 

@@ -112,7 +112,7 @@ def _work(study: Study, images: data.Images, nets: dict[str, oracle.Timm]) -> It
     for pair, arm, seed in product(study.pairs, study.arms, study.seeds):
         if _made(runs.oracle_path(study, pair, arm, seed), experiments.oracle_config, study, pair, arm, seed):
             continue
-        net, recipe, job = nets[study.pair(pair)[0]], study.recipe(arm), f"oracles-{pair}-{arm}"
+        net, recipe, job = nets[study.pair(pair)[0]], study.recipe(arm), study.oracle_job(pair, arm)
         lesson = recipe.epochs * min(recipe.images or train, train)
         if study.arms[arm].backbone == "trained":
             asked = {("fit", pair): lesson, ("ask", pair): new}

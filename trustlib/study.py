@@ -195,6 +195,7 @@ class Study(Strict):
     compiled: bool = False  # by torch.compile, while training
     processes: int | Literal["auto"] = 1  # that share a training; auto: one a GPU
     workers: int = Field(default=0, ge=0)  # processes that decode images of a folder, for each of those
+    jobs: Literal["pair", "method"] = "pair"  # what trains its oracles in one job: a pair, or a method of a pair alone
     checkpoint_minutes: float = Field(default=10, gt=0)
     threads: int = Field(default=1, ge=1)  # CPU threads of one job
     classifier_seeds: list[int] = Field(default=[0], min_length=1)  # the first is judged, all are the ensemble
@@ -323,6 +324,10 @@ class Study(Strict):
     def classifiers(self) -> list[str]:
         """The networks that are judged: the classifiers of the study's pairs."""
         return list(dict.fromkeys(pair.split("-")[1] for pair in self.pairs))
+
+    def oracle_job(self, pair: str, arm: str) -> str:
+        """The job that trains the oracles of a method."""
+        return f"oracles-{pair}-{arm}" if self.jobs == "method" else f"oracles-{pair}"
 
     def recipe(self, arm: str, rate: float | None = None) -> Recipe:
         """How an arm is trained: the study's recipe, with what the arm changes of it, at `rate` where one is given."""
