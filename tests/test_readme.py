@@ -112,27 +112,6 @@ def table(heading):
     return [[cell.strip(" *`") for cell in row.split("|")[1:-1]] for row in found.splitlines()[2:]]
 
 
-def test_the_ladder_of_budgets_is_the_committed_one_cell_by_cell():
-    curves = pd.read_csv(ROOT / "results/budget/tables/budget.csv")
-    mean = curves.groupby(["pair", "loss", "steps", "split"])[["auroc", "mcp"]].mean().mul(100)
-    study = load_study("budget")
-    called = {study.pair_label(pair): pair for pair in study.pairs}
-    names = {study.arm_label(arm): settings.loss for arm, settings in study.arms.items()}
-    rows = table("### How long must an oracle train?")
-    assert len(rows) == len(called) * (len(names) + 1)
-    steps = sorted(curves["steps"].unique())
-    for pair, method, *cells in rows:
-        of = mean.loc[called[pair]]
-        if method == "MCP":
-            level = of["mcp"].groupby("split").mean()
-            assert cells[-1] == f"{level['train']:.1f}"
-            assert set(cells[:-1]) == {f"{level['test']:.1f}"}
-        else:
-            at = [of.loc[(names[method], n, "test"), "auroc"] for n in steps if (names[method], n, "test") in of.index]
-            assert cells[: len(at)] == [f"{value:.1f}" for value in at]
-            assert cells[-1] == f"{of.loc[(names[method], steps[-1], 'train'), 'auroc']:.1f}"
-
-
 def test_the_table_of_earlier_studies_is_the_committed_one():
     for study, *_, mcp, ce, tcp, ss in table("### Earlier results"):
         frame = pd.read_csv(ROOT / f"results/{study}/tables/comparisons.csv").set_index(["pair", "arm"])
