@@ -49,13 +49,14 @@ def fit(study: Study, name: str) -> dict:
 
     In the file, float32 (S, N): ``LABELS/HEAD/n``, z of the test images for S seeds (one where nothing depends on the
     seed), and ``LABELS/HEAD/n/fused``, the same combined with MCP (`combined`). The last ``study.audit.tuning``
-    held-out images, or half where the study has none, choose what a head's fit leaves open and fit the combination.
+    held-out images, or half where the study has none or all, choose what a head's fit leaves open and fit the combination.
     """
 
     def make() -> tuple[dict[str, Tensor], dict]:
         images, path = study.images(), runs.classifier_path(study, name)
         seen = {part: experiments.observed(path, images, part) for part in ("train", "heldout", "test")}
-        last = study.audit.tuning or len(seen["heldout"].labels) // 2
+        count = len(seen["heldout"].labels)
+        last = study.audit.tuning if 0 < study.audit.tuning < count else count // 2
         valid, test = _among(seen["heldout"], slice(-last, None)), seen["test"]
         sources = {"train": (seen["train"], seen["train"].correct)}
         if _has_folds(study, name):
