@@ -49,7 +49,8 @@ def fit(study: Study, name: str) -> dict:
 
     In the file, float32 (S, N): ``LABELS/HEAD/n``, z of the test images for S seeds (one where nothing depends on the
     seed), and ``LABELS/HEAD/n/fused``, the same combined with MCP (`combined`). The last ``study.audit.tuning``
-    held-out images, or half where the study has none or all, choose what a head's fit leaves open and fit the combination.
+    held-out images, or half where the study has none or all, choose what a head's fit leaves open and fit the
+    combination.
     """
 
     def make() -> tuple[dict[str, Tensor], dict]:
