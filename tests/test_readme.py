@@ -54,6 +54,9 @@ def test_every_figure_with_an_interval_is_that_of_a_committed_result():
     for row in pd.read_csv(results / "speed/steps.csv").itertuples():
         measured.add(f"{row.median:.2f} [{row.low:.2f}, {row.high:.2f}]")
     measured |= set(times_on_a_gpu().values())
+    for file in results.glob("*/tables/heads.csv"):
+        heads = 100 * pd.read_csv(file)[["difference", "low", "high"]]
+        measured |= {"{:+.1f} [{:+.1f}, {:+.1f}]".format(*row) for row in heads.itertuples(index=False)}
     for file in results.glob("*/tables/claims.csv"):
         measured |= set(re.findall(INTERVAL, " ".join(pd.read_csv(file)["found"])))
     text = " ".join((ROOT / "README.md").read_text().split())  # a line may end within an interval
@@ -110,6 +113,27 @@ def table(heading):
     text = (ROOT / "README.md").read_text().partition(heading)[2]
     found = re.search(r"(^\|.*\|\n)+", text, re.MULTILINE)[0]
     return [[cell.strip(" *`") for cell in row.split("|")[1:-1]] for row in found.splitlines()[2:]]
+
+
+def test_the_ladder_of_budgets_is_the_committed_one_cell_by_cell():
+    curves = pd.read_csv(ROOT / "results/budget/tables/budget.csv")
+    mean = curves.groupby(["pair", "loss", "steps", "split"])[["auroc", "mcp"]].mean().mul(100)
+    study = load_study("budget")
+    called = {study.pair_label(pair): pair for pair in study.pairs}
+    names = {study.arm_label(arm): settings.loss for arm, settings in study.arms.items()}
+    rows = table("### How long must an oracle train?")
+    assert len(rows) == len(called) * (len(names) + 1)
+    steps = sorted(curves["steps"].unique())
+    for pair, method, *cells in rows:
+        of = mean.loc[called[pair]]
+        if method == "MCP":
+            level = of["mcp"].groupby("split").mean()
+            assert cells[-1] == f"{level['train']:.1f}"
+            assert set(cells[:-1]) == {f"{level['test']:.1f}"}
+        else:
+            at = [of.loc[(names[method], n, "test"), "auroc"] for n in steps if (names[method], n, "test") in of.index]
+            assert cells[: len(at)] == [f"{value:.1f}" for value in at]
+            assert cells[-1] == f"{of.loc[(names[method], steps[-1], 'train'), 'auroc']:.1f}"
 
 
 def test_the_table_of_earlier_studies_is_the_committed_one():
