@@ -24,6 +24,9 @@ ROUNDED, NOTHING = 1.01e-5, 1e-12  # one unit of the last digit, relative; a dif
 NOT_ANEW = {
     "controls": "the audit's scores are not published",
     "sweep": "the scores under corruptions of every severity are not published",
+    "budget": "the scores of the ablations are not published",
+    "heads": "heads on cached features are fitted by the report",
+    "proposition": "the simulation is run by the report",
 }
 
 
