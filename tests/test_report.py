@@ -403,7 +403,7 @@ def test_what_is_said_of_a_study_follows_from_its_plan(name, monkeypatch):
         assert f"{network.label}, {'given weights' if network.weights else 'trained from scratch'}" in text
     assert ("trained in both forms" in text) == ("released" in {arm.form for arm in plan.arms.values()})
     assert ("Class-balanced" in text) == ("cb" in {arm.loss for arm in plan.arms.values()})
-    optimisers = {plan.recipe(arm).optimizer for arm in plan.arms} | {
+    optimisers = {plan.recipe(plan.pairs[0], arm).optimizer for arm in plan.arms} | {
         n.training.optimizer for n in plan.networks.values() if n.training
     }
     for key, words in tables.OPTIMISERS.items():

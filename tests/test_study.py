@@ -123,8 +123,8 @@ def test_a_mistake_in_an_audit_names_the_key(write_study, path, value, message):
 
 def test_what_an_audit_adds_is_known_by_name(write_study):
     study = load_study(write_study(audit=AUDIT))
-    assert study.recipe("ce-fixed").rate == 2e-3
-    assert study.recipe("ce", 5e-3).rate == 5e-3
+    assert study.recipe(study.pairs[0], "ce-fixed").rate == 2e-3
+    assert study.recipe(study.pairs[0], "ce", 5e-3).rate == 5e-3
     assert study.arm_label("ce-heldout") == "CE, held out"
     assert list(study.arms) == ["ce", "ss"]
     with pytest.raises(StudyError, match="no control 'label'; did you mean 'labels'"):

@@ -28,9 +28,9 @@ CURVES = ["pair", "loss", "arm", "lr", "seed", "steps", "epochs", "images", "spl
 State = Literal["trained", "not trained", "unknown"]
 
 
-def size(study: Study, arm: str) -> dict[str, int]:
+def size(study: Study, pair: str, arm: str) -> dict[str, int]:
     """Budget of a method: steps, epochs, and images, how many it is shown in all."""
-    recipe = study.recipe(arm)
+    recipe = study.recipe(pair, arm)
     images = recipe.images or len(study.images().labels["train"])
     steps = recipe.epochs * (images // recipe.batch)
     return {"steps": steps, "epochs": recipe.epochs, "images": steps * recipe.batch}
@@ -56,7 +56,7 @@ def curves(study: Study) -> pd.DataFrame:
 def _measured(study: Study, pair: str, arm: str) -> list[dict]:
     """The rows of `curves` of one method and budget; none until all its seeds are trained."""
     lr = controls.tuning(study, pair, arm).rate
-    shared = {"pair": pair, "loss": study.arm(arm).loss, "arm": arm, "lr": lr, **size(study, arm)}
+    shared = {"pair": pair, "loss": study.arm(arm).loss, "arm": arm, "lr": lr, **size(study, pair, arm)}
     rows = []
     for seed, split in product(study.audit.seeds, SPLITS):
         found = None if lr is None else evaluation.fit(study, pair, arm, seed, split, rate=lr)
@@ -142,7 +142,7 @@ def state(study: Study, pair: str, arm: str, frame: pd.DataFrame | None = None) 
     if fitted is not None and fitted["auroc"].mean() < fitted["mcp"].mean():
         return "not trained"
     frame = curves(study) if frame is None else frame
-    enough = converged(frame, _ladder_pair(study, pair), study.arm(arm).loss, size(study, arm)["steps"])
+    enough = converged(frame, _ladder_pair(study, pair), study.arm(arm).loss, size(study, pair, arm)["steps"])
     if enough is None:
         return "unknown"
     return "trained" if enough else "not trained"

@@ -932,7 +932,7 @@ def bounds(study: Study, delta: float = 0.05) -> pd.DataFrame:
         arm = next((arm for arm, settings in study.arms.items() if settings.loss == "ss"), None)
         manifest = arm and runs.read_manifest(runs.oracle_path(study, pair, arm, study.seeds[0]))
         if manifest:
-            slopes, images = network.steep_slope, study.recipe(arm).images or len(study.images().labels["train"])
+            slopes, images = network.steep_slope, study.recipe(pair, arm).images or len(study.images().labels["train"])
             sizes[f"{network.label}, this study's {study.arm_label(arm)}"] = (
                 manifest["parameters"], slopes.alpha_pos, slopes.alpha_neg, images,
             )  # fmt: skip

@@ -39,7 +39,7 @@ def tuning(study: Study, pair: str, arm: str) -> Tuning:
     if study.arm(arm).rate_of:
         return tuning(study, pair, study.arm(arm).rate_of)
     if "rate" in study.arm(arm).training:
-        return Tuning(study.recipe(arm).rate, {}, [])
+        return Tuning(study.recipe(pair, arm).rate, {}, [])
     grid, tried = sorted(study.audit.rates), {}
     while True:
         tried = {rate: _tried(study, pair, arm, rate) for rate in grid}

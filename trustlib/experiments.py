@@ -196,7 +196,7 @@ def train_oracle(study: Study, pair: str, arm: str, seed: int, log: Log = print,
         else:
             images, learner = images.seen_by(networks.inputs(study, oracle_name, classifier_name)), net.to(device)
         part, among, target = _lesson(study, pair, settings)
-        recipe, draw = study.recipe(arm, rate), torch.Generator().manual_seed(seed)
+        recipe, draw = study.recipe(pair, arm, rate), torch.Generator().manual_seed(seed)
         index = training.training_images(images, part, among, recipe.images, draw)
         hyper = dict(config["arm"]["hyper"])
         if settings.loss == "cb":  # of the images it learns from, each counted once, however many views it has
@@ -262,7 +262,7 @@ def classifier_config(study: Study, name: str, seed: int | None = None) -> dict:
     """All that a classifier depends on; its digest is the key of its file."""
     return {
         "kind": "classifier",
-        "network": study.network(name).model_dump(exclude={"label", "steep_slope", "inputs"}),
+        "network": study.network(name).model_dump(exclude={"label", "steep_slope", "inputs", "oracle"}),
         "seed": study.classifier_seeds[0] if seed is None else seed,
         **_seen_config(study, name),
         **_shared_config(study),
@@ -319,7 +319,7 @@ def oracle_config(study: Study, pair: str, arm: str, seed: int, rate: float | No
         "kind": "oracle",
         "own": digest(classifier_config(study, oracle_name)),
         "judged": digest(classifier_config(study, classifier_name)),
-        "training": study.recipe(arm, rate).model_dump(),
+        "training": study.recipe(pair, arm, rate).model_dump(),
         "arm": settings.model_dump(exclude={"label", "training", "rate_of"}) | {"hyper": slopes | settings.hyper},
         "labels": labels[settings.labels],
         "start": digest(oracle_config(study, pair, settings.start, seed)) if settings.start else "",
@@ -444,7 +444,36 @@ def _fit_classifier(
         views=study.views, among=among, seed=seed, compiled=study.compiled, keeper=keeper, log=log,
         **network.training.model_dump(),
     )  # fmt: skip
-    return net.eval(), history
+    net.eval()
+    if _noisy_statistics(net):
+        _estimate_statistics(net, images, among)
+    return net, history
+
+
+def _noisy_statistics(net: nn.Module) -> bool:
+    """Whether dropout comes before a batch norm, whose running statistics are then those of a noisier network."""
+    noisy = False
+    for module in net.modules():
+        noisy = noisy or (isinstance(module, nn.Dropout) and module.p > 0)
+        if noisy and isinstance(module, nn.BatchNorm2d):
+            return True
+    return False
+
+
+def _estimate_statistics(net: nn.Module, images: data.Images, among: Tensor | None) -> None:
+    """Take the statistics of every batch norm anew, without dropout, from up to 10,000 of the training images.
+
+    Dropout changes the variance of what a batch norm sees while it learns (Li et al. 2019, "Understanding the
+    disharmony between dropout and batch normalization by variance shift").
+    """
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+        norm.train()
+    index = torch.arange(len(images.labels["train"])) if among is None else among
+    training.predict(net, images, "train", among=index[:FITTED])
+    net.eval()
 
 
 def _lesson(study: Study, pair: str, settings: Arm) -> tuple[str, Tensor | None, Tensor]:

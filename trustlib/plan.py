@@ -112,7 +112,7 @@ def _work(study: Study, images: data.Images, nets: dict[str, oracle.Timm]) -> It
     for pair, arm, seed in product(study.pairs, study.arms, study.seeds):
         if _made(runs.oracle_path(study, pair, arm, seed), experiments.oracle_config, study, pair, arm, seed):
             continue
-        net, recipe, job = nets[study.pair(pair)[0]], study.recipe(arm), study.oracle_job(pair, arm)
+        net, recipe, job = nets[study.pair(pair)[0]], study.recipe(pair, arm), study.oracle_job(pair, arm)
         lesson = recipe.epochs * min(recipe.images or train, train)
         if study.arms[arm].backbone == "trained":
             asked = {("fit", pair): lesson, ("ask", pair): new}
@@ -153,7 +153,8 @@ def _room(
 ) -> list[str]:
     """Print what is needed of disk and memory, as far as it can be told, and what there is; return what is short."""
     folder = next(path for path in (runs.results(), *runs.results().resolve().parents) if path.is_dir())
-    largest, recipes = max(map(_bytes, nets.values()), default=0), [study.recipe(arm) for arm in study.arms]
+    largest = max(map(_bytes, nets.values()), default=0)
+    recipes = [study.recipe(pair, arm) for pair, arm in product(study.pairs, study.arms)]
     recipes += [network.training for network in study.networks.values() if network.training]
     kept = largest * (1 + max(STATES[recipe.optimizer] for recipe in recipes))
     needs = [

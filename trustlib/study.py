@@ -60,6 +60,7 @@ class Network(Strict):
     weights: str | None = None  # instead of a training, see `trustlib.pretrained`
     inputs: dict[str, Any] = {}  # with weights: what differs from the model's own, see `trustlib.data.Inputs`
     steep_slope: Slides
+    oracle: dict[str, Any] = {}  # what differs from the study's recipe in the training of its oracles
 
     @model_validator(mode="after")
     def _either(self):
@@ -248,12 +249,17 @@ class Study(Strict):
             self._check_given()
         if self.feature_passes and (mixed := [pair for pair in self.all_pairs if len(set(pair.split("-"))) > 1]):
             raise ValueError(f"feature_passes: the oracle of {mixed[0]!r} shares no dropout with its classifier")
+        for name, network in self.all_networks.items():
+            try:
+                Recipe.model_validate(self.oracle.model_dump() | network.oracle)
+            except ValidationError as error:
+                raise ValueError(f"networks.{name}.oracle: {_explain(error.errors()[0])}") from None
         for name, arm in self.all_arms.items():
             self._check_start(name)
             if arm.rate_of is not None and (arm.rate_of not in self.all_arms or self.all_arms[arm.rate_of].rate_of):
                 raise ValueError(f"arms.{name}.rate_of: {arm.rate_of!r} is no arm with a learning rate of its own")
             try:
-                self.recipe(name)
+                Recipe.model_validate(self.oracle.model_dump() | arm.training)
             except ValidationError as error:
                 raise ValueError(f"arms.{name}.training: {_explain(error.errors()[0])}") from None
             if arm.labels != "train" and arm.loss == "tcp":
@@ -329,10 +335,10 @@ class Study(Strict):
         """The job that trains the oracles of a method."""
         return f"oracles-{pair}-{arm}" if self.jobs == "method" else f"oracles-{pair}"
 
-    def recipe(self, arm: str, rate: float | None = None) -> Recipe:
-        """How an arm is trained: the study's recipe, with what the arm changes of it, at `rate` where one is given."""
-        changed = self.all_arms[arm].training | ({} if rate is None else {"rate": rate})
-        return Recipe.model_validate(self.oracle.model_dump() | changed)
+    def recipe(self, pair: str, arm: str, rate: float | None = None) -> Recipe:
+        """How an oracle is trained: the study's recipe, changed by its network, by its arm, and by `rate`, if given."""
+        changed = self.all_networks[pair.split("-")[0]].oracle | self.all_arms[arm].training
+        return Recipe.model_validate(self.oracle.model_dump() | changed | ({} if rate is None else {"rate": rate}))
 
     def pair(self, pair: str) -> tuple[str, str]:
         """(oracle's, classifier's) network of a pair of this study or its audit."""

@@ -545,18 +545,23 @@ def trainings_of(study: Study) -> list[str]:
     for network in study.networks.values():
         how = f"given weights of `{network.model}`" if network.weights else _recipe(network.training, counts["train"])
         sentences.append(f"{network.label}: {how}.")
-    alike: dict[str, list[str]] = {}
-    for name, arm in study.arms.items():
-        recipe, held = study.recipe(name), counts["heldout"] - study.audit.tuning
+    pair_of = {pair.split("-")[0]: pair for pair in study.pairs}  # one of each oracle network
+    alike: dict[str, dict[str, list[str]]] = {}  # recipe -> oracle network -> methods
+    for (oracle, pair), (name, arm) in product(pair_of.items(), study.arms.items()):
+        recipe, held = study.recipe(pair, name), counts["heldout"] - study.audit.tuning
         if arm.backbone == "frozen":
             recipe = recipe.model_copy(update={"frozen": "nothing"})  # of the head, which has neither
             what = "the head alone, on the classifier's features" + ", dropout left on" * (study.feature_passes > 0)
         else:
             what = "backbone and head" + ", going on from another oracle" * (arm.start is not None)
         there = held if arm.labels == "heldout" else counts["train"]
-        alike.setdefault(f"{what}, {_recipe(recipe, there)}.", []).append(arm.label)
-    for how, labels in alike.items():
-        sentences.append(f"Oracles ({'; '.join(labels) if len(alike) > 1 else 'every loss and form'}): {how}")
+        of = alike.setdefault(f"{what}, {_recipe(recipe, there)}.", {})
+        of.setdefault(study.network(oracle).label, []).append(arm.label)
+    for how, of in alike.items():
+        every = ["every loss and form" if len(labels) == len(study.arms) else "; ".join(labels) for labels in of.values()]
+        alone = len(of) == len(pair_of) and len(set(every)) == 1
+        whose = every[0] if alone else ". ".join(f"{who}: {what}" for who, what in zip(of, every, strict=True))
+        sentences.append(f"Oracles ({whose}): {how}")
     return sentences
 
 

@@ -85,7 +85,7 @@ def _doing(study: Study, what: str, whom: str, world: int) -> tuple[Callable[[in
     if judged:
         backbone = "frozen" if what == "head" else "trained"
         arm = next(arm for arm, settings in study.arms.items() if settings.backbone == backbone)
-        net, recipe = oracle.Oracle(net, study.arms[arm].head), study.recipe(arm)
+        net, recipe = oracle.Oracle(net, study.arms[arm].head), study.recipe(whom, arm)
         target, loss = target > 0, losses.cross_entropy
     share, views = max(2, recipe.batch // world), study.views
     if what == "head":
