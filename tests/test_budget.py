@@ -30,7 +30,8 @@ def test_converged_compares_with_twice_the_steps():
     assert budget.converged(frame, "rsn-rsn", "ce", 100) is False  # 200 steps add ten points
     assert budget.converged(frame, "rsn-rsn", "ce", 200) is True  # of 500
     assert budget.converged(frame, "rsn-rsn", "ce", 250) is True  # which its rung of 200 speaks for
-    assert budget.converged(frame, "rsn-rsn", "ce", 500) is None  # nothing longer was run
+    assert budget.converged(frame, "rsn-rsn", "ce", 500) is True  # nothing longer was run: against 200
+    assert budget.converged(frame, "rsn-rsn", "ce", 1100) is None  # no rung is near
     assert budget.converged(frame, "rsn-rsn", "ce", 50) is None
     assert budget.converged(frame, "rsn-rsn", "focal", 100) is None
 
@@ -66,6 +67,22 @@ def test_curves_hold_every_split_of_what_is_trained_and_a_shared_learning_rate(l
     assert len(saved["index"]) == TINY["oracle"]["images"]
     assert row.auroc == metrics.evaluate(saved["z"].numpy(), right)["auroc"]
     assert row.mcp == metrics.evaluate(cache["mcp"][0][saved["index"]].numpy(), right)["auroc"]
+
+
+def test_without_a_search_the_studys_own_methods_are_a_rung(write_study, monkeypatch, tmp_path):
+    from trustlib.study import load_study
+
+    monkeypatch.setenv("TRUST_RESULTS", str(tmp_path / "results"))
+    arms = {"ce-16": {"label": "CE, 16 steps", "loss": "ce", "head": "linear", "training": {"epochs": 2}}}
+    control = {"question": "How long?", "pairs": ["rsn-rsn"], "arms": ["ce-16"]}
+    study = load_study(write_study(audit={**AUDIT, "rates": [], "arms": arms, "controls": {"budget": control}}))
+    controls.train(study, "rsn-rsn", "ce-16", lambda _: None)
+    controls.train(study, "rsn-rsn", "ce", lambda _: None)
+    frame = budget.curves(study)
+    assert frame.groupby("arm")["steps"].first().to_dict() == {"ce": 8, "ce-16": 16}
+    assert frame["lr"].unique().tolist() == [study.oracle.rate]
+    for seed in study.seeds:
+        assert runs.oracle_path(study, "rsn-rsn", "ce", seed).exists()  # the study's own oracle, not one of the audit's
 
 
 def study_rate(study):

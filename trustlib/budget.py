@@ -6,7 +6,8 @@ tuned for the method on validation images. Rules, written before the runs that t
 - The budget of a study is the smallest whose validation AUROC, a mean over seeds, lies within `TOLERANCE` of the best
   of the ladder, for every method of the oracle network at once.
 - An oracle has converged where twice the steps change its validation AUROC by less than `TOLERANCE`. Of a ladder, the
-  first budget of at least twice the steps is compared, which errs on the strict side.
+  first budget of at least twice the steps is compared, which errs on the strict side; with the longest budget, the
+  last one of at most half its steps, since each doubling gains less than the one before.
 - An oracle is "not trained" where it has not converged, or where it is fine-tuned and its AUROC on its own training
   images lies below that of MCP on the same images.
 """
@@ -43,12 +44,17 @@ def curves(study: Study) -> pd.DataFrame:
     -------
     One row per pair, arm, seed and split ("train": up to 10,000 of the oracle's own training images): loss, lr, steps,
     epochs, images; auroc, and tpr and tnr at z = 0, fractions; mcp, the AUROC of MCP on the same images. Of a study
-    without the ablation, the published one that its ``budget_from`` names; empty where there is none.
+    without the ablation, the published one that its ``budget_from`` names; empty where there is none. The study's own
+    methods are a rung of its ladder where all are trained at the study's learning rate.
     """
     ladder = [study.control(name) for name in ABLATIONS if name in study.audit.controls]
     if not ladder:
         return published(study.budget_from) if study.budget_from else pd.DataFrame(columns=CURVES)
     methods = [(pair, arm) for control in ladder for pair in control.pairs for arm in control.arms]
+    if not study.audit.rates:
+        compared = {study.arm(arm).loss for _, arm in methods}
+        own = [arm for arm in study.one_a_loss if study.arm(arm).loss in compared]
+        methods += product(dict.fromkeys(pair for pair, _ in methods), own)
     rows = [row for pair, arm in methods for row in _measured(study, pair, arm)]
     return pd.DataFrame(rows, columns=CURVES).sort_values("pair", kind="stable", ignore_index=True)
 
@@ -113,19 +119,21 @@ def smallest(frame: pd.DataFrame, pair: str) -> int | None:
 
 
 def converged(frame: pd.DataFrame, pair: str, loss: str, steps: int) -> bool | None:
-    """Whether twice the steps change the validation AUROC by less than `TOLERANCE`; None where no rung can say.
+    """Whether twice the steps, or half, change the validation AUROC by less than `TOLERANCE`; None where no rung says.
 
-    steps : the nearest rung at or below it stands for the oracle.
+    steps : the nearest rung at or below it stands for the oracle, if it has more than half as many.
     """
     table = validation(frame, pair)
     if loss not in table:
         return None
     ladder = table[loss].dropna()
-    own = ladder[ladder.index <= steps]
-    twice = ladder[ladder.index >= 2 * steps]
-    if own.empty or twice.empty:
+    own = ladder[(ladder.index <= steps) & (ladder.index > steps / 2)].iloc[-1:]
+    other = ladder[ladder.index >= 2 * steps].iloc[:1]
+    if other.empty:
+        other = ladder[ladder.index <= own.index.max() / 2].iloc[-1:]
+    if own.empty or other.empty:
         return None
-    return bool(abs(twice.iloc[0] - own.iloc[-1]) < TOLERANCE)
+    return bool(abs(other.iloc[0] - own.iloc[0]) < TOLERANCE)
 
 
 def state(study: Study, pair: str, arm: str, frame: pd.DataFrame | None = None) -> State:

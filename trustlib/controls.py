@@ -1,7 +1,8 @@
-"""The audit's trainings: every arm at its own best rate, so that what differs is what is asked about.
+"""The audit's trainings: ablations, at the study's learning rate or each arm at its own best one.
 
-A rate is chosen for every arm and pair alike: by AUC on the last held-out images, with one seed, from one grid, which
-goes on where the best lies at its edge. All seeds are then trained at it. Test data plays no part until the report.
+Where the study lists rates to try, one is chosen for every arm and pair alike: by AUC on the last held-out images, with
+one seed, from one grid, which goes on where the best lies at its edge. All seeds are then trained at it. Test data plays
+no part until the report.
 """
 
 from collections.abc import Callable, Iterable
@@ -34,11 +35,11 @@ class Tuning:
 def tuning(study: Study, pair: str, arm: str) -> Tuning:
     """How far the search for the rate of an arm on a pair has come; an arm with a rate of its own is not searched.
 
-    An arm with ``rate_of`` takes the rate that is found for that arm.
+    An arm with ``rate_of`` takes the rate that is found for that arm. A study without ``audit.rates`` searches for none.
     """
     if study.arm(arm).rate_of:
         return tuning(study, pair, study.arm(arm).rate_of)
-    if "rate" in study.arm(arm).training:
+    if "rate" in study.arm(arm).training or not study.audit.rates:
         return Tuning(study.recipe(pair, arm).rate, {}, [])
     grid, tried = sorted(study.audit.rates), {}
     while True:

@@ -123,9 +123,11 @@ class Control(Strict):
 
 
 class Audit(Strict):
-    """Controls: arms trained at rates of their own, each chosen for its arm on held-out images."""
+    """Ablations: arms trained at the study's learning rate, or each at one that is chosen for it on held-out images."""
 
-    rates: list[float] = []  # tried for every arm with the first seed; more where the best lies at an edge
+    rates: list[
+        float
+    ] = []  # tried for every arm with the first seed, more where the best is at an edge; none: no search
     seeds: list[int] = []
     tuning: int = Field(
         default=0, ge=0
@@ -137,8 +139,8 @@ class Audit(Strict):
 
     @model_validator(mode="after")
     def _enough(self):
-        if self.controls and (min(len(self.rates), len(self.seeds)) < 2 or not self.tuning):
-            raise ValueError("controls need rates and seeds, at least two of each, and tuning, a number of images")
+        if self.controls and (len(self.seeds) < 2 or len(self.rates) == 1 or not self.tuning):
+            raise ValueError("controls need seeds, at least two, rates, two or none, and tuning, a number of images")
         return self
 
 
