@@ -16,7 +16,8 @@ FOUR = ["vit-vit", "vit-rsn", "rsn-vit", "rsn-rsn"]
 
 
 @pytest.mark.parametrize(
-    ("name", "pairs"), [("fashion", ["rsn-rsn", "vit-vit"]), ("digits", FOUR), ("colour", ["vit-vit", "rsn-rsn"])]
+    ("name", "pairs"),
+    [("fashion", ["rsn-rsn", "vit-vit"]), ("digits", FOUR), ("colour", ["vit-vit", "rsn-rsn"])],
 )
 def test_the_committed_studies_train_what_the_paper_compares(name, pairs):
     study = load_study(name)

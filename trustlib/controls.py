@@ -1,8 +1,8 @@
 """The audit's trainings: ablations, at the study's learning rate or each arm at its own best one.
 
-Where the study lists rates to try, one is chosen for every arm and pair alike: by AUC on the last held-out images, with
-one seed, from one grid, which goes on where the best lies at its edge. All seeds are then trained at it. Test data plays
-no part until the report.
+Where the study lists rates to try, one is chosen for every arm and pair alike: by AUC on the last held-out images,
+with one seed, from one grid, which goes on where the best lies at its edge. All seeds are then trained at it. Test data
+plays no part until the report.
 """
 
 from collections.abc import Callable, Iterable
@@ -35,7 +35,7 @@ class Tuning:
 def tuning(study: Study, pair: str, arm: str) -> Tuning:
     """How far the search for the rate of an arm on a pair has come; an arm with a rate of its own is not searched.
 
-    An arm with ``rate_of`` takes the rate that is found for that arm. A study without ``audit.rates`` searches for none.
+    An arm with ``rate_of`` takes the rate that is found for that arm. A study without ``audit.rates`` searches none.
     """
     if study.arm(arm).rate_of:
         return tuning(study, pair, study.arm(arm).rate_of)

@@ -125,9 +125,7 @@ class Control(Strict):
 class Audit(Strict):
     """Ablations: arms trained at the study's learning rate, or each at one that is chosen for it on held-out images."""
 
-    rates: list[
-        float
-    ] = []  # tried for every arm with the first seed, more where the best is at an edge; none: no search
+    rates: list[float] = []  # tried for every arm with the first seed, more where the best is at an edge; or none
     seeds: list[int] = []
     tuning: int = Field(
         default=0, ge=0

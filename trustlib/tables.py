@@ -558,11 +558,12 @@ def trainings_of(study: Study) -> list[str]:
         of = alike.setdefault(f"{what}, {_recipe(recipe, there)}.", {})
         of.setdefault(study.network(oracle).label, []).append(arm.label)
     for how, of in alike.items():
-        every = [
-            "every loss and form" if len(labels) == len(study.arms) else "; ".join(labels) for labels in of.values()
-        ]
-        alone = len(of) == len(pair_of) and len(set(every)) == 1
-        whose = every[0] if alone else ". ".join(f"{who}: {what}" for who, what in zip(of, every, strict=True))
+        methods = {
+            who: "; ".join(labels) if len(labels) < len(study.arms) else "every loss and form"
+            for who, labels in of.items()
+        }
+        alone = len(of) == len(pair_of) and len(set(methods.values())) == 1
+        whose = next(iter(methods.values())) if alone else ". ".join(": ".join(item) for item in methods.items())
         sentences.append(f"Oracles ({whose}): {how}")
     return sentences
 
