@@ -1,4 +1,4 @@
-"""What the audit's controls say: intervals, differences, operating points, labels, and oracles combined with MCP.
+"""What the audit's controls say: intervals, differences, operating points, labels, and an oracle combined with MCP.
 
 Every arm stands at the rate chosen for it (`trustlib.controls`), with all the audit's seeds, on the test part. What is
 not trained yet is not there: None, or an empty frame.
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import logit
 
-from . import confidence, evaluation, experiments, losses, metrics, resampling, runs, statistics
+from . import evaluation, experiments, losses, metrics, resampling, runs, statistics
 from .controls import outputs, tuning
 from .study import Study
 
@@ -216,51 +216,6 @@ def with_mcp(study: Study, pair: str, arm: str, outputs: Outputs = outputs) -> N
         return None
     mcp = {part: evaluation.own_scores(study, study.pair(pair)[1], part)["mcp"] for part in z}
     return evaluation.fused(z, mcp, evaluation.correct(study, pair, "heldout"))
-
-
-def ranking(study: Study, pair: str) -> pd.DataFrame:
-    """The AUC of MCP, of the best of the classifier's other scores, of the best oracle, and of that oracle with MCP.
-
-    The best are chosen by AUC on the held-out part: of the scores that need no further training, and of the study's
-    arms with the losses of the paper's text, each at its own rate.
-
-    Returns
-    -------
-    A row each: label, estimate, low, high, difference (from MCP), difference_low, difference_high. Empty until an arm
-    is trained.
-    """
-    classifier_name, right = study.pair(pair)[1], evaluation.correct(study, pair)
-    trained = [arm for arm, s in study.arms.items() if s.form == "corrected" and outputs(study, pair, arm) is not None]
-    if not trained:
-        return pd.DataFrame()
-    heldout = evaluation.correct(study, pair, "heldout")
-
-    def auc(scores: NDArray) -> float:
-        return float(np.mean([metrics.evaluate(row, heldout)["auroc"] for row in np.atleast_2d(scores)]))
-
-    own = evaluation.own_scores(study, classifier_name, "heldout")
-    free = {n: s for n, s in own.items() if n not in ("mcp", "ensemble") and confidence.SCORES[n].group != "probe"}
-    arm = max(trained, key=lambda arm: auc(outputs(study, pair, arm, "heldout")))
-    names = {"mcp": "MCP", arm: f"best oracle: {study.arm_label(arm)}", f"{arm}+mcp": "that oracle with MCP"}
-    if free:
-        best = max(free, key=lambda name: auc(free[name]))
-        names = {"mcp": "MCP", best: f"best other score: {study.arm_label(best)}"} | names
-    parts = []
-    for name in names:
-        if name in own:
-            score, at = evaluation.own_scores(study, classifier_name)[name], evaluation.threshold_of(study, name)
-            parts.append(evaluation.resampled(study, f"{classifier_name}/{name}", score, right, at))
-        elif name == arm:
-            parts.append(resampled(study, pair, arm))
-        else:
-            parts.append(evaluation.resampled(study, f"{pair}/tuned/{name}", with_mcp(study, pair, arm), right))
-    boot = resampling.merged(parts)
-    found = resampling.intervals(boot).xs("auroc", level="metric").loc[list(names), INTERVAL]
-    found[DIFFERENCE] = np.nan
-    for name in list(names)[1:]:
-        less = resampling.difference(boot, name, "mcp").loc["auroc", INTERVAL]
-        found.loc[name, DIFFERENCE] = less.to_numpy()
-    return found.assign(label=list(names.values()))
 
 
 def label_shift(study: Study, name: str) -> pd.DataFrame:
