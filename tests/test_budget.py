@@ -23,6 +23,16 @@ def test_the_budget_is_the_smallest_that_suffices_for_every_method():
     frame = ladder(ce=(0.80, 0.8985, 0.90), tcp=(0.85, 0.86, 0.861))
     assert budget.smallest(frame, "rsn-rsn") == 200
     assert budget.smallest(pd.concat([frame, ladder(ss=(0.7, 0.75, 0.8))]), "rsn-rsn") == 500
+    assert budget.smallest(pd.concat([frame, ladder(ss=(0.8, 0.75, 0.7))]), "rsn-rsn") is None  # it overfits at once
+
+
+def test_the_best_budget_of_a_method_is_that_of_its_loss(tiny):
+    frame = ladder(ce=(0.80, 0.90, 0.89)).assign(
+        arm=lambda f: f["steps"].map({100: "ce-100", 200: "ce-200", 500: "ce"})
+    )
+    assert budget.best(tiny, "rsn-rsn", "ce", frame) == "ce-200"
+    assert budget.best(tiny, "rsn-rsn", "ce-released", frame) == "ce-released"  # no rung of the ladder
+    assert budget.best(tiny, "vit-vit", "ce", frame) == "ce"
 
 
 def test_converged_compares_with_twice_the_steps():
@@ -31,6 +41,9 @@ def test_converged_compares_with_twice_the_steps():
     assert budget.converged(frame, "rsn-rsn", "ce", 200) is True  # of 500
     assert budget.converged(frame, "rsn-rsn", "ce", 250) is True  # which its rung of 200 speaks for
     assert budget.converged(frame, "rsn-rsn", "ce", 500) is True  # nothing longer was run: against 200
+    overfitted = ladder(ce=(0.80, 0.90, 0.89))
+    assert budget.converged(overfitted, "rsn-rsn", "ce", 200) is True
+    assert budget.converged(overfitted, "rsn-rsn", "ce", 500) is True  # past its best is no want of training
     assert budget.converged(frame, "rsn-rsn", "ce", 1100) is None  # no rung is near
     assert budget.converged(frame, "rsn-rsn", "ce", 50) is None
     assert budget.converged(frame, "rsn-rsn", "focal", 100) is None

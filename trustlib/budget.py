@@ -1,13 +1,14 @@
 """How long an oracle must train: AUROC against steps on three splits, and what has converged.
 
-The ablations that a study's YAML calls `ABLATIONS` train some methods with several budgets, each at a learning rate
-tuned for the method on validation images. Rules, written before the runs that they judge:
+The ablations whose names begin with "budget" train some methods with several budgets, each at a learning rate tuned for
+the method on validation images. The rules:
 
 - The budget of a study is the smallest whose validation AUROC, a mean over seeds, lies within `TOLERANCE` of the best
-  of the ladder, for every method of the oracle network at once.
-- An oracle has converged where twice the steps change its validation AUROC by less than `TOLERANCE`. Of a ladder, the
-  first budget of at least twice the steps is compared, which errs on the strict side; with the longest budget, the
-  last one of at most half its steps, since each doubling gains less than the one before.
+  of the ladder, for every method of the oracle network at once. Where one method overfits before another has converged
+  there is none; the study then takes the longest, and `best` names each method's own.
+- An oracle has converged where twice the steps raise its validation AUROC by less than `TOLERANCE`; that they lower it
+  is overfitting. Of a ladder, the first budget of at least twice the steps is compared, which errs on the strict side;
+  with the longest budget, the last one of at most half its steps, since each doubling gains less than the one before.
 - An oracle is "not trained" where it has not converged, or where it is fine-tuned and its AUROC on its own training
   images lies below that of MCP on the same images.
 """
@@ -21,7 +22,6 @@ import pandas as pd
 from . import controls, evaluation, resampling, runs, statistics
 from .study import Study
 
-ABLATIONS = ("budget", "budget-long")
 TOLERANCE = 0.002  # of the AUROC
 SPLITS = ("train", "heldout", "test")
 CURVES = ["pair", "loss", "arm", "lr", "seed", "steps", "epochs", "images", "split", "auroc", "tpr", "tnr", "mcp"]
@@ -47,7 +47,7 @@ def curves(study: Study) -> pd.DataFrame:
     without the ablation, the published one that its ``budget_from`` names; empty where there is none. The study's own
     methods are a rung of its ladder where all are trained at the study's learning rate.
     """
-    ladder = [study.control(name) for name in ABLATIONS if name in study.audit.controls]
+    ladder = [control for name, control in study.audit.controls.items() if name.startswith("budget")]
     if not ladder:
         return published(study.budget_from) if study.budget_from else pd.DataFrame(columns=CURVES)
     methods = [(pair, arm) for control in ladder for pair in control.pairs for arm in control.arms]
@@ -81,7 +81,7 @@ def gaps(study: Study) -> dict[str, pd.DataFrame]:
     (DeLong) and seeds. Of the study's own ablations, for oracles of the classifier's own kind.
     """
     frame, found = curves(study), {}
-    if not set(ABLATIONS) & study.audit.controls.keys():
+    if not set(frame["arm"]) <= study.all_arms.keys():  # another study's
         return {}
     for pair in dict.fromkeys(frame["pair"]):
         name, rows = study.pair(pair)[1], []
@@ -113,13 +113,25 @@ def validation(frame: pd.DataFrame, pair: str) -> pd.DataFrame:
 
 def smallest(frame: pd.DataFrame, pair: str) -> int | None:
     """The smallest number of steps within `TOLERANCE` of the best of the ladder for every loss; None without one."""
-    table = validation(frame, pair).dropna()
+    table = validation(frame, pair)
     enough = (table >= table.max() - TOLERANCE).all(axis=1)
-    return int(table.index[enough].min()) if len(table) else None
+    return int(table.index[enough].min()) if enough.any() else None
+
+
+def best(study: Study, pair: str, arm: str, frame: pd.DataFrame | None = None) -> str:
+    """The method of the ladder that is `arm` with the budget of the highest mean validation AUROC.
+
+    frame : the study's `curves`, where they have been read already. An arm that is not in it stands for itself.
+    """
+    frame = curves(study) if frame is None else frame
+    of_pair = frame[(frame["pair"] == pair) & (frame["split"] == "heldout")]
+    if arm not in set(of_pair["arm"]):
+        return arm
+    return of_pair[of_pair["loss"] == study.arm(arm).loss].groupby("arm")["auroc"].mean().idxmax()
 
 
 def converged(frame: pd.DataFrame, pair: str, loss: str, steps: int) -> bool | None:
-    """Whether twice the steps, or half, change the validation AUROC by less than `TOLERANCE`; None where no rung says.
+    """Whether doubling the steps raises the validation AUROC by less than `TOLERANCE`; None where no rung says.
 
     steps : the nearest rung at or below it stands for the oracle, if it has more than half as many.
     """
@@ -128,12 +140,11 @@ def converged(frame: pd.DataFrame, pair: str, loss: str, steps: int) -> bool | N
         return None
     ladder = table[loss].dropna()
     own = ladder[(ladder.index <= steps) & (ladder.index > steps / 2)].iloc[-1:]
-    other = ladder[ladder.index >= 2 * steps].iloc[:1]
-    if other.empty:
-        other = ladder[ladder.index <= own.index.max() / 2].iloc[-1:]
-    if own.empty or other.empty:
+    longer, shorter = ladder[ladder.index >= 2 * steps], ladder[ladder.index <= own.index.max() / 2]
+    if own.empty or (longer.empty and shorter.empty):
         return None
-    return bool(abs(other.iloc[0] - own.iloc[0]) < TOLERANCE)
+    gain = own.iloc[0] - shorter.iloc[-1] if longer.empty else longer.iloc[0] - own.iloc[0]
+    return bool(gain < TOLERANCE)
 
 
 def state(study: Study, pair: str, arm: str, frame: pd.DataFrame | None = None) -> State:

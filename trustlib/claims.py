@@ -500,7 +500,10 @@ def _ways(seen: "Seen", test: Test) -> list[tuple[str, tuple]]:
     parts = {domains.parse(name).label: f"domains/{name}" for name in test.domains} or {"": "test"}
     pairs, minus_pairs = _by_strength(seen, test.pairs), _by_strength(seen, test.minus_pairs)
     for (where, part), pair, arm in product(parts.items(), pairs or study.pairs, test.arms):
-        others = [(pair, other, part) for other in test.minus] + [(other, arm, part) for other in minus_pairs]
+        if test.tuned:
+            arm = seen.own_budget(pair, arm)
+        minus = [seen.own_budget(pair, other) for other in test.minus] if test.tuned else test.minus
+        others = [(pair, other, part) for other in minus] + [(other, arm, part) for other in minus_pairs]
         for other in others or [None]:
             name = f"{where}: " if where else ""
             name += f"{_pair_label(study, pair)} {_label(study, arm)}"
@@ -632,6 +635,11 @@ class Seen:
         if (pair, base) not in self._states:
             self._states[pair, base] = budget.state(self.study, pair, base, self.curves)
         return self._states[pair, base] == NOT_TRAINED
+
+    def own_budget(self, pair: str, arm: str) -> str:
+        """A method with the training budget that is best for it, see `budget.best`."""
+        base = _base(arm)
+        return arm if base == "mcp" else budget.best(self.study, pair, base, self.curves) + arm.removeprefix(base)
 
     @cached_property
     def curves(self) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from io import StringIO
 from itertools import product
 from pathlib import Path
@@ -16,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pandas.io.formats.style import Styler
 
-from . import claims, confidence, data, evaluation, published, resampling, runs, tables
+from . import budget, claims, confidence, data, evaluation, published, resampling, runs, tables
 from .study import Study
 
 DIGITS = "%.6g"  # of the tables' numbers
@@ -157,6 +158,10 @@ class _Published(claims.Seen):
             return None
         z = [score for (name, _), score in self.found[pair, part][1].items() if name == arm]
         return np.stack(z) if len(z) == (1 if arm == "mcp" else len(self.study.seeds)) else None
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        return budget.published(self.study.name)
 
     def is_untrained(self, pair: str, arm: str) -> bool:
         return False  # the outputs on training images are not published; `_cells` keeps what was published of it
