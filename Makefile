@@ -35,15 +35,12 @@ export MALLOC_TRIM_THRESHOLD_ = 100000000000
 export MALLOC_TOP_PAD_ = 268435456
 
 .DEFAULT_GOAL := help
-.PHONY: help plan report audit domains publish verify test notebooks benchmark speed photos lab lock clean
+.PHONY: help report audit domains publish verify test notebooks benchmark speed photos lab lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1|/' | column -t -s '|'
 	@echo "  STUDY=$(STUDY) names a file in studies/, JOBS=$(JOBS) says how many notebooks run at once,"
 	@echo "  PROFILE=$(PROFILE) names a folder in profiles/, and so where: default is this machine, slurm a cluster"
-
-plan: .venv/ready  ## what a study needs, whether it is there, and how long it will take here (STUDY=imagenet)
-	@python -m trustlib plan $(STUDY)
 
 report: .venv/ready $(PLUGIN)  ## run a study and write results/runs/STUDY/report.html (STUDY=quick, some ten minutes)
 	@[ -e profiles/$(PROFILE)/config.yaml ] || { echo "error: there is no profiles/$(PROFILE)/config.yaml" >&2; exit 1; }
@@ -89,12 +86,12 @@ speed: .venv/ready  ## time training steps and data loading, and a GPU where the
 	mkdir -p $(or $(TRUST_RESULTS),results)/runs/speed
 	if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
 		papermill notebooks/speed_gpu.ipynb $(or $(TRUST_RESULTS),results)/runs/speed/gpu.ipynb -k python3 \
-		--no-progress-bar --log-output -p rounds 10 -p steps 5 -p compiled True \
+		--no-progress-bar --log-output -p rounds 5 -p steps 5 -p compiled True \
 		-p out "$(abspath $(or $(TRUST_RESULTS),results))/speed" -y '{batches: [16, 32, 64, 128]}' \
 		-y '{models: [vit_base_patch16_224, vit_base_patch16_384, resnet50]}' && python -m trustlib render \
 		$(or $(TRUST_RESULTS),results)/speed/gpu.html $(or $(TRUST_RESULTS),results)/runs/speed/gpu.ipynb || exit; fi
 	OMP_NUM_THREADS=1 papermill notebooks/speed.ipynb $(or $(TRUST_RESULTS),results)/runs/speed/speed.ipynb -k python3 \
-		--no-progress-bar --log-output -p rounds 20 -p steps 20 -p photo_steps 8 -p photo_batch 16 -p photos 300 \
+		--no-progress-bar --log-output -p rounds 10 -p steps 20 -p photo_steps 8 -p photo_batch 16 -p photos 300 \
 		-p out "$(abspath $(or $(TRUST_RESULTS),results))/speed"
 	python -m trustlib render $(or $(TRUST_RESULTS),results)/speed/report.html \
 		$(or $(TRUST_RESULTS),results)/runs/speed/speed.ipynb

@@ -60,9 +60,6 @@ if workflow.is_main_process:
             path.unlink(missing_ok=True)
 
 CPUS = plan.threads + plan.workers  # of a job of a cluster
-# A job that trains in one process a GPU has all of them: the default profile has one such place, a cluster's jobs have
-# GPUs of their own.
-NEEDS = {"cpus_per_task": CPUS, "all_gpus": int(plan.processes == "auto")}
 os.environ["TRUST_JOBS"] = " ".join(JOBS)  # for the numbers on the terminal: as a parameter, a new job would make all stale
 
 PAPERMILL = (
@@ -139,7 +136,7 @@ rule classifier:
     params:
         name="classifier-{network}",
     resources:
-        **NEEDS,
+        cpus_per_task=CPUS,
     message:
         "{params.name}"
     shell:
@@ -158,7 +155,7 @@ rule confidence:
     params:
         name="confidence-{network}",
     resources:
-        **NEEDS,
+        cpus_per_task=CPUS,
     message:
         "{params.name}"
     shell:
@@ -192,7 +189,7 @@ rule oracles:
         pair=lambda wildcards: of_oracles(wildcards)[0],
         methods=lambda wildcards: f"{{arms: [{', '.join(of_oracles(wildcards)[1])}]}}",
     resources:
-        **NEEDS,
+        cpus_per_task=CPUS,
     message:
         "{params.name}"
     shell:
@@ -212,7 +209,7 @@ rule control:
     params:
         name="control-{control}",
     resources:
-        **NEEDS,
+        cpus_per_task=CPUS,
     message:
         "{params.name}"
     shell:
@@ -231,7 +228,7 @@ rule domain:
     params:
         name="domain-{domain}",
     resources:
-        **NEEDS,
+        cpus_per_task=CPUS,
     message:
         "{params.name}"
     shell:

@@ -158,7 +158,7 @@ def shown_by(monkeypatch):
     ],
 )
 def test_what_is_added_is_in_every_table_and_figure(extended, shown_by, notebook, parameters, least):
-    shown = shown_by(notebook, study=extended.file, **parameters)
+    shown = shown_by(notebook, study=str(runs.results().parent / "extended.yaml"), **parameters)
     beside = [(name, texts) for name, others in BESIDE.items() for texts in shown if others <= texts]
     lacking = [(name, sorted(t for t in texts if t[:1].isalpha())) for name, texts in beside if name not in texts]
     assert not lacking  # what is missing, where

@@ -1,14 +1,14 @@
 """What only a GPU can show; skipped where there is none."""
 
 import copy
-import math
+import dataclasses
 
 import pytest
 import torch
+from PIL import Image
 from test_training import Interrupted, Memory, quiet
-from torch import nn
 
-from trustlib import data, losses, metrics, oracle, speed, training
+from trustlib import data, folders, losses, metrics, oracle, training
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -81,48 +81,17 @@ def test_a_compiled_network_learns_the_same(name):
     assert auroc(fast, images) == pytest.approx(auroc(plain, images), abs=0.02)
 
 
-class Hungry(nn.Module):
-    """Takes a GiB an image."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(()))
-
-    def forward(self, x):
-        return self.weight * torch.ones(len(x), 2**28, device=x.device).amax(1)
-
-
-def test_a_batch_too_large_for_the_memory_says_which_one_fits_and_it_does():
-    room = torch.cuda.get_device_properties(0).total_memory / 2**30
-    batch = 2 ** math.ceil(math.log2(room) + 1)
-    with pytest.raises(training.TrainingError, match=rf"a batch of {batch} images .* (\d+) fitted") as error:
-        train(Hungry(), "cuda", batch=batch, epochs=1)
-    fits = int(str(error.value).split(" fitted")[0].split()[-1])
-    assert room / 8 < fits < room
-    train(Hungry(), "cuda", batch=fits, epochs=1, images=fits)
-
-
-def test_a_way_that_takes_too_much_memory_is_left_out_and_others_are_measured():
-    def way(count):
-        return lambda: lambda: torch.ones(count, 2**28, device="cuda").sum().item()
-
-    device = torch.device("cuda")
-    run, memory = speed.first_run(way(2), device)
-    assert run is not None
-    assert 2 * 2**30 <= memory < 3 * 2**30
-    run, memory = speed.first_run(way(4096), device)
-    assert run is None
-    assert math.isnan(memory)
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_images_in_folders_arrive_there_as_they_are(tmp_path, workers):
-    paths = speed.photographs(tmp_path, 5)
+    paths = [tmp_path / f"{number}.png" for number in range(5)]
+    for path in paths:
+        Image.effect_noise((50, 40), 60).convert("RGB").save(path)
     inputs = data.Inputs((0.5,) * 3, (0.25,) * 3, 32, interpolation="bilinear")
     asked = [slice(0, 2), slice(2, 5)], [0, 1]
-    here = list(speed.photo_set(paths, inputs).batches("test", *asked))
-    folder = speed.photo_set(paths, inputs, workers).to(torch.device("cuda"))
-    there = list(folder.batches("test", *asked))
+    labels = {"test": torch.zeros(5, dtype=torch.long)}
+    folder = folders.Folder({"test": tuple(map(str, paths))}, labels, ("any",), "noise", {}, inputs=inputs)
+    here = list(folder.batches("test", *asked))
+    there = list(dataclasses.replace(folder, workers=workers).to(torch.device("cuda")).batches("test", *asked))
     for a, b in zip(here, there, strict=True):
         assert b.device.type == "cuda"
         torch.testing.assert_close(a, b.cpu())

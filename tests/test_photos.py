@@ -334,11 +334,9 @@ def test_each_domain_tells_its_accuracy(folder, classifier, tmp_path):
     assert lines == ["clean: accuracy 25.00%"]
 
 
-@pytest.mark.parametrize("domain", ["stylized-none", "mnist_c-fog"])
-def test_a_domain_that_cannot_be_made_stores_nothing(observe, tmp_path, domain):
-    Image.new("RGB", (8, 8)).save(write_folder(tmp_path / "Stylized-ImageNet/val/n01") / "b.png")  # another domain's
-    with pytest.raises(data.DataError, match=f"domain {domain}: "):
-        observe(domain)
+def test_a_domain_that_cannot_be_made_stores_nothing(observe, tmp_path):
+    with pytest.raises(data.DataError, match="domain mnist_c-fog: "):
+        observe("mnist_c-fog")
     assert not list(tmp_path.rglob("*.safetensors"))
 
 

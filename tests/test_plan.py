@@ -1,4 +1,4 @@
-"""A study of image folders from end to end, and the dry run: what it finds, times, and leaves out."""
+"""A study of image folders from end to end, and the check of what it needs."""
 
 import sys
 from functools import partial
@@ -19,11 +19,9 @@ from trustlib import (
     experiments,
     networks,
     oracle,
-    plan,
     pretrained,
     recolor,
     runs,
-    timing,
     training,
     unseen,
 )
@@ -216,9 +214,6 @@ def test_a_damaged_image_is_left_out_everywhere_or_named(write, root):
             images.seen_by(networks.inputs(study, "small")), "heldout", among=torch.tensor([7, 2]), brief=True,
         )  # fmt: skip
         torch.testing.assert_close(seen["heldout.p_true"][[7, 2]], alone["p_true"])
-        said = []
-        plan.prepare(study, 0, said.append)
-        assert "1 damaged files left out" in said[0]
         with pytest.raises(data.DataError, match=r"broken\.JPEG is damaged"):
             make(write(damaged="error"), "large-small")
     finally:
@@ -253,12 +248,12 @@ def test_what_folders_cannot_do_is_refused(write, changes, message):
         write(**changes)
 
 
-# --- Classes ---
+# --- The check ---
 
 
-def check(study, monkeypatch, capsys, command="check"):
-    """(exit status, stdout, stderr) of ``python -m trustlib``, in this process."""
-    monkeypatch.setattr(sys, "argv", ["trustlib", command, study.file])
+def check(study, monkeypatch, capsys):
+    """(exit status, stdout, stderr) of ``python -m trustlib check``, in this process."""
+    monkeypatch.setattr(sys, "argv", ["trustlib", "check", str(runs.results().parent / f"{study.name}.yaml")])
     status = commands.main()
     return status, *capsys.readouterr()
 
@@ -272,6 +267,21 @@ def with_classes(number):
 
 def test_a_study_whose_networks_fit_passes_the_check(write, monkeypatch, capsys):
     assert check(write(), monkeypatch, capsys)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"folder": "phots"}, "phots/train: No such file or directory"),
+        ({"networks": {
+            name: network | {"weights": "weights/none.safetensors"} for name, network in STUDY["networks"].items()
+        }}, "no weights at"),
+    ],
+)  # fmt: skip
+def test_images_and_weights_that_are_missing_are_named(write, monkeypatch, capsys, changes, message):
+    status, _, err = check(write(**changes), monkeypatch, capsys)
+    assert status == 1
+    assert message in err
 
 
 @pytest.mark.parametrize("number", [2, 1001])
@@ -293,7 +303,7 @@ def test_other_classes_need_a_classifier_of_as_many(write, root, tmp_path, monke
     status, _, err = check(write(), monkeypatch, capsys)
     assert status == 1
     assert "expected a classifier of 3 classes, since the images are of 3 (cat, dog, emu); resnet10t has 1,000" in err
-    assert plan.misfits(write(networks=with_classes(3))) == []
+    assert check(write(networks=with_classes(3)), monkeypatch, capsys)[0] == 0
 
 
 def test_an_id_that_is_not_imagenets_is_named():
@@ -301,116 +311,3 @@ def test_an_id_that_is_not_imagenets_is_named():
     assert "expected WordNet ids of ImageNet's 1,000 classes, found n99999999" in why
     assert pretrained.misfit("resnet10t", {"num_classes": 2}, False, ("a", "b"), ()) == ""
     assert "unknown backbone 'resnet10x'" in pretrained.misfit("resnet10x", {}, True, ("a",), ())
-
-
-# --- The dry run ---
-
-
-def test_the_plan_lists_what_is_not_made_yet(write):
-    study, said = write(), []
-    assert plan.prepare(study, 0, said.append) == []
-    text = "\n".join(said)
-    assert "data from the folder photos; 20 train, 20 heldout, 15 test; 3 classes" in text
-    for line in (
-        "classifier-small classifier",
-        "oracles-large-small features",
-        "oracles-small-small head",
-    ):
-        assert " ".join(line.split()) in " ".join(text.split())
-    assert "nan" not in text.lower()
-    make(study)
-    said.clear()
-    assert plan.prepare(study, 0, said.append) == []
-    text = " ".join("\n".join(said).split())
-    assert "classifier-small" not in text
-    assert "oracles-large-small" not in text
-    assert "oracles-small-small" in text
-    make(study, "small-small")
-    for name in study.networks:
-        config = experiments.confidence_config(study, name)
-        runs.cached(runs.confidence_path(study, name), config, lambda: ({"test.mcp": torch.zeros(15)}, {}))
-    said.clear()
-    assert plan.prepare(study, 0, said.append) == []
-    assert "all is made" in said[2]
-
-
-def test_the_plan_counts_images_and_bytes(write):
-    study = write()
-    nets = {name: pretrained.skeleton(n.model, n.args) for name, n in study.networks.items()}
-    work = list(plan._work(study, study.images(), nets))
-    size = {(row["job"], row["work"]): row["bytes"] for row in work}
-    experiments.extract_features(study, "large-small", quiet)
-    for job, path in (
-        ("classifier-large", runs.classifier_path(study, "large")),
-        ("oracles-large-small", runs.features_path(study, "large-small")),
-    ):
-        kind = "classifier" if job.startswith("classifier") else "features"
-        assert size[job, kind] == pytest.approx(path.stat().st_size, rel=0.3, abs=80_000)  # a head of 1,000 classes
-    (asked,) = (row["asked"] for row in work if (row["job"], row["work"]) == ("oracles-small-small", "features"))
-    assert asked == {("ask", "small-small"): 2 * (20 + 20) + 15}
-
-
-def test_all_that_fails_is_listed_and_told_by_the_exit_status(write, monkeypatch, capsys):
-    broken = {name: network | {"weights": "weights/none.safetensors"} for name, network in STUDY["networks"].items()}
-    study = write(folder="phots", networks=broken)
-    status, out, _ = check(study, monkeypatch, capsys, "plan")
-    assert status == 1
-    assert "3 things stand in its way" in out
-    assert "phots/train: No such file or directory" in out
-    assert "networks.large: no weights at" in out
-    assert "networks.small: no weights at" in out
-
-
-def test_too_little_room_and_batches_that_cannot_be_shared_are_told(write, monkeypatch):
-    monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
-    problems = plan.prepare(write(processes=3), 0, quiet)
-    assert any("3 processes cannot share a batch of 5 evenly" in line for line in problems)
-    assert any(line.startswith("disk: 0.0 GB are needed") for line in problems)
-
-
-def test_the_plan_of_a_set_in_memory_times_classifiers_too(tiny):
-    said = []
-    assert plan.prepare(tiny, 0, said.append) == []
-    text = " ".join("\n".join(said).split())
-    assert "trained here" in text
-    assert "oracles-rsn-rsn oracle 4" in text
-
-
-def test_a_timing_stops_and_leaves_out_what_came_before_the_first_batch(monkeypatch):
-    now = iter([0.0, 50.0, 51.0, 52.0, 53.0])
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(now))
-    clock = timing.Clock(2.5)
-    assert not any(clock.due(step) for step in range(3))
-    with pytest.raises(timing.Enough):
-        clock.due(3)
-    assert clock.mean() == 1.0
-
-
-def test_a_batch_is_no_larger_than_the_time_allows(write, monkeypatch):
-    given = []
-
-    def slow(batch, clock):
-        given.append(batch)
-        clock.times = [0.0, 0.1 * batch]  # 0.1 s an image
-
-    monkeypatch.setattr(timing, "_doing", lambda *_: (slow, 40))
-    assert timing.seconds(write(), "fit", "large-small", 1, 6.0) == pytest.approx(0.1)
-    assert given == [2, 10, 10]
-    assert timing.seconds(write(), "fit", "large-small", 1, 60.0) == pytest.approx(0.1)
-    assert given == [2, 10, 10, 2, 40]
-
-
-def test_what_costs_hardly_more_in_a_large_batch_is_timed_in_one(write, monkeypatch):
-    def steady(batch, clock):
-        clock.times = [0.0, 0.1]  # whatever the batch
-
-    monkeypatch.setattr(timing, "_doing", lambda *_: (steady, 40))
-    assert timing.seconds(write(), "fit", "large-small", 1, 6.0) == pytest.approx(0.1 / 40)
-
-
-def test_every_timing_is_given_some_time_when_others_took_all(tiny, monkeypatch):
-    limits = []
-    monkeypatch.setattr(timing, "seconds", lambda *arguments: limits.append(arguments[-1]) or 0.1)
-    plan.prepare(tiny, 0, quiet)
-    assert limits
-    assert min(limits) == plan.LEAST

@@ -8,7 +8,7 @@ import torch
 import yaml
 from test_extension import hinge
 
-from trustlib import losses, speed
+from trustlib import losses
 from trustlib.data import ROOT
 from trustlib.study import load_study
 
@@ -89,14 +89,13 @@ def test_the_times_it_quotes_are_the_committed_ones():
     vit, resnet = ("{:,.0f} [{:,.0f}, {:,.0f}]".format(*speeds.loc[m]) for m in ("vit_base_patch16_384", "resnet50"))
     assert f"from {vit} images a second with ViT-B/16 at 384 pixels and from {resnet} with ResNet-50" in text
     took = times_on_a_gpu()
-    gpu = {way: [took[model, way] for model in speeds.index] for way in speed.WAYS}
     for way, quoted in {
         "timm": "timm's own step takes {} and {} times",
         "as released, TF32": "the released way {} and {} with TF32",
         "as released, float32": "{} and {} without;",
         "here, compiled": "`compiled: true` takes {} and {}.",
     }.items():
-        assert quoted.format(*gpu[way]) in text
+        assert quoted.format(*(took[model, way] for model in speeds.index)) in text
     ours, others = metrics.loc[1_000_000, ["all of metrics.evaluate", "scikit-learn's four"]].astype(float)
     assert f"take {ours:.3f} s on one core" in text
     assert f"take {others / ours:.1f} times as long" in text

@@ -570,10 +570,12 @@ def test_a_large_training_part_keeps_the_images_that_scores_refer_to(write_study
 def test_a_training_killed_in_the_middle_goes_on_to_the_same_bits(write_study, monkeypatch, tmp_path):
     settings = {"training": TINY["networks"]["rsn"]["training"] | {"epochs": 3}}
     networks = {"rsn": TINY["networks"]["rsn"] | settings}
-    study = load_study(write_study(networks=networks, checkpoint_minutes=1e-6))  # at every step
+    file = write_study(networks=networks, checkpoint_minutes=1e-6)  # at every step
+    study = load_study(file)
     path = runs.classifier_path(study, "rsn")
     first, second = runs._checkpoints(path)
-    with subprocess.Popen([sys.executable, "-m", "trustlib", "work", study.file, "classifier", "rsn", "0"]) as training:
+    train = "from trustlib import experiments, study; experiments.train_classifier(study.load_study({!r}), 'rsn')"
+    with subprocess.Popen([sys.executable, "-c", train.format(file)]) as training:
         while not second.exists():
             assert training.poll() is None
             time.sleep(0.01)

@@ -230,23 +230,6 @@ def test_one_rate_throughout_where_it_is_asked_for():
         assert rates == expected
 
 
-def test_a_batch_too_large_for_the_memory_says_which_one_fitted():
-    class Small(nn.Module):
-        """Has room for 12 images."""
-
-        def __init__(self):
-            super().__init__()
-            self.linear = nn.Linear(784, 1)
-
-        def forward(self, x):
-            if len(x) > 12:
-                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-            return self.linear(x.flatten(1)).squeeze(1)
-
-    with pytest.raises(training.TrainingError, match=r"batch of 50 images \(1, 28, 28\).* 12 fitted: set batch"):
-        train(Small(), torch.ones(3000, dtype=torch.bool), losses.cross_entropy)
-
-
 def test_a_head_learns_from_features_what_it_would_from_images():
     images, target = data.digits(), torch.arange(3000) % 3 > 0
 

@@ -268,11 +268,11 @@ def test_a_flipped_bit_in_the_scores_is_named(copy, place):
 @pytest.mark.parametrize(
     "name", ["scores.npz", "manifest.json", "report.html", "tables/claims.csv", "tables/scores.csv"]
 )
-def test_what_cannot_be_read_is_named(copy, name, cut, monkeypatch, capsys):
-    study, folder = copy
+def test_what_cannot_be_read_is_named(published, copy, name, cut, monkeypatch, capsys):
+    (path, *_), (_, folder) = published, copy
     written = (folder / name).read_bytes()
     (folder / name).write_bytes(written[: int(cut * len(written))] + b"\xff" * (cut == 1))
-    monkeypatch.setattr(sys, "argv", ["trustlib", "verify", str(study.file)])
+    monkeypatch.setattr(sys, "argv", ["trustlib", "verify", str(path)])
     assert commands.main() == 1
     said = capsys.readouterr()
     assert f"{name} is not as it was published" in said.out or f"{folder / name} is damaged" in said.err

@@ -9,17 +9,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m trustlib", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="read a study's YAML and its data; say what is wrong")
-    planned = commands.add_parser("plan", help="what a study needs, whether it is there, and how long it takes here")
     publish = commands.add_parser("publish", help="copy a finished study's results to results/STUDY")
     verify = commands.add_parser("verify", help="make a published study's tables anew from its scores, and compare")
     listing = commands.add_parser("controls", help="the names of a study's controls, in one line")
-    for command in (check, planned, listing, publish, verify):
+    for command in (check, listing, publish, verify):
         command.add_argument("study", help="a name in studies/, or the path of a YAML file")
     check.add_argument("controls", nargs="*", help="controls of its audit that are asked for")
-    work = commands.add_parser("work", help="one training, as one of the processes that torchrun started")
-    work.add_argument("study", help="a name in studies/, or the path of a YAML file")
-    work.add_argument("task", choices=("classifier", "fold", "features", "oracle"))
-    work.add_argument("arguments", nargs="*", help="of the task: NAME SEED, NAME FOLD, PAIR, or PAIR ARM SEED [RATE]")
     render = commands.add_parser("render", help="turn executed notebooks into one HTML file")
     render.add_argument("page", type=Path)
     render.add_argument("notebooks", type=Path, nargs="+")
@@ -54,27 +49,17 @@ def main() -> int:
     if args.command == "evaluate":
         return _evaluate(args)
 
-    from . import data, domains, parallel, plan, pretrained, runs, training, unseen
+    from . import data, domains, pretrained, runs, unseen
 
     if args.command == "seal":
         runs.seal(args.folder)
         return 0
 
     from .study import StudyError, load_study
-    from .training import TrainingError
 
     try:
         study = load_study(args.study)
-        if args.command == "work":
-            from . import experiments
-
-            try:
-                parallel.start(training.pick_device(study.device).type == "cuda")
-                quiet = parallel.rank() > 0
-                experiments.work(study, args.task, args.arguments, (lambda _: None) if quiet else print)
-            except ValueError as error:  # of settings that several processes cannot follow
-                raise TrainingError(str(error)) from None
-        elif args.command == "controls":
+        if args.command == "controls":
             print(*study.audit.controls)
         elif args.command == "verify":
             from .verify import verify as compare
@@ -82,24 +67,24 @@ def main() -> int:
             differing = compare(study)
             print(*differing, f"{len(differing):,} differences" if differing else "nothing differs", sep="\n")
             return int(bool(differing))
-        elif args.command == "plan":
-            problems = plan.prepare(study)
-            print("\nNothing stands in its way." if not problems else f"\n{len(problems)} things stand in its way:")
-            print(*(f"  - {line}" for line in problems), sep="\n", end="\n" if problems else "")
-            return int(bool(problems))
         elif args.command == "check":
             for name in args.controls:
                 study.control(name)
-            print(f"study {study.name}: data from {study.images().source}")
-            for network in study.all_networks.values():
+            images, wrong = study.images(), []
+            print(f"study {study.name}: data from {images.source}")
+            for name, network in study.all_networks.items():
                 if network.weights:  # raises where they are not to be had
                     pretrained.checksum(network.model, network.weights)
-            if wrong := plan.misfits(study):
+                why = pretrained.misfit(
+                    network.model, network.args, bool(network.weights), images.classes, images.wnids
+                )
+                wrong += [f"networks.{name}: {why}"] if why else []
+            if wrong:
                 raise StudyError("\n".join(wrong))
             for name, part in study.domains.parts.items():  # raises where a file is missing, or images are too few
                 domains.origin(unseen.dataset(study), name)
                 try:
-                    domains.check(study.images(), name, study.domains.size(part))
+                    domains.check(images, name, study.domains.size(part))
                 except ValueError as error:
                     raise StudyError(str(error)) from None
         else:
@@ -110,11 +95,9 @@ def main() -> int:
             extra = [row for row in extra if row["status"] == "done"]
             made = experiments.trainings(study) + unseen.visits(study)
             print(*runs.publish(study, made, extra), sep="\n")
-    except (StudyError, runs.JobError, data.DataError, parallel.Disagreement, TrainingError) as error:
+    except (StudyError, runs.JobError, data.DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    finally:
-        parallel.stop()
     return 0
 
 

@@ -7,7 +7,6 @@ A domain has a name, which says how it is made:
 - ``mnist_c-NAME``: the released files of MNIST-C (Mu and Gilmer 2019), for MNIST; they have one severity
 - ``stylized``: of ImageNet's images, Stylized-ImageNet where the data root has it; else the fine Fourier amplitudes of
   another image (`stylize.swap_amplitude`), which needs no weights and is not Stylized-ImageNet
-- ``stylized-NET``: a feed-forward style net of the data root, ``style/NET_fp16.npz``
 - ``recolor``: ReColorAdv on the classifier (`trustlib.recolor`); ``recolor-released``: the same, with the networks'
   inputs normalised by ImageNet's mean and deviation in place of their own, as in the released script; ``normalised``:
   that normalisation alone, without an attack
@@ -42,7 +41,7 @@ class Domain:
     """A domain's name, taken apart.
 
     kind : one of the five above
-    what : the corruption, the style net, "released", or nothing
+    what : the corruption, "released", or nothing
     severity : 1 to 5, of a corruption; else 0
     """
 
@@ -58,7 +57,7 @@ class Domain:
         return {
             CORRUPTED: f"{corruption_label(self.what)}, severity {self.severity}",
             MNIST_C: f"MNIST-C {words}",
-            STYLIZED: f"Stylised, {words}" if words else "Stylised",
+            STYLIZED: "Stylised",
             RECOLOR: "Recoloured, released normalisation" if words else "Recoloured",
             NORMALISED: "Released normalisation",
         }[self.kind]
@@ -82,12 +81,12 @@ def parse(name: str) -> Domain:
         corruptions.check(first, severity)
         return Domain(name, CORRUPTED, first, severity)
     plain = (RECOLOR, f"{RECOLOR}-released", NORMALISED, STYLIZED)
-    if name in plain or (first in (STYLIZED, MNIST_C) and rest):
+    if name in plain or (first == MNIST_C and rest):
         return Domain(name, first, rest)
     raise ValueError(
         f"unknown domain {name!r}: expected CORRUPTION-SEVERITY, such as defocus_blur-5, with one of "
-        f"{', '.join(corruptions.CORRUPTIONS + corruptions.EXTRA)}; stylized; stylized-NET; recolor; recolor-released; "
-        "normalised; or mnist_c-NAME"
+        f"{', '.join(corruptions.CORRUPTIONS + corruptions.EXTRA)}; stylized; recolor; recolor-released; normalised; "
+        "or mnist_c-NAME"
     )
 
 
@@ -108,7 +107,7 @@ def origin(dataset: str, name: str) -> tuple[str, dict[str, str]]:
     folder, text = _folder(dataset, domain)
     if folder:
         return text, {folder.name: _listing(folder, folder.stat().st_mtime_ns)}
-    if domain.kind == STYLIZED and not domain.what:
+    if domain.kind == STYLIZED:
         return "the fine Fourier amplitudes of an image of another class; no paintings, no network", {}
     path, text = _file(dataset, domain)
     if path is None:
@@ -169,13 +168,11 @@ def make(
         names, classes = [path.name for path in files[:count]], [path.parent.name for path in files[:count]]
         height, width = images.images["test"].shape[2:]
         return stylize.from_folder(folder, names, classes, (height, width)), facts
-    path, _ = _file(dataset, domain)
-    if domain.kind == STYLIZED and path:
-        return stylize.stylise(clean, stylize.load_style_net(path).to(clean.device), log=log).cpu(), facts
     if domain.kind == STYLIZED:
         donors = stylize.draw_donors(labels.cpu(), images.labels["train"].cpu(), STYLE_SEED)
         chunks = zip(clean.split(500), donors.split(500), strict=True)
         return torch.cat([stylize.swap_amplitude(x, images.images["train"][d]).cpu() for x, d in chunks]), facts
+    path, _ = _file(dataset, domain)
     if path:
         return _released(path, domain, clean), facts
     made = corruptions.corrupt(clean.cpu().numpy(), domain.what, domain.severity, log=log)
@@ -184,7 +181,7 @@ def make(
 
 def _folder(dataset: str, domain: Domain) -> tuple[Path | None, str]:
     """(a folder of the data root with this domain's images as others made them, a phrase for it); None without one."""
-    if dataset != IMAGENET or domain.kind not in FOLDERS or (domain.kind == STYLIZED and domain.what):
+    if dataset != IMAGENET or domain.kind not in FOLDERS:
         return None, ""
     name, text = FOLDERS[domain.kind]
     path = data.root() / name / (f"{domain.what}/{domain.severity}" if domain.severity else "")
@@ -192,7 +189,7 @@ def _folder(dataset: str, domain: Domain) -> tuple[Path | None, str]:
 
 
 def _file(dataset: str, domain: Domain) -> tuple[Path | None, str]:
-    """(the file of the data root that a domain is read from or made with, a phrase for it); None where it needs none.
+    """(the file of the data root that a domain is read from, a phrase for it); None where it needs none.
 
     Raises
     ------
@@ -202,14 +199,9 @@ def _file(dataset: str, domain: Domain) -> tuple[Path | None, str]:
         path = data.root() / "CIFAR-10-C" / f"{domain.what}.npy"
         found = dataset == "cifar10" and path.exists()
         return (path, "the released files of CIFAR-10-C") if found else (None, "")
-    if domain.kind == MNIST_C:
-        path, text = data.root() / "mnist_c" / domain.what / "test_images.npy", "the released files of MNIST-C"
-        if dataset != "mnist":
-            raise data.DataError(f"domain {domain.name}: MNIST-C is made of MNIST's test images, not of {dataset}")
-    elif domain.what:
-        path, text = data.root() / "style" / f"{domain.what}_fp16.npz", f"the feed-forward style net {domain.what}"
-    else:
-        return None, ""
+    path, text = data.root() / "mnist_c" / domain.what / "test_images.npy", "the released files of MNIST-C"
+    if dataset != "mnist":
+        raise data.DataError(f"domain {domain.name}: MNIST-C is made of MNIST's test images, not of {dataset}")
     if not path.exists():
         raise data.DataError(f"domain {domain.name}: no file {path}; put it there, or set TRUST_DATA to another root")
     return path, text

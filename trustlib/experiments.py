@@ -10,14 +10,13 @@ from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import confidence, data, losses, networks, oracle, parallel, pretrained, released, runs, training
+from . import confidence, data, losses, networks, oracle, pretrained, released, runs, training
 from .provenance import digest, module_digest, processor, source_digest
 from .study import Arm, Study
 
@@ -68,7 +67,7 @@ def train_classifier(study: Study, name: str, log: Log = print, seed: int | None
         log(f"classifier {name}: accuracy {accuracy['train']:.2%} train, {accuracy['heldout']:.2%} held out")
         return tensors, {**history, "accuracy": accuracy, **_facts(net, device)}
 
-    return _made(study, path, config, make, "classifier", name, seed)
+    return runs.cached(path, config, make)
 
 
 def cross_fit(study: Study, name: str, fold: int, log: Log = print) -> dict:
@@ -90,7 +89,7 @@ def cross_fit(study: Study, name: str, fold: int, log: Log = print) -> dict:
         log(f"classifier {name} without fold {fold} of {folds}: accuracy {correct[0].float().mean():.2%} on it")
         return {"correct": correct}, {"history": history, **_facts(net, device)}
 
-    return _made(study, path, config, make, "fold", name, fold)
+    return runs.cached(path, config, make)
 
 
 def extract_features(study: Study, pair: str, log: Log = print) -> dict:
@@ -123,7 +122,7 @@ def extract_features(study: Study, pair: str, log: Log = print) -> dict:
         log(f"features of {path.stem}: {tensors['train'].shape[-1]} each")
         return tensors, {"device": device_name(device)}
 
-    return _made(study, path, config, make, "features", pair)
+    return runs.cached(path, config, make)
 
 
 def score_classifier(study: Study, name: str, log: Log = print) -> dict:
@@ -222,40 +221,7 @@ def train_oracle(study: Study, pair: str, arm: str, seed: int, log: Log = print,
         log(f"{runs.oracle_name(study, pair, arm, seed, rate)}: loss {history[-1]['loss']:.4f}")
         return tensors, {"history": history, **_facts(learner, device)}
 
-    rates = [] if rate is None else [rate]
-    return _made(study, path, config, make, "oracle", pair, arm, seed, *rates)
-
-
-TASKS: dict[str, Callable[..., dict]] = {
-    "classifier": train_classifier,
-    "fold": cross_fit,
-    "features": extract_features,
-    "oracle": train_oracle,
-}
-
-
-def work(study: Study, task: str, arguments: list[str], log: Log = print) -> dict:
-    """Do a task by its name, as one of several processes that torchrun started; return the manifest.
-
-    Parameters
-    ----------
-    task, arguments : "classifier" NAME SEED, "fold" NAME FOLD, "features" PAIR, or "oracle" PAIR ARM SEED [RATE].
-
-    Raises
-    ------
-    ValueError : when there are too few or too many arguments, or one is no number.
-    """
-    expected = {"classifier": (str, int), "fold": (str, int), "features": (str,), "oracle": (str, str, int, float)}
-    least = {"oracle": 3}.get(task, len(expected[task]))
-    if not least <= len(arguments) <= len(expected[task]):
-        raise ValueError(f"task {task} takes {least} to {len(expected[task])} arguments, found {len(arguments)}")
-    values: list[Any] = [kind(text) for kind, text in zip(expected[task], arguments, strict=False)]
-    if task == "classifier":
-        return train_classifier(study, values[0], log, values[1])
-    if task == "oracle":
-        pair, arm, seed, *rate = values
-        return train_oracle(study, pair, arm, seed, log, rate=rate[0] if rate else None)
-    return TASKS[task](study, *values, log)
+    return runs.cached(path, config, make)
 
 
 def classifier_config(study: Study, name: str, seed: int | None = None) -> dict:
@@ -367,16 +333,6 @@ def setup(study: Study) -> tuple[data.Images, torch.device]:
 @lru_cache(maxsize=1)
 def _on_device(images: data.Images, device: str) -> data.Images:
     return images.to(device)
-
-
-def _made(
-    study: Study, path: Path, config: dict, make: Callable[[], tuple[dict[str, Tensor], dict]], task: str, *arguments
-) -> dict:
-    """The manifest of a training, which is made, if it must be, by as many processes as the study asks for."""
-    processes = max(torch.cuda.device_count(), 1) if study.processes == "auto" else study.processes
-    if processes > 1 and parallel.world() == 1 and not runs.current(path, config):
-        parallel.launch(processes, ["work", study.file, task, *map(str, arguments)])
-    return runs.cached(path, config, make)
 
 
 def _keeper(study: Study, path: Path, config: dict, log: Log) -> runs.Checkpoints:

@@ -12,12 +12,12 @@ that does not exist, because all predictions are right or all are wrong, is NaN;
 from bisect import bisect_left
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from operator import neg
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import digamma
 
 METRICS = ("accuracy", "fpr95", "aupr_error", "aupr_success", "auroc", "tpr", "tnr", "aurc", "eaurc", "augrc")
 SEPARABILITY = ("kl", "bhattacharyya")
@@ -66,27 +66,18 @@ class Ranking:
         return int(self.kept.flat[len(self.threshold) - 1])
 
 
-def rank(confidence: ArrayLike, correct: ArrayLike, frequency: ArrayLike | None = None) -> Ranking:
+def rank(confidence: ArrayLike, correct: ArrayLike) -> Ranking:
     """Sort once and collapse ties.
-
-    Parameters
-    ----------
-    frequency : int (N,), >= 0, how many samples each entry stands for; 1 by default.
 
     Raises
     ------
-    ValueError : when an array is empty or not 1-d, lengths differ, a confidence is NaN or no real number, `correct`
-        holds anything but 0 and 1, or `frequency` anything but counts, not all 0. Infinite confidences are allowed:
-        they are ordered.
+    ValueError : when an array is empty or not 1-d, lengths differ, a confidence is NaN or no real number, or `correct`
+        holds anything but 0 and 1. Infinite confidences are allowed: they are ordered.
     """
     confidence, correct = _check(confidence, correct)
     order, last = sorted_blocks(confidence)
     right = correct[order].astype(np.int64)
-    wrong = 1 - right
-    if frequency is not None:
-        count = _check_frequency(frequency, confidence.shape)[order]
-        right, wrong = right * count, wrong * count
-    return Ranking(confidence[order[last]], collapse(right, last), collapse(wrong, last))
+    return Ranking(confidence[order[last]], collapse(right, last), collapse(1 - right, last))
 
 
 def sorted_blocks(confidence: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -111,7 +102,6 @@ def evaluate(
     *,
     threshold: float = 0.0,
     tnr_threshold: float | None = None,
-    frequency: ArrayLike | None = None,
 ) -> dict[str, float]:
     """The paper's metrics, the areas under the risk-coverage curves, and the share of ties.
 
@@ -121,7 +111,6 @@ def evaluate(
     correct : bool (N,).
     threshold : a prediction is trusted when its confidence is above it: 0 for `z`, 0.5 for a probability.
     tnr_threshold : where it differs for `tnr`; the paper counts TCP's true negatives at or below sigmoid(z) = 1/K.
-    frequency : int (N,), how many samples each entry stands for; 1 by default.
 
     Returns
     -------
@@ -149,7 +138,7 @@ def evaluate(
     >>> round(scores["auroc"], 4), scores["tpr"], scores["tnr"]
     (0.6667, 1.0, 0.0)
     """
-    ranking = rank(confidence, correct, frequency)
+    ranking = rank(confidence, correct)
     size = ranking.size
     scores = {name: float(value) for name, value in of_ranking(ranking, threshold, tnr_threshold).items()}
     return scores | {"tied": float(size[size > 1].sum() / size.sum())}
@@ -178,32 +167,6 @@ def of_ranking(ranking: Ranking, threshold: float = 0.0, tnr_threshold: float | 
         # = acc (1 - acc) (1 - AUROC) + (1 - acc)^2 / 2, and it exists where AUROC does not
         "augrc": inversions / n.astype(float) ** 2 + (1 - accuracy) ** 2 / 2,
     }
-
-
-def evaluate_groups(confidence: ArrayLike, correct: ArrayLike, groups: ArrayLike, **options) -> pd.DataFrame:
-    """`evaluate` for each group (class, site, domain) by itself: a row a group, in sorted order, with its size ``n``.
-
-    Parameters
-    ----------
-    groups : (N,), any values that can be sorted.
-    options : as `evaluate` takes them; a frequency is shared out with its samples.
-
-    Raises
-    ------
-    ValueError : as `evaluate`, and when the length of `groups` differs.
-    """
-    confidence, correct = _check(confidence, correct)
-    names, member = np.unique(np.asarray(groups), return_inverse=True)
-    if member.shape != confidence.shape:
-        raise ValueError(f"expected groups of length {len(confidence)}, found shape {np.shape(groups)}")
-    frequency = options.pop("frequency", None)
-    rows = []
-    for index in range(len(names)):
-        chosen = member == index
-        count = None if frequency is None else _check_frequency(frequency, confidence.shape)[chosen]
-        row = {"n": int(chosen.sum() if count is None else count.sum())}
-        rows.append(row | evaluate(confidence[chosen], correct[chosen], frequency=count, **options))
-    return pd.DataFrame(rows, index=pd.Index(names, name="group"))
 
 
 def auroc_within(confidence: ArrayLike, correct: ArrayLike, groups: ArrayLike) -> float:
@@ -294,22 +257,6 @@ def average_precision(positive: NDArray[np.int64], negative: NDArray[np.int64]) 
     return _plain((positive * precision).sum(-1) / _or_nan(found[..., -1]))
 
 
-def risk_at_coverage(ranking: Ranking, coverage: float) -> float:
-    """Share of errors among the fewest most confident samples that are at least `coverage` of all.
-
-    Tied samples are kept or left together. In [0, 1]; the comparison is made in integers.
-
-    Raises
-    ------
-    ValueError : for a coverage outside (0, 1].
-    """
-    if not 0 < coverage <= 1:
-        raise ValueError(f"risk_at_coverage: coverage must lie in (0, 1], found {coverage}")
-    share = Fraction(str(coverage))
-    at = _first(ranking.kept, -(-ranking.n * share.numerator // share.denominator))
-    return float(ranking.wrong_kept[at] / ranking.kept[at])
-
-
 def coverage_at_risk(ranking: Ranking, risk: float) -> float:
     """Largest coverage whose share of errors on these samples is at most `risk`; 0 where there is none.
 
@@ -339,24 +286,6 @@ def roc_curve(confidence: ArrayLike, correct: ArrayLike) -> tuple[NDArray, NDArr
     return fpr, tpr, np.concatenate(([np.inf], ranking.threshold))
 
 
-def pr_curve(confidence: ArrayLike, correct: ArrayLike, *, errors: bool = False) -> tuple[NDArray, NDArray]:
-    """The precision-recall curve, one point a distinct threshold; its steps enclose the average precision.
-
-    Parameters
-    ----------
-    errors : look for wrong predictions, least confident first (AUPR-Error), instead of right ones.
-
-    Returns
-    -------
-    recall : float64 (M,) in [0, 1], ascending to 1; NaN without a positive.
-    precision : float64 (M,) in [0, 1].
-    """
-    ranking = rank(confidence, correct)
-    positive, negative = (ranking.wrong[::-1], ranking.right[::-1]) if errors else (ranking.right, ranking.wrong)
-    found = positive.cumsum()
-    return found / _or_nan(found[-1]), found / (found + negative.cumsum())
-
-
 def risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> tuple[NDArray, NDArray]:
     """The risk-coverage curve (Fig. 4a), one point a distinct threshold.
 
@@ -367,18 +296,6 @@ def risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> tuple[NDArray, N
     """
     ranking = rank(confidence, correct)
     return ranking.kept / ranking.n, ranking.wrong_kept / ranking.kept
-
-
-def generalised_risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> tuple[NDArray, NDArray]:
-    """The generalised risk-coverage curve, whose area is AUGRC (Traub et al. 2024).
-
-    Returns
-    -------
-    coverage : float64 (M + 1,), ascending from 0 to 1.
-    generalised_risk : float64 (M + 1,), ascending from 0 to 1 - accuracy: errors kept, as a share of all samples.
-    """
-    ranking = rank(confidence, correct)
-    return _from_zero(ranking.size) / ranking.n, _from_zero(ranking.wrong) / ranking.n
 
 
 def separability(confidence: ArrayLike, correct: ArrayLike) -> dict[str, float]:
@@ -449,7 +366,7 @@ def _aurc(ranking: Ranking) -> NDArray:
     terms = ranking.wrong_kept.astype(float)  # E0 - r k0 where r is 0
     rate = wrong / np.maximum(size, 1)
     terms[..., at] = ranking.wrong_kept[..., at] - wrong - rate * (ranking.kept[..., at] - size)
-    harmonic = _harmonic(ranking.kept)
+    harmonic = _harmonic(int(ranking.kept[..., -1].max()))[ranking.kept]
     terms[..., :1] *= harmonic[..., :1]
     terms[..., 1:] *= harmonic[..., 1:] - harmonic[..., :-1]
     return (ranking.wrong_kept[..., -1] + terms.sum(-1)) / ranking.kept[..., -1]
@@ -457,32 +374,14 @@ def _aurc(ranking: Ranking) -> NDArray:
 
 def _best_aurc(right: NDArray, n: NDArray) -> NDArray:
     """AURC where all right predictions come first: the sum over k > R of (k - R) / k, over n."""
-    return (n - right - right * (_harmonic(n) - _harmonic(right))) / n
+    harmonic = _harmonic(int(n.max()))
+    return (n - right - right * (harmonic[n] - harmonic[right])) / n
 
 
-TABLE = 1 << 17  # harmonic numbers are summed below it
-CACHED = 1 << 22  # and looked up below it: 32 MiB
-
-
-def _harmonic(k: NDArray) -> NDArray:
-    """Harmonic numbers H(k), k >= 0: summed while k is small, else by their asymptotic series, to 1e-15."""
-    k = np.asarray(k)
-    largest = max(int(k.max()), TABLE - 1)
-    if largest < CACHED:
-        return _harmonic_table(largest.bit_length())[k]
-    return np.where(k < TABLE, _harmonic_table(17)[np.minimum(k, TABLE - 1)], _harmonic_series(np.maximum(k, TABLE)))
-
-
-def _harmonic_series(k: NDArray) -> NDArray:
-    x = k.astype(float)
-    return np.log(x) + np.euler_gamma + 1 / (2 * x) - 1 / (12 * x**2) + 1 / (120 * x**4)
-
-
-@cache
-def _harmonic_table(bits: int) -> NDArray:
-    """H(k) for k < 2^bits."""
-    summed = np.concatenate(([0.0], np.cumsum(1 / np.arange(1, TABLE, dtype=np.longdouble)))).astype(float)
-    return np.concatenate((summed, _harmonic_series(np.arange(TABLE, 1 << bits))))
+@lru_cache(maxsize=1)
+def _harmonic(n: int) -> NDArray:
+    """Harmonic numbers H(0), ..., H(n); a bootstrap looks them up, which takes it less time than the formula."""
+    return digamma(np.arange(1.0, n + 2)) + np.euler_gamma
 
 
 def _first(sums: NDArray, needed: ArrayLike) -> NDArray:
@@ -503,15 +402,6 @@ def _or_nan(count: NDArray) -> NDArray:
 
 def _plain(value: NDArray) -> NDArray | float:
     return float(value) if np.ndim(value) == 0 else value
-
-
-def _check_frequency(frequency: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    frequency = np.asarray(frequency)
-    if frequency.shape != shape or not np.issubdtype(frequency.dtype, np.integer):
-        raise ValueError(f"expected integer frequency of shape {shape}, found {frequency.dtype} {frequency.shape}")
-    if (frequency < 0).any() or not frequency.any():
-        raise ValueError(f"frequency must be >= 0 and not all 0, found {frequency.min()} to {frequency.max()}")
-    return frequency.astype(np.int64)
 
 
 def _check(confidence: ArrayLike, correct: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

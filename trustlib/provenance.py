@@ -65,12 +65,11 @@ def module_digest(name: str) -> str:
 
 _DOMAINS = ("corruptions", "domains", "photos", "recolor", "stylize", "unseen")
 _LEARNING = ("confidence", "data", "experiments", "folders", "heads", "losses", "networks", "oracle", "released")
-_TRAINING = ("parallel", "training")
 _MEASURING = ("evaluation", "metrics", "resampling", "statistics")
-TRACED = tuple(f"trustlib.{name}" for name in (*_LEARNING, *_TRAINING, *_DOMAINS, *_MEASURING))
+TRACED = tuple(f"trustlib.{name}" for name in (*_LEARNING, "training", *_DOMAINS, *_MEASURING))
 _PARSER = threading.Lock()  # CPython 3.11 counts the parser's depth for all threads at once: two may fail
 # Where tracing ends: tables, whose chosen entry is given by itself, and ways to fetch data, which has checksums.
-ENDS = {"LOSSES", "DATASETS", "TASKS", "_fetch_fashion", "_fetch_mnist", "_fetch_cifar10"}
+ENDS = {"LOSSES", "DATASETS", "_fetch_fashion", "_fetch_mnist", "_fetch_cifar10"}
 
 
 def _trace(module: str, name: str, found: dict[str, str]) -> None:

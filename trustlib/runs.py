@@ -51,7 +51,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from . import parallel
 from .data import ROOT
 from .provenance import digest, provenance
 from .study import Study, nearest
@@ -172,14 +171,11 @@ def cached(path: Path, config: dict, make: Callable[[], tuple[dict[str, Tensor],
     ------
     Whatever `make` raises, after writing it, with its traceback, beside `path` as ``.failed.json``.
     """
-    parallel.agree(digest(config), "settings or source")
-    if manifest := parallel.from_first(current(path, config)):
+    if manifest := current(path, config):
         return manifest
-    # Another job may be making it: then it is read. The first of several processes waits for all.
-    with _alone(path) if parallel.rank() == 0 else contextlib.nullcontext():
-        if parallel.rank() == 0:
-            _clear(path)
-        return parallel.from_first(current(path, config)) or _make(path, config, make)
+    with _alone(path):  # another job may be making it: then it is read
+        _clear(path)
+        return current(path, config) or _make(path, config, make)
 
 
 def _clear(path: Path) -> None:
@@ -200,15 +196,14 @@ def _make(path: Path, config: dict, make: Callable[[], tuple[dict[str, Tensor], 
         write_json(failed, {**manifest, "error": _first_line(error), "traceback": traceback.format_exc()})
         raise
     manifest |= {"seconds": round(time.perf_counter() - start, 2), **extra, "provenance": provenance()}
-    if parallel.rank() == 0:
-        tensors = {name: tensor.contiguous().cpu() for name, tensor in sorted(tensors.items())}
-        manifest = json.loads(json.dumps(manifest))  # as it will be read
-        manifest["sha256"] = _checksum(manifest, tensors.items())
-        with atomic(path) as scratch:
-            save_file(tensors, scratch, {"manifest": json.dumps(manifest)})
-        for stale in (failed, *_checkpoints(path)):
-            stale.unlink(missing_ok=True)
-    return parallel.from_first(manifest)
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in sorted(tensors.items())}
+    manifest = json.loads(json.dumps(manifest))  # as it will be read
+    manifest["sha256"] = _checksum(manifest, tensors.items())
+    with atomic(path) as scratch:
+        save_file(tensors, scratch, {"manifest": json.dumps(manifest)})
+    for stale in (failed, *_checkpoints(path)):
+        stale.unlink(missing_ok=True)
+    return manifest
 
 
 _SIGNED = hashlib.sha256().digest_size  # bytes that a checkpoint begins with: the SHA-256 of all that follows
@@ -227,11 +222,8 @@ class Checkpoints:
         self.last = time.monotonic()
 
     def due(self, steps: int) -> bool:
-        """Is it time for the next? Several processes save together: the first one's clock counts, now and then."""
-        due = time.monotonic() - self.last >= self.seconds
-        if parallel.world() == 1:
-            return due
-        return steps % 50 == 0 and parallel.from_first(due)
+        """Is it time for the next?"""
+        return time.monotonic() - self.last >= self.seconds
 
     def save(self, state: dict) -> None:
         """Write a state in place of the older of the two. A full disk is told of and does not stop the training."""

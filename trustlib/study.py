@@ -181,7 +181,6 @@ class Study(Strict):
     """A dataset with its classifiers, pairs, arms and seeds: one YAML file in studies/."""
 
     name: str
-    file: str = Field(default="", exclude=True)  # the YAML
     note: str = ""  # what a reader of its results has to know, in a sentence
     budget_from: str = ""  # the published study whose ladder of budgets speaks for this one, see `trustlib.budget`
     untested: str = ""  # why its protocol is cut below the paper's, so that it tests none of the paper's claims
@@ -194,8 +193,7 @@ class Study(Strict):
     device: str = "auto"
     tf32: bool = False  # let a GPU round float32 products
     compiled: bool = False  # by torch.compile, while training
-    processes: int | Literal["auto"] = 1  # that share a training; auto: one a GPU
-    workers: int = Field(default=0, ge=0)  # processes that decode images of a folder, for each of those
+    workers: int = Field(default=0, ge=0)  # processes that decode images of a folder
     jobs: Literal["pair", "method"] = "pair"  # what trains its oracles in one job: a pair, or a method of a pair alone
     checkpoint_minutes: float = Field(default=10, gt=0)
     threads: int = Field(default=1, ge=1)  # CPU threads of one job
@@ -443,7 +441,7 @@ def load_study(study: str) -> Study:
     path = study_path(study)
     settings = _read(path, study)
     try:
-        return Study.model_validate(settings | {"name": path.stem, "file": str(path)})
+        return Study.model_validate(settings | {"name": path.stem})
     except ValidationError as error:
         raise StudyError("\n".join(f"{path.name}: {_explain(e)}" for e in error.errors())) from None
 

@@ -1,9 +1,8 @@
 """One loop for classifiers and oracles, and `predict`.
 
-The same code runs on the CPU and on a GPU (there under bfloat16 autocast, losses in float32), in one process or in
-several (`trustlib.parallel`), on images in memory, in folders or on features. Everything that is drawn at random comes
-from the seed; with the same seed, the same thread count and the CPU, two runs give the same bits, and so does one that
-was interrupted and went on.
+The same code runs on the CPU and on a GPU (there under bfloat16 autocast, losses in float32), on images in memory, in
+folders or on features. Everything that is drawn at random comes from the seed; with the same seed, the same thread
+count and the CPU, two runs give the same bits, and so does one that was interrupted and went on.
 """
 
 import itertools
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from . import parallel
 from .data import Batches
 
 
@@ -78,7 +76,7 @@ def train(
     data : the image set, on the same device; anything with the `batches` of `data.Images`.
     target : (V, N) or (N,), what the loss compares with, for each view of each image of the part. A 1-d target serves
         every view.
-    loss : ``(output, target) -> tensor`` of a whole batch, whichever processes share it; its mean is minimised.
+    loss : ``(output, target) -> tensor`` of a whole batch; its mean is minimised.
     views : V, how many views of an image the data has: each time it is shown, one of them is drawn. `Images` have 2,
         the image and its mirror image; `Features` as many as were extracted.
     epochs, images, batch : passes over the first `images` of a seeded permutation (all by default), batch size.
@@ -100,24 +98,21 @@ def train(
 
     Raises
     ------
-    TrainingError : when the loss is NaN or infinite, or a GPU's memory is too small for the batch.
-    ValueError : for a batch larger than the part, or that the processes cannot share evenly.
+    TrainingError : when the loss is NaN or infinite.
+    ValueError : for a batch larger than the part.
     """
-    device, world = target.device, parallel.world()
-    torch.manual_seed(seed if world == 1 else seed * 1000 + parallel.rank())  # dropout
+    device = target.device
+    torch.manual_seed(seed)  # dropout
     draw = torch.Generator().manual_seed(seed)  # order and views: on the CPU, so that a GPU sees the same images
     subset = training_images(data, part, among, images, draw)
     steps = len(subset) // batch
     if steps == 0:
         raise ValueError(f"train: a batch of {batch} is larger than the {len(subset)} training images")
-    if batch % world:
-        raise ValueError(f"train: {world} processes cannot share a batch of {batch} evenly")
     _set_mode(model, frozen)
     optimizer, schedule = _OPTIMIZERS[optimizer](model, rate, weight_decay, epochs * steps)
     stateful = {"model": model, "optimizer": optimizer, "schedule": schedule}
     done, total, history = _resumed(stateful, keeper, device)
-    whole: Any = torch.compile(model) if compiled else model  # a module either way
-    net = parallel.replicated(whole, device)
+    net: Any = torch.compile(model) if compiled else model  # a module either way
     target = target.expand(views, -1)  # (V, N)
     for epoch in range(1, epochs + 1):
         order = subset[torch.randperm(len(subset), generator=draw)].to(device)
@@ -127,18 +122,13 @@ def train(
             continue
         start = time.perf_counter()
         indices, which = (tensor.split(batch)[first:steps] for tensor in (order, drawn))
-        own = parallel.share(batch)
-        asked = [view[own] for view in which] if views > 1 else [0] * len(which)
-        x_batches = data.batches(part, [index[own] for index in indices], asked)
-        for x, index, view in zip(x_batches, indices, which, strict=True):  # x (B / world, C, H, W)
-            try:
-                with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                    output = net(x)
-                value = loss(parallel.gathered(output.float()), target[view, index]).mean()
-                optimizer.zero_grad(set_to_none=True)
-                (world * value).backward()  # gradients are averaged over the processes, each has those of its share
-            except torch.cuda.OutOfMemoryError:
-                raise TrainingError(_too_large(net, x, world)) from None
+        x_batches = data.batches(part, indices, which if views > 1 else [0] * len(which))
+        for x, index, view in zip(x_batches, indices, which, strict=True):  # x (B, C, H, W)
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                output = net(x)
+            value = loss(output.float(), target[view, index]).mean()
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
             optimizer.step()
             schedule.step()
             total += value.detach()
@@ -177,42 +167,18 @@ def _resumed(stateful: dict, keeper: Keeper | None, device: torch.device) -> tup
         return 0, torch.zeros((), device=device), []
     for name, thing in stateful.items():
         thing.load_state_dict(state[name])
-    if len(state["noise"]) == parallel.world():
-        cpu, *gpu = state["noise"][parallel.rank()]
-        torch.set_rng_state(cpu)
-        if gpu and device.type == "cuda":
-            torch.cuda.set_rng_state(gpu[0])
+    cpu, *gpu = state["noise"]
+    torch.set_rng_state(cpu)
+    if gpu and device.type == "cuda":
+        torch.cuda.set_rng_state(gpu[0])
     return state["steps"], state["total"].to(device), state["history"]
 
 
 def _keep(stateful: dict, keeper: Keeper, steps: int, total: Tensor, history: list[dict]) -> None:
     gpu = [torch.cuda.get_rng_state()] if total.device.type == "cuda" else []
-    noise = parallel.each([torch.get_rng_state(), *gpu])
-    if parallel.rank() == 0:
-        state = {name: thing.state_dict() for name, thing in stateful.items()}
-        keeper.save(state | {"steps": steps, "total": total.cpu(), "history": history, "noise": noise})
-
-
-def _too_large(net: nn.Module, x: Tensor, world: int) -> str:
-    """What to say when a GPU's memory is too small for a batch: which one fits, found by halving."""
-    shape, fits = tuple(x.shape), len(x)
-    net.zero_grad(set_to_none=True)
-    while fits > 1:
-        fits //= 2
-        torch.cuda.empty_cache()
-        try:
-            with torch.autocast(x.device.type, torch.bfloat16):
-                output = net(x[:fits])
-            output.float().sum().backward()
-            break
-        except torch.cuda.OutOfMemoryError:
-            net.zero_grad(set_to_none=True)
-    else:
-        return f"a batch of {world * shape[0]} {shape[1:]} is too large for the GPU's memory, and so is one image"
-    return (
-        f"a batch of {world * shape[0]} images {shape[1:]} is too large for the GPU's memory; {world * fits} fitted: "
-        "set batch in the study's YAML, or use more processes"
-    )
+    noise = [torch.get_rng_state(), *gpu]
+    state = {name: thing.state_dict() for name, thing in stateful.items()}
+    keeper.save(state | {"steps": steps, "total": total.cpu(), "history": history, "noise": noise})
 
 
 def _adamw(model: nn.Module, rate: float, weight_decay: float, steps: int) -> tuple[Optimizer, LRScheduler]:
@@ -263,7 +229,7 @@ def predict(
     labelled: bool = False,
     batch: int | None = None,
 ) -> tuple[Tensor, ...]:
-    """Outputs for every image of a part, in order, on the CPU; several processes share the work.
+    """Outputs for every image of a part, in order, on the CPU.
 
     In float32 on every device: bfloat16 would round scores that are close to the same value.
 
@@ -281,8 +247,7 @@ def predict(
     """
     count = len(data.labels[part]) if among is None else len(among)
     batch = batch or _fitting(data, part)
-    own = parallel.share(count)
-    edges = [*range(own.start, own.stop, batch), own.stop]
+    edges = [*range(0, count, batch), count]
     slices = list(itertools.starmap(slice, itertools.pairwise(edges)))
     wanted: Sequence[Tensor | slice] = slices
     if among is not None:
@@ -291,7 +256,7 @@ def predict(
     for x, index in zip(data.batches(part, wanted, [view] * len(wanted)), wanted, strict=True):
         output = function(x, data.labels[part][index]) if labelled else function(x)
         outputs.append([column.cpu() for column in (output if isinstance(output, tuple) else (output,))])
-    return tuple(parallel.gathered_rows(torch.cat(column), count) for column in zip(*outputs, strict=True))
+    return tuple(torch.cat(column) for column in zip(*outputs, strict=True))
 
 
 def _fitting(data: Batches, part: str) -> int:
