@@ -2,20 +2,20 @@
 #   snakemake --workflow-profile profiles/default --cores 2 --config study=digits audit="rate labels" sweep=1
 #
 # A job's output is its manifest, written last. What it trained lies in files of its own, which Snakemake does not
-# know and so does not delete: a job that runs again makes only what is missing or stale (trustlib.runs.cached).
+# know and so does not delete: a job that runs again makes only what is missing or stale (trustlib.runs.store.cached).
 # Whether a job must run again is asked of those files, not of Snakemake: see the loop below.
 # Executed notebooks are logs.
 
 import sys
 from types import SimpleNamespace
 
-from trustlib import controls, experiments, runs, unseen
-from trustlib.provenance import job_digest
+from trustlib.runs import controls, experiments, store, unseen
+from trustlib.runs.provenance import job_digest
 from trustlib.study import load_study, study_path
 
 STUDY = config.get("study", "quick")
 plan = load_study(STUDY)
-RUN = Path(os.path.relpath(runs.run_folder(plan)))
+RUN = Path(os.path.relpath(store.run_folder(plan)))
 
 
 def job_path(name):
@@ -50,11 +50,11 @@ if workflow.is_main_process:
             os.utime(path, (1, 1))  # 0 would mean no time at all
         elif path.exists() and path.stat().st_mtime == 1:
             path.unlink()
-    changed = [f"{path} is not as the report left it: the report is made again" for path in runs.damaged(RUN)]
-    if complete and (RUN / "report.html").exists() and not runs.sealed(RUN):  # as after a kill
+    changed = [f"{path} is not as the report left it: the report is made again" for path in store.damaged(RUN)]
+    if complete and (RUN / "report.html").exists() and not store.sealed(RUN):  # as after a kill
         changed.append(f"{RUN / 'seal.json'} is missing or damaged: the report is made again")
     print(*changed, sep="\n", end="\n" if changed else "")
-    resampled = [runs.whole(path) for path in sorted(RUN.glob("bootstraps/**/*.safetensors"))]  # made by the report
+    resampled = [store.whole(path) for path in sorted(RUN.glob("bootstraps/**/*.safetensors"))]  # made by the report
     if changed or not all(resampled):
         for path in [RUN / "report.html", *(RUN / "sections").glob("*.ipynb")]:
             path.unlink(missing_ok=True)
@@ -91,7 +91,7 @@ localrules:
 rule report:
     input:
         [section_path(name) for name in SECTIONS],
-        page="trustlib/report.html.j2",
+        page="trustlib/report/report.html.j2",
     output:
         page=RUN / "report.html",
         seal=RUN / "seal.json",
@@ -106,7 +106,7 @@ rule section:
     input:
         [job_path(name) for name in JOBS],
         study_path(STUDY),
-        "trustlib/trustlib.mplstyle",
+        "trustlib/report/trustlib.mplstyle",
         "data/claims.yaml",
         PUBLISHED,
     output:

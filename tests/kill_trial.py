@@ -27,7 +27,7 @@ from pathlib import Path
 import nbformat
 from safetensors import SafetensorError, safe_open
 
-from trustlib import runs
+from trustlib.runs import store
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -126,7 +126,7 @@ class Trial:
         twice = [path for path, made in before.items() if after.get(path) != made]
         half += len(half_written(results, ("notebooks",)))
         run = results / "runs" / Path(self.study).stem
-        same = answer(results, self.study) == self.expected and bool(runs.sealed(run)) and not runs.damaged(run)
+        same = answer(results, self.study) == self.expected and bool(store.sealed(run)) and not store.damaged(run)
         self.note(name, what, len(before), half, len(twice), same)
 
     def again(self) -> None:

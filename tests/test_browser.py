@@ -15,8 +15,8 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 from test_report import html_of
 
-from trustlib import report, tables
 from trustlib.data import ROOT
+from trustlib.report import page, tables
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no chromium")
@@ -30,18 +30,18 @@ def made(tmp_path_factory):
     wide = pd.DataFrame({f"column {i} ↑": ["12.34 [11.11, 13.57]"] * 5 for i in range(14)}, index=list("abcde"))
     cells = [nbformat.v4.new_markdown_cell("# A title of some length\n\nA question.")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "display", shown.append)
+        patch.setattr(page, "display", shown.append)
         for part in range(8):
             fig, ax = plt.subplots()
             ax.plot([0, 1], [1, 0])
-            report.table(tables.plain(wide), "A wide table.")
-            report.figure(fig, "A line.", alt="A falling line.")
+            page.table(tables.plain(wide), "A wide table.")
+            page.figure(fig, "A line.", alt="A falling line.")
             outputs = [html_of(output) for output in shown]
             cells.append(nbformat.v4.new_markdown_cell(f"## Part {part}\n\nWhat it says, $e^{{-z}}$."))
             cells.append(nbformat.v4.new_code_cell("x", outputs=outputs))
             shown.clear()
     nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "made.ipynb")
-    report.write(folder / "report.html", [folder / "made.ipynb"])
+    page.write(folder / "report.html", [folder / "made.ipynb"])
     return folder / "report.html"
 
 

@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 from conftest import AUDIT, TINY
 
-from trustlib import budget, controls, evaluation, experiments, metrics, runs
+from trustlib import metrics
+from trustlib.analysis import budget, evaluation
+from trustlib.runs import controls, experiments, store
 
 
 def ladder(**validation):
@@ -74,8 +76,8 @@ def test_curves_hold_every_split_of_what_is_trained_and_a_shared_learning_rate(l
     assert frame.groupby("steps")["lr"].unique().map(list).tolist() == [[study_rate(study)]] * 2
     assert frame.groupby("steps")["images"].first().to_dict() == {8: 400, 16: 800}
     row = frame[(frame["arm"] == "ce-16") & (frame["seed"] == 1) & (frame["split"] == "train")].iloc[0]
-    saved = runs.read_tensors(runs.oracle_path(study, "rsn-rsn", "ce-16", 1, row.lr), "train.")
-    cache = runs.read_tensors(runs.classifier_path(study, "rsn"), "train.")
+    saved = store.read_tensors(store.oracle_path(study, "rsn-rsn", "ce-16", 1, row.lr), "train.")
+    cache = store.read_tensors(store.classifier_path(study, "rsn"), "train.")
     right = cache["correct"][0][saved["index"]].numpy()
     assert len(saved["index"]) == TINY["oracle"]["images"]
     assert row.auroc == metrics.evaluate(saved["z"].numpy(), right)["auroc"]
@@ -95,7 +97,9 @@ def test_without_a_search_the_studys_own_methods_are_a_rung(write_study, monkeyp
     assert frame.groupby("arm")["steps"].first().to_dict() == {"ce": 8, "ce-16": 16}
     assert frame["lr"].unique().tolist() == [study.oracle.rate]
     for seed in study.seeds:
-        assert runs.oracle_path(study, "rsn-rsn", "ce", seed).exists()  # the study's own oracle, not one of the audit's
+        assert store.oracle_path(
+            study, "rsn-rsn", "ce", seed
+        ).exists()  # the study's own oracle, not one of the audit's
 
 
 def study_rate(study):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, log_loss
 
-from trustlib.calibration import calibration, reliability
+from trustlib.stats.calibration import calibration, reliability
 
 
 def test_brier_and_nll_agree_with_scikit_learn():

@@ -10,20 +10,12 @@ from conftest import AUDIT, TINY
 from scipy.special import expit, logit
 from scipy.stats import t
 
-from trustlib import (
-    audit,
-    budget,
-    claims,
-    confidence,
-    evaluation,
-    experiments,
-    metrics,
-    published,
-    released,
-    runs,
-    statistics,
-)
+from trustlib import confidence, metrics, released
+from trustlib.analysis import ablations, budget, claims, evaluation, paper
 from trustlib.data import ROOT
+from trustlib.runs import experiments, store
+from trustlib.stats import statistics
+from trustlib.stats.rates import clopper_pearson
 from trustlib.study import Study, load_study
 
 RELEASED = {"label": "CE, as released", "loss": "ce", "form": "released", "head": "linear"}
@@ -230,7 +222,7 @@ def test_a_rate_that_no_resample_changes_has_the_exact_interval(study, rate, rul
     found = judged(study, {"ce": ([0.0], 0), "ce-released": ([0.0], 0)}, counts=(900, 98), **test | {"metric": "tnr"})[
         1
     ]
-    assert f"TNR 0.00 [0.00, {100 * statistics.clopper_pearson(0, 98)[1]:.2f}]" in found
+    assert f"TNR 0.00 [0.00, {100 * clopper_pearson(0, 98)[1]:.2f}]" in found
 
 
 def test_few_correct_or_incorrect_predictions_decide_nothing(study):
@@ -358,10 +350,10 @@ def test_a_study_that_has_hardly_run_is_judged_without_a_guess(write_study, monk
 
 def test_the_published_rows_are_the_papers():
     # read in the paper's tables by eye
-    assert len(published.table("table1")) == 16
-    assert published.table("table3").loc[("defocus_blur", "ss"), "tnr"] == pytest.approx(0.3729)
-    assert published.table("table2").loc[("cifar10", "tcp-dagger"), "tpr"] == pytest.approx(0.9788)
-    assert np.isnan(published.table("table2").loc[("mnist", "trust_score"), "tnr"])
+    assert len(paper.table("table1")) == 16
+    assert paper.table("table3").loc[("defocus_blur", "ss"), "tnr"] == pytest.approx(0.3729)
+    assert paper.table("table2").loc[("cifar10", "tcp-dagger"), "tpr"] == pytest.approx(0.9788)
+    assert np.isnan(paper.table("table2").loc[("mnist", "trust_score"), "tnr"])
 
 
 def test_the_bound_is_the_papers_formula(study):
@@ -384,7 +376,7 @@ def test_the_bound_is_that_of_networks_that_are_oracles(write_study):
 def test_the_bound_says_which_arm_it_is_of(write_study, monkeypatch):
     frozen = TINY["arms"]["ss"] | {"label": "SS, frozen", "backbone": "frozen", "training": {"images": 300}}
     study = load_study(write_study(arms={"ss-frozen": frozen} | TINY["arms"]))
-    monkeypatch.setattr(runs, "read_manifest", lambda path: {"parameters": 9})
+    monkeypatch.setattr(store, "read_manifest", lambda path: {"parameters": 9})
     row = claims.bounds(study).loc["RSN, this study's SS, frozen"]
     assert tuple(row[["parameters", "images"]]) == (9, 300)
 
@@ -451,7 +443,7 @@ def test_the_threshold_of_the_cost_is_chosen_on_validation_images(study, monkeyp
     right = {part: rng.random(500) < 0.8 for part in ("heldout", "test")}
     score = {part: np.round(rng.normal(right[part] * 1.0, 1), 1)[None] for part in right}
     monkeypatch.setattr(evaluation, "correct", lambda study, pair, part="test": right[part])
-    moved = audit.cheapest(study, "rsn-rsn", "ce", lambda study, pair, arm, part="test": score[part])
+    moved = ablations.cheapest(study, "rsn-rsn", "ce", lambda study, pair, arm, part="test": score[part])
     threshold = (score["test"] - moved)[0, 0]
 
     def cost(part, at):
@@ -493,7 +485,7 @@ def test_a_gap_that_the_error_leaves_no_room_for_decides_nothing(study, monkeypa
         return pd.DataFrame(rows, ["rate", "low", "high"]).T
 
     monkeypatch.setattr(evaluation, "has_classifier", lambda *_: True)
-    monkeypatch.setattr(audit, "label_shift", shift)
+    monkeypatch.setattr(ablations, "label_shift", shift)
     verdict, found = claims.FACTS["iid"](claims.Seen(study))[:2]
     assert verdict == claims.INCONCLUSIVE
     assert found == "RSN +0.68 [+0.40, +1.00], of an error of 0.98 that decides nothing"
@@ -560,17 +552,17 @@ def test_the_studies_of_table_2_have_what_its_claims_and_its_rows_need(name):
     entries = [entry for entry in claims.load() if name.removesuffix("-full") in entry.studies]
     assert len(entries) >= 4
     arms = {arm for entry in entries for test in entry.tests for arm in (*test.arms, *test.minus)}
-    assert arms | set(published.TABLE_2.values()) <= {*study.arms, *confidence.SCORES, None}
+    assert arms | set(paper.TABLE_2.values()) <= {*study.arms, *confidence.SCORES, None}
 
 
 def test_published_intervals_follow_from_the_counts_of_the_published_errors():
-    frame = published.table2("mnist").set_index(["loss", "metric"])
-    low, high = statistics.clopper_pearson(2, 90)  # 2.22 % of 90 wrong predictions
+    frame = paper.table2("mnist").set_index(["loss", "metric"])
+    low, high = clopper_pearson(2, 90)  # 2.22 % of 90 wrong predictions
     assert tuple(frame.loc[("ss", "fpr95"), ["low", "high"]]) == (low, high)
     assert frame.loc[("ss", "fpr95"), "estimate"] == pytest.approx(0.0222)
     assert frame.loc[("tcp", "auroc"), "low"] < 0.9882 < frame.loc[("tcp", "auroc"), "high"]
     assert np.isnan(frame.loc[("tcp", "aupr_error"), "low"])
-    assert set(published.table2("cifar10")["loss"]) == set(published.TABLE_2)
+    assert set(paper.table2("cifar10")["loss"]) == set(paper.TABLE_2)
     for dataset in ("mnist", "cifar10"):  # 5.26 % of 90 and 49.02 % of 781 are no counts
-        without = published.table2(dataset).groupby("loss")["low"].agg(lambda low: low.isna().all())
+        without = paper.table2(dataset).groupby("loss")["low"].agg(lambda low: low.isna().all())
         assert list(without[without].index) == ["mc_dropout"]

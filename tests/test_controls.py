@@ -5,7 +5,9 @@ import pytest
 import torch
 from conftest import AUDIT
 
-from trustlib import audit, controls, evaluation, experiments, metrics, runs, training
+from trustlib import metrics, training
+from trustlib.analysis import ablations, evaluation
+from trustlib.runs import controls, experiments, store
 from trustlib.study import load_study
 
 
@@ -60,8 +62,8 @@ def test_a_search_that_diverges_everywhere_is_an_error_and_is_not_repeated(study
 
     monkeypatch.setattr(experiments.training, "train", diverge)
     monkeypatch.setattr(experiments, "train_classifier", lambda *args: None)
-    path = runs.classifier_path(study, "rsn")
-    runs.cached(path, {}, lambda: ({"train.correct": torch.ones(2, 3000, dtype=torch.bool)}, {}))
+    path = store.classifier_path(study, "rsn")
+    store.cached(path, {}, lambda: ({"train.correct": torch.ones(2, 3000, dtype=torch.bool)}, {}))
     monkeypatch.setattr(experiments.oracle, "initialise", lambda *args: None)
     for _ in range(2):
         with pytest.raises(training.TrainingError, match=r"diverged at every rate from 0\.001 to 0\.003"):
@@ -84,20 +86,20 @@ def test_cross_fitted_labels_are_those_of_classifiers_that_did_not_see_the_image
     monkeypatch.setattr(experiments.training, "train", spy)
     for fold in range(2):
         experiments.cross_fit(study, "rsn", fold, quiet)
-        correct = runs.read_tensors(runs.fold_path(study, "rsn", fold))["correct"]
+        correct = store.read_tensors(store.fold_path(study, "rsn", fold))["correct"]
         assert correct.shape == (2, 1500)  # views, images of the fold
         assert set(seen[fold].tolist()) == set(range(3000)) - set(range(fold, 3000, 2))
     part, among, target = experiments._lesson(study, "rsn-rsn", study.arm("ce-crossfit"))
     assert (part, among, target.shape) == ("train", None, (2, 3000))
     for fold in range(2):
-        kept = runs.read_tensors(runs.fold_path(study, "rsn", fold))["correct"]
+        kept = store.read_tensors(store.fold_path(study, "rsn", fold))["correct"]
         assert torch.equal(target[:, fold::2], kept)
 
 
 def test_held_out_labels_leave_out_the_images_that_choose_a_rate(study):
     experiments.train_classifier(study, "rsn", quiet)
     part, among, target = experiments._lesson(study, "rsn-rsn", study.arm("ce-heldout"))
-    cache = runs.read_tensors(runs.classifier_path(study, "rsn"))
+    cache = store.read_tensors(store.classifier_path(study, "rsn"))
     assert part == "heldout"
     assert among.tolist() == list(range(600))
     assert torch.equal(target[0], cache["heldout.correct"])  # view 0 is the image as it is
@@ -113,7 +115,7 @@ def test_a_control_is_trained_once_and_compared(study, monkeypatch):
     assert {row["kind"] for row in rows} == {"fold", "oracle"}
     own = {row["run"] for row in rows if row["chosen"] and row["kind"] == "oracle"}
     assert len(own) == 4 * 2
-    frame = audit.compare(study, "labels")
+    frame = ablations.compare(study, "labels")
     auroc = frame[frame["metric"] == "auroc"].set_index("arm")
     right = evaluation.correct(study, "rsn-rsn")
     for arm in study.control("labels").arms:
@@ -131,27 +133,27 @@ def test_a_control_is_trained_once_and_compared(study, monkeypatch):
 
 
 def pair_of_arms(study):
-    less = audit.difference(study, "rsn-rsn", "ce-crossfit", "ce")
-    boots = [audit.resampled(study, "rsn-rsn", arm) for arm in ("ce-crossfit", "ce")]
+    less = ablations.difference(study, "rsn-rsn", "ce-crossfit", "ce")
+    boots = [ablations.resampled(study, "rsn-rsn", arm) for arm in ("ce-crossfit", "ce")]
     k = metrics.METRICS.index("auroc")
     gap = boots[0].estimate["ce-crossfit"][:, k].mean() - boots[1].estimate["ce"][:, k].mean()
     assert less.loc["auroc", "estimate"] == pytest.approx(gap)
-    assert audit.difference(study, "rsn-rsn", "ce", "ce-fixed") is None
+    assert ablations.difference(study, "rsn-rsn", "ce", "ce-fixed") is None
 
 
 def what_is_read_off(study):
-    tails = audit.tails(study, "rsn-rsn", ["ce", "ss"])
-    path = runs.oracle_path(study, "rsn-rsn", "ss", 0, controls.tuning(study, "rsn-rsn", "ss").rate)
-    weight = runs.read_tensors(path, "weights.head.linear.")["weight"]
+    tails = ablations.tails(study, "rsn-rsn", ["ce", "ss"])
+    path = store.oracle_path(study, "rsn-rsn", "ss", 0, controls.tuning(study, "rsn-rsn", "ss").rate)
+    weight = store.read_tensors(path, "weights.head.linear.")["weight"]
     assert tails.query("arm == 'ss' and seed == 0")["norm"].item() == pytest.approx(weight.norm().item())
-    shift = audit.label_shift(study, "rsn")
+    shift = ablations.label_shift(study, "rsn")
     assert list(shift.index) == ["train", "crossfit", "heldout", "test"]
     assert (shift["low"] <= shift["rate"]).all()
     assert (shift["rate"] <= shift["high"]).all()
-    points = audit.operating_points(study, "rsn-rsn")
+    points = ablations.operating_points(study, "rsn-rsn")
     assert points.loc["CE, threshold moved", "threshold"] == pytest.approx(np.log(5 / 2))
     assert points.loc["CE, threshold moved", "tpr"] <= points.loc["CE, z = 0", "tpr"]
-    shift = controls.outputs(study, "rsn-rsn", "ce") - audit.matched(study, "rsn-rsn", "ce", "ss")  # (S, N)
+    shift = controls.outputs(study, "rsn-rsn", "ce") - ablations.matched(study, "rsn-rsn", "ce", "ss")  # (S, N)
     right = evaluation.correct(study, "rsn-rsn", "heldout")
     ce, ss = (controls.outputs(study, "rsn-rsn", arm, "heldout")[:, right] for arm in ("ce", "ss"))
     trusted = (ce > shift[:, :1]).mean(1)  # of the right ones, at the threshold that was chosen on them
@@ -161,31 +163,31 @@ def what_is_read_off(study):
         (controls.outputs(study, "rsn-rsn", "ce") > shift)[:, evaluation.correct(study, "rsn-rsn")],
     )
     assert tpr["CE, threshold at SS's TPR"] == pytest.approx(expected.mean())
-    binned = audit.optimum(study, "rsn-rsn", "ss", bins=5)
+    binned = ablations.optimum(study, "rsn-rsn", "ss", bins=5)
     assert binned["s"].is_monotonic_increasing
     assert ((binned["best_low"] <= binned["best"]) & (binned["best"] <= binned["best_high"])).all()
-    assert list(audit.slopes(study, "rsn-rsn", ["ss"])[["alpha_pos", "alpha_neg"]].iloc[0]) == [2.0, 5.0]
+    assert list(ablations.slopes(study, "rsn-rsn", ["ss"])[["alpha_pos", "alpha_neg"]].iloc[0]) == [2.0, 5.0]
 
 
 def test_an_oracle_at_the_studys_rate_is_the_studys(study):
-    assert runs.oracle_path(study, "rsn-rsn", "ce", 0, 1e-3) == runs.oracle_path(study, "rsn-rsn", "ce", 0)
-    assert runs.oracle_path(study, "rsn-rsn", "ce", 0, 3e-3).name == "rate0.003-seed0.safetensors"
+    assert store.oracle_path(study, "rsn-rsn", "ce", 0, 1e-3) == store.oracle_path(study, "rsn-rsn", "ce", 0)
+    assert store.oracle_path(study, "rsn-rsn", "ce", 0, 3e-3).name == "rate0.003-seed0.safetensors"
 
 
 def test_an_oracle_without_information_adds_nothing_to_mcp(study, monkeypatch):
     rng = np.random.default_rng(0)
     right = rng.random(2000) < 0.8
     mcp = 1 / (1 + np.exp(-(rng.normal(size=2000) + 1.5 * right)))
-    monkeypatch.setattr(audit.evaluation, "correct", lambda *args: right)
-    monkeypatch.setattr(audit.evaluation, "own_scores", lambda *args: {"mcp": mcp})
+    monkeypatch.setattr(ablations.evaluation, "correct", lambda *args: right)
+    monkeypatch.setattr(ablations.evaluation, "own_scores", lambda *args: {"mcp": mcp})
     for signal in (0.0, 1.5):
         z = np.stack([rng.normal(size=2000) + signal * right for _ in range(2)])
-        both = audit.with_mcp(study, "rsn-rsn", "ce", outputs=lambda *args, z=z: z)
+        both = ablations.with_mcp(study, "rsn-rsn", "ce", outputs=lambda *args, z=z: z)
         gain = np.mean([metrics.evaluate(row, right)["auroc"] for row in both]) - metrics.evaluate(mcp, right)["auroc"]
         assert abs(gain) < 0.005 if signal == 0 else gain > 0.04
 
 
 def test_nothing_trained_is_nothing_shown(study):
-    assert audit.compare(study, "labels").empty
-    assert audit.resampled(study, "rsn-rsn", "ce") is None
-    assert audit.tails(study, "rsn-rsn", ["ce"]).empty
+    assert ablations.compare(study, "labels").empty
+    assert ablations.resampled(study, "rsn-rsn", "ce") is None
+    assert ablations.tails(study, "rsn-rsn", ["ce"]).empty

@@ -9,7 +9,7 @@ import pytest
 from imagecorruptions import corruption_dict
 from PIL import Image
 
-from trustlib import corruptions
+from trustlib.shifts import corruptions
 
 ALL = corruptions.CORRUPTIONS + corruptions.EXTRA
 SIZES = {"grey": (1, 28, 28), "colour": (3, 32, 32)}
@@ -224,5 +224,5 @@ def test_the_smallest_images_are_large_enough(name):
 
 
 def test_a_worker_starts_without_torch():
-    code = "import sys, trustlib.corruptions; sys.exit('torch' in sys.modules)"
+    code = "import sys, trustlib.shifts.corruptions; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

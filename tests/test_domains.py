@@ -8,7 +8,11 @@ import torch
 import yaml
 from conftest import TINY
 
-from trustlib import claims, data, domains, evaluation, experiments, figures, metrics, recolor, runs, tables, unseen
+from trustlib import data, metrics
+from trustlib.analysis import claims, evaluation
+from trustlib.report import figures, tables
+from trustlib.runs import experiments, store, unseen
+from trustlib.shifts import domains, recolor
 from trustlib.study import StudyError, load_study
 
 DOMAINS = {
@@ -278,7 +282,7 @@ def test_a_sweep_begins_with_the_same_images_clean(asked):
 
 
 def test_what_is_asked_is_asked_once_and_again_only_where_it_changed(asked):
-    folder = runs.run_folder(asked)
+    folder = store.run_folder(asked)
     before = {path: path.stat().st_mtime_ns for path in folder.glob("domains/**/*.safetensors")}
     assert len(before) == 4 * 3  # images, classifier, pair of each domain
     ask(asked, asked.domains.parts.values())

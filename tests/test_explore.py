@@ -6,7 +6,8 @@ import matplotlib.pyplot as plt
 import nbformat
 import pytest
 
-from trustlib import data, report
+from trustlib import data
+from trustlib.report import page
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def explored(write_study, monkeypatch):
                 exec(compile(source, "explore", "exec"), names)
         return names, captions
 
-    monkeypatch.setattr(report, "figure", figure)
+    monkeypatch.setattr(page, "figure", figure)
     return run
 
 

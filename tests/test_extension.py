@@ -19,24 +19,13 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trustlib import (
-    confidence,
-    controls,
-    data,
-    evaluation,
-    experiments,
-    figures,
-    losses,
-    metrics,
-    predictions,
-    provenance,
-    report,
-    runs,
-    tables,
-    unseen,
-)
+from trustlib import confidence, data, losses, metrics
+from trustlib.analysis import evaluation
+from trustlib.apply import predictions
 from trustlib.confidence import Observed, Score
 from trustlib.losses import _against, _check
+from trustlib.report import figures, page, tables
+from trustlib.runs import controls, experiments, provenance, store, unseen
 from trustlib.study import StudyError, load_study
 
 # --- What is added: README shows hinge and logit_gap ---
@@ -137,7 +126,7 @@ def shown_by(monkeypatch):
         return shown
 
     monkeypatch.setattr(tables, "plain", table)
-    monkeypatch.setattr(report, "figure", figure)
+    monkeypatch.setattr(page, "figure", figure)
     monkeypatch.setattr(tables, "published_form", lambda _: pd.DataFrame().style)  # the paper's tables have its rows
     return run
 
@@ -158,7 +147,7 @@ def shown_by(monkeypatch):
     ],
 )
 def test_what_is_added_is_in_every_table_and_figure(extended, shown_by, notebook, parameters, least):
-    shown = shown_by(notebook, study=str(runs.results().parent / "extended.yaml"), **parameters)
+    shown = shown_by(notebook, study=str(store.results().parent / "extended.yaml"), **parameters)
     beside = [(name, texts) for name, others in BESIDE.items() for texts in shown if others <= texts]
     lacking = [(name, sorted(t for t in texts if t[:1].isalpha())) for name, texts in beside if name not in texts]
     assert not lacking  # what is missing, where
@@ -177,7 +166,7 @@ def test_what_is_added_is_measured_as_the_others_are(extended):
     for name in ADDED:
         assert compared.loc[name, "estimate"] == pytest.approx(metrics.evaluate(scores[name, 0], right)["auroc"])
         assert np.isfinite(compared.loc[name, ["low", "high", "difference", "p_holm"]].astype(float)).all()
-    one = runs.read_manifest(runs.oracle_path(extended, "rsn-rsn", "hinge", 0))
+    one = store.read_manifest(store.oracle_path(extended, "rsn-rsn", "hinge", 0))
     assert one["config"]["arm"]["hyper"] == {"margin": 2.0}
 
 

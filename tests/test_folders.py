@@ -16,8 +16,8 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from trustlib import data, folders
-from trustlib.data import Inputs
+from trustlib import data
+from trustlib.data import Inputs, folders
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SQUARE = Inputs(MEAN, STD, size=16)

@@ -15,7 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from trustlib import calibration, metrics, predictions, resampling, statistics
+from trustlib import metrics
+from trustlib.apply import predictions
+from trustlib.stats import calibration, resampling, selective, statistics
+from trustlib.stats.rates import rate_intervals
 from trustlib.study import StudyError, load_study
 
 settings.register_profile(
@@ -75,8 +78,8 @@ def test_statistics(given_arrays, resamples, max_risk, delta):
         lambda: resampling.separability({"a": confidence}, correct, resamples=resamples),
         lambda: statistics.delong(confidence, correct),
         lambda: statistics.delong_difference(confidence, confidence, correct),
-        lambda: statistics.guaranteed_threshold(confidence, correct, max_risk, delta),
-        lambda: statistics.rate_intervals(confidence, correct, 0.0),
+        lambda: selective.guaranteed_threshold(confidence, correct, max_risk, delta),
+        lambda: rate_intervals(confidence, correct, 0.0),
         lambda: calibration.calibration(confidence, correct),
         lambda: calibration.reliability(confidence, correct),
     ]

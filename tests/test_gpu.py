@@ -8,7 +8,9 @@ import torch
 from PIL import Image
 from test_training import Interrupted, Memory, quiet
 
-from trustlib import data, folders, losses, metrics, oracle, training
+from trustlib import data, losses, metrics, oracle, training
+from trustlib.data import folders
+from trustlib.models import backbone
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -21,7 +23,7 @@ def learner(name, dropout=0.0):
     torch.manual_seed(3)
     model, args = NETWORKS[name]
     args = args | {"in_chans": 1, "num_classes": 10, "drop_rate": dropout}
-    return oracle.Oracle(oracle.build_backbone(model, args), "linear")
+    return oracle.Oracle(backbone.build_backbone(model, args), "linear")
 
 
 def train(net, device, **changes):

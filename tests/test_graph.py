@@ -9,8 +9,9 @@ import pytest
 from conftest import TINY
 from test_report import check_page
 
-from trustlib import evaluation, experiments, runs, unseen
+from trustlib.analysis import evaluation
 from trustlib.data import ROOT
+from trustlib.runs import experiments, store, unseen
 from trustlib.study import load_study
 
 NETWORK = TINY["networks"]["rsn"]
@@ -39,7 +40,7 @@ def test_a_failed_training_is_shown_and_only_it_is_made_again(write_study, tmp_p
     results = tmp_path / "results"
     status, printed = make_report(broken, results)
     study = load_study(broken)
-    page = runs.run_folder(study) / "report.html"
+    page = store.run_folder(study) / "report.html"
     assert status != 0
     assert "[3/4] oracles-rsn-rsn: FAILED" in printed
     assert "rsn-rsn/ss/seed0: TrainingError: the loss is nan" in printed
@@ -48,7 +49,7 @@ def test_a_failed_training_is_shown_and_only_it_is_made_again(write_study, tmp_p
     check_page(page.read_text())
     assert "failed" in page.read_text()
     assert "TrainingError" in page.read_text()
-    kept = {path: path.stat().st_mtime_ns for path in runs.run_folder(study).rglob("*.safetensors")}
+    kept = {path: path.stat().st_mtime_ns for path in store.run_folder(study).rglob("*.safetensors")}
     kept = {path: time for path, time in kept.items() if not {"bootstraps", "heads"} & {*path.parts}}
     assert len(kept) == 3  # the classifier, its confidences and cross entropy
 
@@ -81,8 +82,8 @@ def test_a_failed_training_is_shown_and_only_it_is_made_again(write_study, tmp_p
 
     # What is not as the report left it is named and made again. A part of the report that fails is on the page up to
     # where it failed, and made again by the next run.
-    folder = runs.run_folder(load_study(mended))
-    assert runs.damaged(folder) == []
+    folder = store.run_folder(load_study(mended))
+    assert store.damaged(folder) == []
     scores = (folder / "tables" / "scores.csv").read_bytes()
     (folder / "tables" / "scores.csv").write_bytes(scores[:-1])
     (folder / "tables" / "runs.csv").unlink()
@@ -108,7 +109,7 @@ def test_a_failed_training_is_shown_and_only_it_is_made_again(write_study, tmp_p
 
     # Without its seal, as after a kill, nobody can say whether a page's tables are still those that it was made of.
     seal = folder / "seal.json"
-    assert runs.sealed(folder)["sha256"] == runs.checksums(folder)
+    assert store.sealed(folder)["sha256"] == store.checksums(folder)
     seal.write_bytes(seal.read_bytes()[:-20])
     asked = ["snakemake", "--dry-run", "--nolock", "--config", f"study={mended}"]
     again = run(asked, TRUST_RESULTS=str(results)).stdout
@@ -121,7 +122,7 @@ def test_a_failed_training_is_shown_and_only_it_is_made_again(write_study, tmp_p
 def test_a_job_of_a_cluster_removes_no_manifest(write_study):
     """It reads the Snakefile again, as a remote job, while others may be writing theirs."""
     study = write_study()
-    manifest = runs.job_path(load_study(study), "classifier-rsn")
+    manifest = store.job_path(load_study(study), "classifier-rsn")
     manifest.parent.mkdir(parents=True)
     manifest.write_text("{}")  # without its training
     command = ["snakemake", "--dry-run", "--nolock", "--config", f"study={study}"]
@@ -134,7 +135,7 @@ def test_a_job_of_a_cluster_removes_no_manifest(write_study):
 
 
 def test_two_at_once_are_refused(tiny, tmp_path):
-    folder = runs.run_folder(tiny)
+    folder = store.run_folder(tiny)
     folder.mkdir(parents=True)
     with subprocess.Popen(["flock", str(folder / "lock"), "sleep", "60"]) as holder:
         status, printed = make_report(str(tmp_path / "tiny.yaml"), tmp_path / "results")

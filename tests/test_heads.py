@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from trustlib import confidence, experiments, figures, heads, metrics, runs, statistics, study
+from trustlib import confidence, metrics, study
+from trustlib.analysis import heads
+from trustlib.report import figures
+from trustlib.runs import experiments, store
+from trustlib.stats import statistics
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +107,7 @@ def trained(write_study):
             tensors[f"{name}.correct"] = torch.from_numpy(x.argmax(1) == labels)
         return tensors, {}
 
-    runs.cached(runs.classifier_path(plan, "rsn"), experiments.classifier_config(plan, "rsn"), make)
+    store.cached(store.classifier_path(plan, "rsn"), experiments.classifier_config(plan, "rsn"), make)
     return plan
 
 
@@ -116,18 +120,18 @@ def quick(monkeypatch):
 
 def test_a_study_s_heads_are_fitted_once(trained, quick, monkeypatch):
     heads.fit(trained, "rsn")
-    written = runs.heads_path(trained, "rsn").stat().st_mtime_ns
+    written = store.heads_path(trained, "rsn").stat().st_mtime_ns
     monkeypatch.setattr(heads, "fit_head", None)  # nothing is fitted again
     heads.fit(trained, "rsn")
-    assert runs.heads_path(trained, "rsn").stat().st_mtime_ns == written
+    assert store.heads_path(trained, "rsn").stat().st_mtime_ns == written
 
 
 def test_their_distance_to_mcp(trained, quick):
     heads.fit(trained, "rsn")
     fits, means = heads.against_mcp(trained, "rsn")
     assert set(means["labels"]) == {"train", "heldout"}  # no folds, no cross-fitted labels
-    test = runs.read_tensors(runs.classifier_path(trained, "rsn"), "test.")
-    z = runs.read_tensors(runs.heads_path(trained, "rsn"))["train/linear/250"].numpy()
+    test = store.read_tensors(store.classifier_path(trained, "rsn"), "test.")
+    z = store.read_tensors(store.heads_path(trained, "rsn"))["train/linear/250"].numpy()
     row = means[
         (means["labels"] == "train") & (means["head"] == "linear") & (means["n"] == 250) & ~means["fused"]
     ].iloc[0]
@@ -145,7 +149,9 @@ def test_crossfitted_labels_are_put_where_their_images_are(trained):
     labels = torch.rand(len(trained.images().labels["train"])) < 0.5
     for fold in range(2):
         config = experiments.fold_config(trained, "rsn", fold)
-        runs.cached(runs.fold_path(trained, "rsn", fold), config, lambda k=fold: ({"correct": labels[None, k::2]}, {}))
+        store.cached(
+            store.fold_path(trained, "rsn", fold), config, lambda k=fold: ({"correct": labels[None, k::2]}, {})
+        )
     assert (heads._crossfit_labels(trained, "rsn") == labels.numpy()).all()
     assert heads.fit_config(trained, "rsn")["folds"]
 

@@ -12,7 +12,8 @@ from scipy.special import expit
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from trustlib import metrics, released, resampling
+from trustlib import metrics, released
+from trustlib.stats import resampling
 
 samples = st.lists(st.tuples(st.integers(-4, 4), st.booleans()), min_size=1, max_size=40)
 two_classes = samples.filter(lambda rows: len({right for _, right in rows}) == 2)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from trustlib import oracle
+from trustlib.models import backbone
 
 SMALL = {"in_chans": 1, "num_classes": 10, "layers": [1, 1, 1, 1], "channels": [4, 8, 8, 8]}
 VIT = {"img_size": 28, "patch_size": 7, "in_chans": 1, "num_classes": 10, "embed_dim": 16, "depth": 1, "num_heads": 2}
@@ -41,12 +42,12 @@ def test_the_norm_of_signed_distance_carries_gradient():
 
 @pytest.mark.parametrize(("model", "args"), NETWORKS)
 def test_an_oracle_starts_from_the_classifiers_features(model, args):
-    classifier = oracle.build_backbone(model, args).eval()
+    classifier = backbone.build_backbone(model, args).eval()
     x = torch.randn(3, 1, 28, 28)
-    features, logits = oracle.classify(classifier, x)
+    features, logits = backbone.classify(classifier, x)
     torch.testing.assert_close(logits, classifier(x))
     weights = classifier.state_dict()
-    net = oracle.Oracle(oracle.build_backbone(model, args), "distance")
+    net = oracle.Oracle(backbone.build_backbone(model, args), "distance")
     oracle.initialise(net.backbone, weights)
     net.eval()
     torch.testing.assert_close(net.backbone(x), features)
@@ -54,29 +55,29 @@ def test_an_oracle_starts_from_the_classifiers_features(model, args):
 
 
 def test_weights_of_another_architecture_name_the_tensors():
-    net = oracle.Oracle(oracle.build_backbone("resnet18", SMALL), "linear")
-    other = oracle.build_backbone("resnet18", SMALL | {"channels": [8, 8, 8, 8]}).state_dict()
+    net = oracle.Oracle(backbone.build_backbone("resnet18", SMALL), "linear")
+    other = backbone.build_backbone("resnet18", SMALL | {"channels": [8, 8, 8, 8]}).state_dict()
     with pytest.raises(ValueError, match=r"another architecture.*layer1\.0\.conv1\.weight"):
         oracle.initialise(net.backbone, other)
 
 
 def test_an_unknown_backbone_or_argument_is_an_error():
     with pytest.raises(ValueError, match=r"unknown backbone 'resnet8'.*near: resnet"):
-        oracle.build_backbone("resnet8")
+        backbone.build_backbone("resnet8")
     with pytest.raises(ValueError, match=r"does not take these arguments.*in_chanels"):
-        oracle.build_backbone("resnet18", {"in_chanels": 1})
+        backbone.build_backbone("resnet18", {"in_chanels": 1})
 
 
 @pytest.mark.parametrize(("name", "size", "channels", "hidden"), [("mnist", 28, 1, 128), ("vgg16", 32, 3, 512)])
 def test_confidnets_networks_speak_as_timms_do(name, size, channels, hidden):
-    net = oracle.build_backbone(f"confidnet_{name}").eval()
+    net = backbone.build_backbone(f"confidnet_{name}").eval()
     x = torch.randn(2, channels, size, size)
-    features, logits = oracle.classify(net, x)
+    features, logits = backbone.classify(net, x)
     assert features.shape == (2, hidden)
     assert (features >= 0).all()  # a ReLU's
     assert torch.equal(net(x), logits)
     assert logits.shape == (2, 10)
-    assert oracle.leave_dropout_on(net)
+    assert backbone.leave_dropout_on(net)
     assert not torch.equal(net(x), net(x))
     judged = oracle.Oracle(net, "mlp")
     assert judged(x).shape == (2,)
@@ -84,15 +85,15 @@ def test_confidnets_networks_speak_as_timms_do(name, size, channels, hidden):
 
 
 def test_confidnets_layers_are_those_of_its_code():
-    vgg = oracle.build_backbone("confidnet_vgg16")
+    vgg = backbone.build_backbone("confidnet_vgg16")
     layers = [type(layer).__name__ for layer in vgg.body]
     assert layers.count("Conv2d") == 13
     assert layers.count("MaxPool2d") == 5
     assert layers[:8] == ["Conv2d", "ReLU", "BatchNorm2d", "Dropout", "Conv2d", "ReLU", "BatchNorm2d", "MaxPool2d"]
     assert [layer.p for layer in vgg.body if isinstance(layer, nn.Dropout)] == [0.3, *[0.4] * 7, 0.5]
-    assert oracle.parameters(vgg) == 14_990_922  # 13 convolutions, 13 norms, 512-512-10
-    small = oracle.build_backbone("confidnet_mnist")
-    assert oracle.parameters(small) == 320 + 18_496 + 9216 * 128 + 128 + 1290
+    assert backbone.parameters(vgg) == 14_990_922  # 13 convolutions, 13 norms, 512-512-10
+    small = backbone.build_backbone("confidnet_mnist")
+    assert backbone.parameters(small) == 320 + 18_496 + 9216 * 128 + 128 + 1290
 
 
 @pytest.mark.parametrize(("kind", "last"), [("mlp", nn.Linear), ("mlp-distance", oracle.SignedDistance)])
@@ -111,7 +112,7 @@ def test_the_confidence_head_has_four_hidden_layers(kind, last):
 def test_an_oracle_takes_over_another_with_its_last_layer_or_without():
     def new(kind):
         torch.manual_seed(1)
-        return oracle.Oracle(oracle.build_backbone("confidnet_mnist"), kind)
+        return oracle.Oracle(backbone.build_backbone("confidnet_mnist"), kind)
 
     first = new("mlp")
     for tensor in first.state_dict().values():
@@ -128,8 +129,8 @@ def test_an_oracle_takes_over_another_with_its_last_layer_or_without():
 
 
 def test_convolutional_networks_have_their_channels_last_and_transformers_do_not():
-    convolutional = oracle.build_backbone("confidnet_mnist").body[2].weight
+    convolutional = backbone.build_backbone("confidnet_mnist").body[2].weight
     assert convolutional.is_contiguous(memory_format=torch.channels_last)
     assert not convolutional.is_contiguous()
-    vit = oracle.build_backbone("vit_tiny_patch16_224", {"img_size": 28, "patch_size": 7, "depth": 1})
+    vit = backbone.build_backbone("vit_tiny_patch16_224", {"img_size": 28, "patch_size": 7, "depth": 1})
     assert vit.patch_embed.proj.weight.is_contiguous()

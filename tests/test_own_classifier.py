@@ -11,8 +11,8 @@ from PIL import Image
 from safetensors.numpy import save_file
 from torch import nn
 
-from trustlib import own_classifier as own
-from trustlib import predictions
+from trustlib.apply import own_classifier as own
+from trustlib.apply import predictions
 from trustlib.data import ROOT, DataError
 from trustlib.study import Arm
 

@@ -12,7 +12,11 @@ from PIL import Image
 from scipy import stats
 from torch import nn
 
-from trustlib import confidence, corruptions, data, metrics, oracle, photos, pretrained, recolor, runs, stylize
+from trustlib import confidence, data, metrics
+from trustlib.apply import photos
+from trustlib.models import backbone, pretrained
+from trustlib.runs import store
+from trustlib.shifts import corruptions, recolor, stylize
 
 # file -> (label, WordNet id); the order of the table is not that of the names
 TABLE = {
@@ -169,7 +173,7 @@ def package(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def tensors():
     """Tensors such as EfficientNet-Lite0's, in its order but under other names, and no two of them alike."""
-    wanted = oracle.build_backbone("tf_efficientnet_lite0").state_dict()
+    wanted = backbone.build_backbone("tf_efficientnet_lite0").state_dict()
     draw = torch.Generator().manual_seed(1)
     drawn = [(100 * torch.rand(t.shape, generator=draw)).to(t.dtype) for t in wanted.values()]
     return {f"layer{k}": tensor for k, tensor in enumerate(drawn)}
@@ -247,7 +251,7 @@ def observe(folder, classifier, tmp_path, monkeypatch):
     def run(domain, pictures=None, net=classifier, count=COUNT):
         pictures = pictures or photos.load(folder)
         manifest = photos.observe(pictures, domain, net, count=count, folder=tmp_path / "out", log=quiet)
-        return manifest, runs.read_tensors(tmp_path / "out" / f"{domain}.safetensors")
+        return manifest, store.read_tensors(tmp_path / "out" / f"{domain}.safetensors")
 
     return run
 

@@ -12,19 +12,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from trustlib import __main__ as commands
-from trustlib import (
-    data,
-    domains,
-    evaluation,
-    experiments,
-    networks,
-    oracle,
-    pretrained,
-    recolor,
-    runs,
-    training,
-    unseen,
-)
+from trustlib import data, training
+from trustlib.analysis import evaluation
+from trustlib.models import backbone, pretrained
+from trustlib.runs import experiments, networks, store, unseen
+from trustlib.shifts import domains, recolor
 from trustlib.study import StudyError, load_study
 
 CLASSES = ("n01440764", "n01443537", "n01484850")
@@ -72,7 +64,7 @@ def root(tmp_path_factory):
     (root / "weights").mkdir()
     torch.manual_seed(0)
     for name, args in ARGS.items():
-        tensors = oracle.build_backbone("resnet10t", args).state_dict()
+        tensors = backbone.build_backbone("resnet10t", args).state_dict()
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, root / f"weights/{name}.safetensors")
     return root
 
@@ -101,7 +93,7 @@ def make(study, pair="large-small"):
 
 
 def outputs(study, arm, pair="large-small", part="test"):
-    return runs.read_tensors(runs.oracle_path(study, pair, arm, 0), f"{part}.")["z"]
+    return store.read_tensors(store.oracle_path(study, pair, arm, 0), f"{part}.")["z"]
 
 
 # --- A study of folders ---
@@ -120,11 +112,11 @@ def test_unseen_domains_are_made_of_what_the_classifier_sees(write, monkeypatch)
         made = unseen.domain_images(study, part, "small")
         assert made.shape == (count, 3, 24, 24)  # the classifier's size; the oracle's is 32
         assert 0 < (made.float() - pixels[:count].float()).abs().mean() < 64
-        seen = runs.read_tensors(runs.domain_path(study, part, "small"))
-        z = runs.read_tensors(runs.domain_path(study, part, "large-small"))["ce/seed0"]
+        seen = store.read_tensors(store.domain_path(study, part, "small"))
+        z = store.read_tensors(store.domain_path(study, part, "large-small"))["ce/seed0"]
         assert seen["mcp"].shape == z.shape == seen["trust_score"].shape == (count,)
         assert z.isfinite().all()
-        asked = runs.read_tensors(runs.domain_path(study, part, "large-small"))
+        asked = store.read_tensors(store.domain_path(study, part, "large-small"))
         images = unseen._unseen(study, study.images(), part, "small", "large")
         for run in ("ce/seed0", "ss-frozen/seed0"):  # a frozen one, too, is asked about the images
             net = networks.trained_oracle(study, "large-small", run.split("/")[0], 0, torch.device("cpu"))
@@ -168,7 +160,7 @@ def test_a_trained_and_a_frozen_oracle_judge_every_image_and_are_evaluated(write
             assert z.unique().numel() > 1
     frame = evaluation.evaluate(study, ["large-small"])
     assert frame["arm"].tolist() == ["mcp", "ce", "ss-frozen"]
-    right = runs.read_tensors(runs.classifier_path(study, "small"), "test.")
+    right = store.read_tensors(store.classifier_path(study, "small"), "test.")
     assert right["logits"].shape == (15, 3)  # the three classes' rows of the thousand
     assert frame["accuracy"].tolist() == pytest.approx([right["correct"].float().mean().item()] * 3)
 
@@ -208,7 +200,7 @@ def test_a_damaged_image_is_left_out_everywhere_or_named(write, root):
         assert {part: len(labels) for part, labels in images.labels.items()} == {"train": 20, "heldout": 20, "test": 15}
         make(study, "small-small")
         assert outputs(study, "ce", "small-small", "heldout").shape == (20,)
-        seen = runs.read_tensors(runs.classifier_path(study, "small"))
+        seen = store.read_tensors(store.classifier_path(study, "small"))
         alone = experiments.observe(
             networks.trained_classifier(study, "small", 0, torch.device("cpu")),
             images.seen_by(networks.inputs(study, "small")), "heldout", among=torch.tensor([7, 2]), brief=True,
@@ -253,7 +245,7 @@ def test_what_folders_cannot_do_is_refused(write, changes, message):
 
 def check(study, monkeypatch, capsys):
     """(exit status, stdout, stderr) of ``python -m trustlib check``, in this process."""
-    monkeypatch.setattr(sys, "argv", ["trustlib", "check", str(runs.results().parent / f"{study.name}.yaml")])
+    monkeypatch.setattr(sys, "argv", ["trustlib", "check", str(store.results().parent / f"{study.name}.yaml")])
     status = commands.main()
     return status, *capsys.readouterr()
 

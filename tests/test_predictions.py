@@ -12,7 +12,11 @@ from scipy.special import expit
 from test_report import check_page
 
 from trustlib import __main__ as commands
-from trustlib import confidence, metrics, predictions, resampling, statistics, tables
+from trustlib import confidence, metrics
+from trustlib.apply import predictions
+from trustlib.report import tables
+from trustlib.stats import resampling
+from trustlib.stats.rates import clopper_pearson
 
 N, K = 60, 3
 CLASSES = ("cat", "dog", "eel")
@@ -312,7 +316,7 @@ def test_metrics_and_differences_are_those_of_one_paired_bootstrap(judged):
             assert frame.loc[(name, metric), "estimate"] == pytest.approx(found[metric])
             low = expected.loc[(name, metric), "low"]
             if metric == "accuracy":
-                low, _ = statistics.clopper_pearson(int(correct.sum()), len(correct))
+                low, _ = clopper_pearson(int(correct.sum()), len(correct))
             assert frame.loc[(name, metric), "low"] == pytest.approx(float(low))
     less = resampling.difference(boot, "theirs", "mine").loc["auroc"]
     row = frame.loc[("theirs", "auroc")]
@@ -326,7 +330,7 @@ def test_the_curve_has_exact_intervals_and_ends_at_the_error_rate():
     assert curve["coverage"].is_monotonic_increasing
     last = curve.iloc[-1]
     assert (last["coverage"], last["risk"]) == (1, 0.1)
-    assert (last["low"], last["high"]) == pytest.approx(tuple(map(float, statistics.clopper_pearson(100, 1000))))
+    assert (last["low"], last["high"]) == pytest.approx(tuple(map(float, clopper_pearson(100, 1000))))
 
 
 def test_groups_have_exact_shares_and_no_area_where_too_few_are_wrong():

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import resnet
 
-from trustlib import data, oracle, pretrained
+from trustlib import data
+from trustlib.models import backbone, pretrained
 
 MODEL = "resnet10t"  # timm: timm/resnet10t.c3_in1k
 ARGS = {"num_classes": 6, "channels": [4, 8, 8, 8], "stem_width": 4}
@@ -36,7 +37,7 @@ def root(tmp_path, monkeypatch):
 def trained(model=MODEL, args=ARGS):
     """A network in which no two tensors of a shape are alike, normalisation included."""
     draw = torch.Generator().manual_seed(1)
-    net = oracle.build_backbone(model, args)
+    net = backbone.build_backbone(model, args)
     for tensor in net.state_dict().values():
         tensor.copy_(torch.rand(tensor.shape, generator=draw) + 0.5)
     return net.eval()
@@ -108,7 +109,7 @@ def test_torchvisions_resnets_have_timms_names(root):
     x = torch.rand(2, 3, 64, 64)
     torch.testing.assert_close(pretrained.classifier("resnet50", args, "x.pth")(x), theirs(x))
     with torch.device("meta"):
-        whole = [net.state_dict() for net in (resnet.resnet50(), oracle.build_backbone("resnet50"))]
+        whole = [net.state_dict() for net in (resnet.resnet50(), backbone.build_backbone("resnet50"))]
     assert [(name, t.shape) for name, t in whole[0].items()] == [(name, t.shape) for name, t in whole[1].items()]
 
 
@@ -251,7 +252,7 @@ def test_columns_are_the_models_classes_in_the_order_asked(root, weights):
     x = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(net(x), trained()(x)[:, [4, 0, 5]])
     assert torch.equal(net.fc.bias, weights["fc.bias"][[4, 0, 5]])  # small beside these logits
-    features, logits = oracle.classify(net, x)
+    features, logits = backbone.classify(net, x)
     assert (features.shape, logits.shape, net.num_classes) == ((2, 8), (2, 3), 3)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from trustlib import claims, published
+from trustlib.analysis import claims, paper
 
 
 def attainable(n: int, *, tied: bool) -> tuple[np.ndarray, ...]:
@@ -39,15 +39,15 @@ def exact_minimum(positives: int, negatives: int) -> np.ndarray:
 
 def test_no_order_of_few_samples_lies_outside():
     share, auroc, least, greatest = attainable(7, tied=False)
-    assert (published.least_average_precision(share, auroc) <= least + 1e-6).all()
-    assert (published.greatest_average_precision(share, auroc) + 1 / 7 >= greatest - 1e-9).all()
+    assert (paper.least_average_precision(share, auroc) <= least + 1e-6).all()
+    assert (paper.greatest_average_precision(share, auroc) + 1 / 7 >= greatest - 1e-9).all()
 
 
 def test_no_order_of_few_samples_with_ties_lies_outside():
     share, auroc, least, greatest = attainable(5, tied=True)
-    bound = [published.least_tied_average_precision(*row) for row in zip(share, auroc, strict=True)]
+    bound = [paper.least_tied_average_precision(*row) for row in zip(share, auroc, strict=True)]
     assert (bound <= least).all()
-    assert (published.least_average_precision(share, np.maximum(2 * auroc - 1, 0)) <= least + 1e-6).all()
+    assert (paper.least_average_precision(share, np.maximum(2 * auroc - 1, 0)) <= least + 1e-6).all()
     assert (1 - (1 - share) * (1 - auroc) >= greatest - 1e-9).all()
     # ties can lower an average precision: all five tied, against (1/2 + 2/4) / 2
     assert least[(share == 0.4) & (auroc == 0.5)].item() == pytest.approx(0.4)
@@ -60,18 +60,18 @@ def test_the_minimum_is_that_of_all_orders_of_many_samples(positives, negatives)
     pairs = positives * np.linspace(0, negatives, 21, dtype=int)  # at these f fits into steps of 1 / negatives
     exact = exact_minimum(positives, negatives)[pairs]
     auroc = 1 - pairs / pairs[-1]
-    least = published.least_average_precision(positives / (positives + negatives), auroc)
+    least = paper.least_average_precision(positives / (positives + negatives), auroc)
     assert (least <= exact + 1e-6).all()
     assert (exact - least).max() < 1 / positives
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.9])
 def test_the_minimum_is_convex_and_rises_with_the_auroc_and_the_share(share):
-    least = published.least_average_precision(share, np.linspace(0, 1, 41))
+    least = paper.least_average_precision(share, np.linspace(0, 1, 41))
     assert np.diff(least).min() > 0
     assert np.diff(least, 2).min() > -1e-6
     assert least[[0, -1]] == pytest.approx([1 + (1 - share) / share * np.log1p(-share), 1], abs=1e-5)
-    assert (published.least_average_precision(share + 0.01, np.linspace(0, 1, 41)) >= least - 1e-9).all()
+    assert (paper.least_average_precision(share + 0.01, np.linspace(0, 1, 41)) >= least - 1e-9).all()
 
 
 @pytest.mark.parametrize("digits", [0, 6])  # with ties and without
@@ -81,21 +81,21 @@ def test_samples_of_any_confidence_lie_inside(digits):
         positive = rng.random(500) < share
         score = np.round(rng.normal(size=500) * np.where(positive, spread, 1) + gap * positive, digits)
         auroc, area = roc_auc_score(positive, score), average_precision_score(positive, score)
-        assert published.least_tied_average_precision(positive.mean(), auroc, cells=50) < area
+        assert paper.least_tied_average_precision(positive.mean(), auroc, cells=50) < area
         assert area < 1 - (1 - positive.mean()) * (1 - auroc)
         if digits:
-            assert published.least_average_precision(positive.mean(), auroc) < area
-            assert area < published.greatest_average_precision(positive.mean(), auroc) + 1 / 500
+            assert paper.least_average_precision(positive.mean(), auroc) < area
+            assert area < paper.greatest_average_precision(positive.mean(), auroc) + 1 / 500
 
 
 def test_the_steep_slope_rows_are_no_average_precisions_by_the_negated_confidence():
-    frame = published.aupr_error_bounds()
+    frame = paper.aupr_error_bounds()
     assert len(frame) == 28
     assert set(frame["excludes"].xs("ss", level="loss")) == {"negated, whatever the ties"}
     assert frame["aupr_error"].between(frame["not_negated_low"], frame["not_negated_high"]).all()
     row = frame.loc[("table1", "vit-vit", "ss")]
     assert row["negated_low"] == pytest.approx(0.2374, abs=1e-4)  # 23.75 % before the ends of the rounding intervals
-    simpler = [published.least_average_precision(1 - r.accuracy, max(2 * r.auroc - 1, 0)) for r in frame.itertuples()]
+    simpler = [paper.least_average_precision(1 - r.accuracy, max(2 * r.auroc - 1, 0)) for r in frame.itertuples()]
     assert (frame["negated_low_tied"] > simpler).all()
     verdict, found = claims.FACTS["published_aupr_error"](None)[:2]
     assert verdict == claims.CONTRADICTED

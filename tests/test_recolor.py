@@ -7,7 +7,7 @@ import torch
 from skimage.color import rgb2luv
 from torch import nn
 
-from trustlib import recolor
+from trustlib.shifts import recolor
 
 GRID = (5, 8, 8)  # small, for speed
 QUIET = {"grid": GRID, "log": lambda line: None}

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from conftest import TINY
 
-from trustlib import data, figures, report, tables
+from trustlib import data
+from trustlib.report import figures, page, prose, tables
 from trustlib.study import load_study
 
 
@@ -52,16 +53,16 @@ def html_of(output):
 
 def test_a_written_page_stands_alone(tmp_path, monkeypatch):
     shown = []
-    monkeypatch.setattr(report, "display", shown.append)
+    monkeypatch.setattr(page, "display", shown.append)
     fig, ax = plt.subplots()
     ax.plot([0, 1], [1, 0])
-    report.figure(fig, "Risk < 1 & falling.", alt='A "falling" line.', save=tmp_path / "line.svg")
-    report.table(tables.plain(pd.DataFrame({"AUC": [1.0]}, index=["<b>x</b>"])), "A table.")
+    page.figure(fig, "Risk < 1 & falling.", alt='A "falling" line.', save=tmp_path / "line.svg")
+    page.table(tables.plain(pd.DataFrame({"AUC": [1.0]}, index=["<b>x</b>"])), "A table.")
     code = nbformat.v4.new_code_cell("secret = 1", outputs=[html_of(output) for output in shown])
     text = ["# Title", "## First part\n\nThe loss is $e^{-z}$, and\n\n$$\\frac{a}{b}$$", "## Second part"]
     nb = nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_markdown_cell, text), code])
     nbformat.write(nb, tmp_path / "nb.ipynb")
-    report.write(tmp_path / "page.html", [tmp_path / "nb.ipynb"])
+    page.write(tmp_path / "page.html", [tmp_path / "nb.ipynb"])
     written = (tmp_path / "page.html").read_text()
     check_page(written)
     assert written.count("<math") == 2
@@ -164,20 +165,20 @@ def test_operating_points_are_per_cent_with_intervals():
 
 
 def test_findings_are_computed_from_the_comparisons(study):
-    sentences = tables.findings(compared(), study)
+    sentences = prose.findings(compared(), study)
     assert "no higher AUC than the best oracle; the best one's AUC minus MCP's is +11.0" in sentences[0]
     assert "Of 1 comparisons of fine-tuned oracles with MCP" in sentences[1]
     assert sentences[1].endswith("below 0 in 0 and above 0 in 1.")
     assert sentences[2].endswith("below 0 in 0 and above 0 in 0.")
     twice = pd.concat([compared(), compared().assign(pair="vit-rsn")])  # another oracle, the same classifier
-    assert "a higher AUC than every oracle in 0 of 2 pairs" in tables.findings(twice, study)[0]
-    assert "Of 1 comparisons of the classifier's other scores" in tables.findings(twice, study)[2]
+    assert "a higher AUC than every oracle in 0 of 2 pairs" in prose.findings(twice, study)[0]
+    assert "Of 1 comparisons of the classifier's other scores" in prose.findings(twice, study)[2]
     probe = compared().query("arm == 'ss'").assign(arm="linear_ce", estimate=0.95)
-    with_probe = tables.findings(pd.concat([compared(), probe]), study)
+    with_probe = prose.findings(pd.concat([compared(), probe]), study)
     assert "the best one's AUC minus MCP's is +15.0" in with_probe[0]
     assert "Of 1 comparisons of oracles on frozen features" in with_probe[2]
     assert sentences[-1] == "SS: AUC 91.0, TPR 85.0, TNR 40.0."
-    assert tables.findings(compared().query("arm == 'mcp'"), study) == ["There is no pair with an oracle and an AUC."]
+    assert prose.findings(compared().query("arm == 'mcp'"), study) == ["There is no pair with an oracle and an AUC."]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ def test_losses_are_compared_that_were_trained_alike(name, couples):
         for metric in ("auroc", "tpr", "tnr")
     ]
     frame = pd.DataFrame(rows).assign(difference=np.nan, difference_low=np.nan, difference_high=np.nan)
-    sentences = [line for line in tables.findings(frame, plan) if " minus that of " in line]
+    sentences = [line for line in prose.findings(frame, plan) if " minus that of " in line]
     place = {arm: i for i, arm in enumerate(plan.arms)}
     assert sentences == [
         f"The AUC of {plan.arm_label(ss)} minus that of {plan.arm_label(ce)} is {place[ss] - place[ce]:+.1f} points."
@@ -348,17 +349,17 @@ def test_a_studys_own_words_are_no_markup(text, tmp_path, monkeypatch, write_stu
     networks = {"rsn": TINY["networks"]["rsn"] | {"label": text}}
     arms = TINY["arms"] | {"ss": TINY["arms"]["ss"] | {"label": text}}
     study, shown = load_study(write_study(note=text, networks=networks, arms=arms)), []
-    monkeypatch.setattr(report, "display", shown.append)
+    monkeypatch.setattr(page, "display", shown.append)
     labelled = tables.labelled(compared(), study)
     for form in (tables.across_pairs(labelled, "auroc"), tables.against_mcp(labelled), tables.plain(labelled)):
-        report.table(form, text)
-    report.figure(plt.figure(), text, alt=text)
+        page.table(form, text)
+    page.figure(plt.figure(), text, alt=text)
     said = [f"> {study.note}", f"**{text}** and `{text}`", f"- {text}\n- {text}", f"{text}\n\n# {text}", text]
     outputs = [nbformat.v4.new_output("display_data", data={"text/markdown": one}) for one in said]
     code = nbformat.v4.new_code_cell("x", outputs=outputs + [html_of(output) for output in shown])
     heading = nbformat.v4.new_markdown_cell("# Title\n\n## Part")
     nbformat.write(nbformat.v4.new_notebook(cells=[heading, code]), tmp_path / "nb.ipynb")
-    report.write(tmp_path / "page.html", [tmp_path / "nb.ipynb"])
+    page.write(tmp_path / "page.html", [tmp_path / "nb.ipynb"])
     written = (tmp_path / "page.html").read_text()
     page = Page(written)
     assert not {"script", "svg", "iframe"} & {tag for tag, _ in page.tags}
@@ -372,7 +373,7 @@ def test_several_notebooks_make_one_page(tmp_path):
     for name, cells in {"a": ["# One", "## First"], "b": ["# Two", "## Second"]}.items():
         nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text) for text in cells])
         nbformat.write(nb, tmp_path / f"{name}.ipynb")
-    report.write(tmp_path / "page.html", [tmp_path / "a.ipynb", tmp_path / "b.ipynb"])
+    page.write(tmp_path / "page.html", [tmp_path / "a.ipynb", tmp_path / "b.ipynb"])
     written = (tmp_path / "page.html").read_text()
     check_page(written)
     assert "<title>One</title>" in written
@@ -381,12 +382,12 @@ def test_several_notebooks_make_one_page(tmp_path):
 
 
 def test_of_a_section_that_a_study_lacks_the_page_has_one_line(tmp_path):
-    said = nbformat.v4.new_output("display_data", {"text/markdown": "There is none."}, metadata={report.ABSENT: True})
+    said = nbformat.v4.new_output("display_data", {"text/markdown": "There is none."}, metadata={page.ABSENT: True})
     text = ["# Title", "## A\n\nof A", "## B\n\nof B", "further of B", "### C\n\nof C", "## D\n\nof D"]
     cells = [*map(nbformat.v4.new_markdown_cell, text)]
     cells.insert(3, nbformat.v4.new_code_cell("show()", outputs=[said]))
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "a.ipynb")
-    report.write(tmp_path / "page.html", [tmp_path / "a.ipynb"])
+    page.write(tmp_path / "page.html", [tmp_path / "a.ipynb"])
     written = (tmp_path / "page.html").read_text()
     check_page(written)
     assert re.findall(r'<li><a href="#[^"]+">(.*?)</a>', written) == ["A", "B", "D"]
@@ -398,7 +399,7 @@ def test_what_is_said_of_a_study_follows_from_its_plan(name, monkeypatch):
     plan = load_study(name)
     labels = {"train": range(8000), "heldout": range(2000), "test": range(1000)}
     monkeypatch.setattr(type(plan), "images", lambda self: SimpleNamespace(labels=labels, classes=range(200)))
-    text = " ".join(tables.deviations(plan))
+    text = " ".join(prose.deviations(plan))
     for network in plan.networks.values():
         assert f"{network.label}, {'given weights' if network.weights else 'trained from scratch'}" in text
     assert ("trained in both forms" in text) == ("released" in {arm.form for arm in plan.arms.values()})
@@ -406,15 +407,15 @@ def test_what_is_said_of_a_study_follows_from_its_plan(name, monkeypatch):
     optimisers = {plan.recipe(plan.pairs[0], arm).optimizer for arm in plan.arms} | {
         n.training.optimizer for n in plan.networks.values() if n.training
     }
-    for key, words in tables.OPTIMISERS.items():
+    for key, words in prose.OPTIMISERS.items():
         assert (f", {words} at a rate of" in text) == (key in optimisers)
-    assert "40 training images" in tables.neighbours_note(plan)
+    assert "40 training images" in prose.neighbours_note(plan)
 
 
 def test_a_folded_table_opens_at_a_click(monkeypatch):
     shown = []
-    monkeypatch.setattr(report, "display", shown.append)
-    report.table(tables.plain(pd.DataFrame({"a": [1]})), "All & more", folded=True)
+    monkeypatch.setattr(page, "display", shown.append)
+    page.table(tables.plain(pd.DataFrame({"a": [1]})), "All & more", folded=True)
     assert shown[0].data.startswith("<details><summary>All &amp; more</summary>")
 
 

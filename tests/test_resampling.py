@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from trustlib import metrics, resampling
+from trustlib import metrics
+from trustlib.stats import resampling
 
 
 def sample(n=300, seed=0, gap=1.0):

@@ -18,19 +18,11 @@ import pytest
 import torch
 from conftest import TINY
 
-from trustlib import (
-    confidence,
-    data,
-    evaluation,
-    experiments,
-    losses,
-    networks,
-    oracle,
-    provenance,
-    runs,
-    training,
-    unseen,
-)
+from trustlib import confidence, data, losses, training
+from trustlib.analysis import evaluation
+from trustlib.models import backbone
+from trustlib.report import publish
+from trustlib.runs import experiments, jobs, networks, provenance, store, unseen
 from trustlib.study import StudyError, load_study
 
 
@@ -40,10 +32,10 @@ def quiet(line):
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_scratch(tmp_path):
     path = tmp_path / "a.json"
-    runs.write_json(path, {"old": 1})
+    store.write_json(path, {"old": 1})
 
     def interrupted():
-        with runs.atomic(path) as scratch:
+        with store.atomic(path) as scratch:
             scratch.write_text("half")
             raise KeyboardInterrupt
 
@@ -67,46 +59,46 @@ def counter():
 
 def test_a_training_is_made_once_for_a_configuration(tmp_path, counter):
     path = tmp_path / "seed0.safetensors"
-    first = runs.cached(path, {"rate": 1}, counter)
-    assert runs.cached(path, {"rate": 1}, counter) == first
+    first = store.cached(path, {"rate": 1}, counter)
+    assert store.cached(path, {"rate": 1}, counter) == first
     assert counter.calls == 1
-    assert runs.cached(path, {"rate": 2}, counter)["key"] != first["key"]
+    assert store.cached(path, {"rate": 2}, counter)["key"] != first["key"]
     assert counter.calls == 2
-    assert runs.read_tensors(path)["z"].tolist() == [0, 1, 2]
-    assert runs.read_manifest(path)["config"] == {"rate": 2}
+    assert store.read_tensors(path)["z"].tolist() == [0, 1, 2]
+    assert store.read_manifest(path)["config"] == {"rate": 2}
 
 
 @pytest.mark.parametrize("length", [0, 5, 40, -4])
 def test_a_truncated_file_is_named_and_made_again(tmp_path, counter, length, capsys):
     path = tmp_path / "seed0.safetensors"
-    runs.cached(path, {}, counter)
+    store.cached(path, {}, counter)
     path.write_bytes(path.read_bytes()[:length])
-    runs.cached(path, {}, counter)
+    store.cached(path, {}, counter)
     assert f"{path} is damaged, it cannot be read" in capsys.readouterr().out
     assert counter.calls == 2
-    assert runs.read_tensors(path)["z"].tolist() == [0, 1, 2]
+    assert store.read_tensors(path)["z"].tolist() == [0, 1, 2]
 
 
 def test_a_file_with_one_byte_flipped_is_named_and_made_again(tmp_path, counter, capsys):
     path = tmp_path / "seed0.safetensors"
-    runs.cached(path, {"rate": 1}, counter)
+    store.cached(path, {"rate": 1}, counter)
     whole = path.read_bytes()
     for i in range(len(whole)):
         path.write_bytes(whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :])
         os.utime(path, ns=(i, i))
-        assert runs.current(path, {"rate": 1}) is None, i
+        assert store.current(path, {"rate": 1}) is None, i
     assert f"{path} is damaged" in capsys.readouterr().out
-    runs.cached(path, {"rate": 1}, counter)
+    store.cached(path, {"rate": 1}, counter)
     assert counter.calls == 2
-    assert runs.read_tensors(path)["z"].tolist() == [0, 1, 2]
+    assert store.read_tensors(path)["z"].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (2, 3)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.bool, torch.uint8, torch.int64])
 def test_a_checksum_is_of_tensors_of_any_kind(tmp_path, shape, dtype):
     path = tmp_path / "seed0.safetensors"
-    made = runs.cached(path, {}, lambda: ({"x": torch.ones(shape, dtype=dtype)}, {"seen": (1, 2), "by": {3: 4}}))
-    assert runs.current(path, {}) == made
+    made = store.cached(path, {}, lambda: ({"x": torch.ones(shape, dtype=dtype)}, {"seen": (1, 2), "by": {3: 4}}))
+    assert store.current(path, {}) == made
 
 
 def test_a_failure_is_recorded_with_its_traceback_until_it_is_made(tmp_path, counter):
@@ -116,17 +108,17 @@ def test_a_failure_is_recorded_with_its_traceback_until_it_is_made(tmp_path, cou
         raise ArithmeticError("the loss is nan")
 
     with pytest.raises(ArithmeticError):
-        runs.cached(path, {}, fail)
+        store.cached(path, {}, fail)
     failed = json.loads(path.with_suffix(".failed.json").read_text())
     assert failed["error"] == "ArithmeticError: the loss is nan"
     assert "in fail" in failed["traceback"]
-    assert runs.status(path, {})["error"] == failed["error"]
+    assert store.status(path, {})["error"] == failed["error"]
     written = path.with_suffix(".failed.json").read_bytes()
     lacking = (written.replace(f'"{key}"'.encode(), b'"x"') for key in ("key", "error", "traceback"))
     for damaged in (b"", b"[]", b"\xff", written[:50], *lacking):
         path.with_suffix(".failed.json").write_bytes(damaged)
-        assert runs.status(path, {}) == {"status": "not run"}
-    runs.cached(path, {}, counter)
+        assert store.status(path, {}) == {"status": "not run"}
+    store.cached(path, {}, counter)
     assert not path.with_suffix(".failed.json").exists()
 
 
@@ -134,21 +126,21 @@ def test_attempt_goes_on_after_a_failure_and_the_job_has_no_manifest(tiny, count
     def fail():
         raise ValueError("no")
 
-    done, failed = runs.attempt([("a", fail), ("b", lambda: {"key": "k", "seconds": 1})], quiet)
+    done, failed = jobs.attempt([("a", fail), ("b", lambda: {"key": "k", "seconds": 1})], quiet)
     assert (list(done), failed) == (["b"], {"a": "ValueError: no"})
-    runs.finish_job(tiny, "job", done, {})
-    assert runs.job_path(tiny, "job").exists()
-    with pytest.raises(runs.JobError, match="1 of 2 trainings failed:\n  a: ValueError: no"):
-        runs.finish_job(tiny, "job", done, failed)
-    assert not runs.job_path(tiny, "job").exists()
+    jobs.finish_job(tiny, "job", done, {})
+    assert store.job_path(tiny, "job").exists()
+    with pytest.raises(jobs.JobError, match="1 of 2 trainings failed:\n  a: ValueError: no"):
+        jobs.finish_job(tiny, "job", done, failed)
+    assert not store.job_path(tiny, "job").exists()
 
 
 def test_an_undeclared_parameter_is_refused_with_the_nearest_name():
     own = 'study: str = "digits"  # a name\nmake_missing: bool = True\n'
-    runs.check_parameters(["", own, "import os"])
-    runs.check_parameters(["", own, "# Parameters\nstudy = 'fashion'\n", "x = 1"])
-    with pytest.raises(runs.JobError, match="no parameter 'studdy'; did you mean 'study'"):
-        runs.check_parameters(["", own, "# Parameters\nstuddy = 'fashion'\n"])
+    jobs.check_parameters(["", own, "import os"])
+    jobs.check_parameters(["", own, "# Parameters\nstudy = 'fashion'\n", "x = 1"])
+    with pytest.raises(jobs.JobError, match="no parameter 'studdy'; did you mean 'study'"):
+        jobs.check_parameters(["", own, "# Parameters\nstuddy = 'fashion'\n"])
 
 
 def test_a_digest_of_source_ignores_comments_docstrings_and_layout():
@@ -210,7 +202,7 @@ def test_a_study_trains_once_and_only_again_what_changed(write_study):
         for arm in study.arms
         for seed in study.seeds
     }
-    files = sorted((runs.run_folder(study)).rglob("*.safetensors"))
+    files = sorted((store.run_folder(study)).rglob("*.safetensors"))
     before = {path: path.stat().st_mtime_ns for path in files}
     assert len(files) == 1 + 4
 
@@ -221,7 +213,7 @@ def test_a_study_trains_once_and_only_again_what_changed(write_study):
     for arm, seed in manifests:
         experiments.train_oracle(changed, "rsn-rsn", arm, seed, quiet)
     redone = {path for path in files if path.stat().st_mtime_ns != before[path]}
-    assert redone == {runs.oracle_path(study, "rsn-rsn", "ss", seed) for seed in study.seeds}
+    assert redone == {store.oracle_path(study, "rsn-rsn", "ss", seed) for seed in study.seeds}
 
 
 def slides_of(study, values):
@@ -230,7 +222,7 @@ def slides_of(study, values):
 
 def test_the_classifier_is_cached_as_the_oracles_need_it_and_does_not_run_again(tiny, monkeypatch):
     experiments.train_classifier(tiny, "rsn", quiet)
-    cache = runs.read_tensors(runs.classifier_path(tiny, "rsn"))
+    cache = store.read_tensors(store.classifier_path(tiny, "rsn"))
     assert cache["train.correct"].shape == cache["train.p_true"].shape == (2, 3000)  # two views
     assert cache["test.logits"].shape == (1000, 10)
     labels = data.load("digits").labels
@@ -239,7 +231,7 @@ def test_the_classifier_is_cached_as_the_oracles_need_it_and_does_not_run_again(
     np.testing.assert_allclose(cache["test.mcp"], probability.amax(1))
     np.testing.assert_allclose(cache["test.p_true"], probability[torch.arange(1000), labels["test"]], rtol=1e-6)
 
-    monkeypatch.setattr(oracle, "classify", None)  # running the classifier again would now fail
+    monkeypatch.setattr(backbone, "classify", None)  # running the classifier again would now fail
     experiments.train_oracle(tiny, "rsn-rsn", "ce", 0, quiet)
 
 
@@ -265,8 +257,8 @@ def test_an_oracle_that_fails_is_in_the_table_of_runs(write_study, tiny):
 
 
 def test_publish_refuses_what_is_not_finished(tiny):
-    with pytest.raises(runs.JobError, match=r"tiny is not finished \(lacking rsn"):
-        runs.publish(tiny, experiments.trainings(tiny))
+    with pytest.raises(jobs.JobError, match=r"tiny is not finished \(lacking rsn"):
+        publish.publish(tiny, experiments.trainings(tiny))
 
 
 def test_the_scores_of_a_classifier_are_made_once_and_are_rows_before_the_oracles(tiny, monkeypatch):
@@ -278,7 +270,7 @@ def test_the_scores_of_a_classifier_are_made_once_and_are_rows_before_the_oracle
     correct, scores = evaluation.confidences(tiny, "rsn-rsn")
     assert next(iter(scores)) == ("mcp", 0)
     assert ("energy", 0) in scores
-    odds = runs.read_tensors(runs.confidence_path(tiny, "rsn"), "test.")["mcp"].numpy()
+    odds = store.read_tensors(store.confidence_path(tiny, "rsn"), "test.")["mcp"].numpy()
     p = scores["mcp", 0]
     np.testing.assert_allclose(odds, np.log(p / (1 - p)), rtol=1e-5)
     frame = evaluation.evaluate(tiny).set_index("arm")
@@ -326,11 +318,11 @@ def test_publish_copies_report_tables_and_scores_but_no_weights(tiny, monkeypatc
     for arm in tiny.arms:
         for seed in tiny.seeds:
             experiments.train_oracle(tiny, "rsn-rsn", arm, seed, quiet)
-    folder = runs.run_folder(tiny)
+    folder = store.run_folder(tiny)
     (folder / "report.html").write_text("<h1>report</h1>")
     (folder / "tables").mkdir()
     pd.DataFrame({"a": [1]}).to_csv(folder / "tables/scores.csv")
-    clean = runs.read_manifest
+    clean = store.read_manifest
 
     def with_dirty(dirty):
         def read(path):
@@ -340,32 +332,32 @@ def test_publish_copies_report_tables_and_scores_but_no_weights(tiny, monkeypatc
         return read
 
     def refused(message):
-        with pytest.raises(runs.JobError, match=message):
-            runs.publish(tiny, experiments.trainings(tiny))
+        with pytest.raises(jobs.JobError, match=message):
+            publish.publish(tiny, experiments.trainings(tiny))
 
     refused("lacking a report of these trainings")
-    monkeypatch.setattr(runs, "provenance", lambda: {"commit": "c", "dirty": True})
-    runs.seal(folder)
-    monkeypatch.setattr(runs, "read_manifest", with_dirty(True))
+    monkeypatch.setattr(store, "provenance", lambda: {"commit": "c", "dirty": True})
+    store.seal(folder)
+    monkeypatch.setattr(store, "read_manifest", with_dirty(True))
     refused("study tiny was run from uncommitted changes")
-    monkeypatch.setattr(runs, "read_manifest", with_dirty(False))
+    monkeypatch.setattr(store, "read_manifest", with_dirty(False))
     (folder / "figures").mkdir()
     refused("the report of study tiny was made from uncommitted changes")
-    monkeypatch.setattr(runs, "provenance", lambda: {"commit": "d", "dirty": False})
+    monkeypatch.setattr(store, "provenance", lambda: {"commit": "d", "dirty": False})
     seal = (folder / "seal.json").read_bytes()
     for damaged in (seal.replace(b'"dirty": true', b'"dirty": false'), seal[: len(seal) // 2], b"[]", b"\xff"):
         (folder / "seal.json").write_bytes(damaged)
-        assert runs.sealed(folder) == {}
+        assert store.sealed(folder) == {}
         refused("lacking a report of these trainings")
-    runs.seal(folder)
-    assert runs.sealed(folder)["provenance"] == {"commit": "d", "dirty": False}
-    (runs.results() / "tiny").mkdir()
+    store.seal(folder)
+    assert store.sealed(folder)["provenance"] == {"commit": "d", "dirty": False}
+    (store.results() / "tiny").mkdir()
     refused("tiny is no study's: move it")
-    (runs.results() / "tiny").rmdir()
+    (store.results() / "tiny").rmdir()
     rename = Path.rename
 
     def full(path, target):
-        if path.parent != runs.results() and target == runs.results() / "tiny" and path.name == "tiny":
+        if path.parent != store.results() and target == store.results() / "tiny" and path.name == "tiny":
             raise OSError("no space")
         return rename(path, target)
 
@@ -373,21 +365,21 @@ def test_publish_copies_report_tables_and_scores_but_no_weights(tiny, monkeypatc
         with monkeypatch.context() as patch:
             patch.setattr(Path, "rename", full)
             with pytest.raises(OSError, match="no space"):
-                runs.publish(tiny, experiments.trainings(tiny))
+                publish.publish(tiny, experiments.trainings(tiny))
 
     fails()
-    assert not (runs.results() / "tiny").exists()
+    assert not (store.results() / "tiny").exists()
     written = {
-        str(path.relative_to(runs.results() / "tiny")) for path in runs.publish(tiny, experiments.trainings(tiny))
+        str(path.relative_to(store.results() / "tiny")) for path in publish.publish(tiny, experiments.trainings(tiny))
     }
     assert written == {"report.html", "tables/scores.csv", "scores.npz", "manifest.json"}
     fails()
-    assert all((runs.results() / "tiny" / name).exists() for name in written)
-    assert "rsn/confidences.energy" in np.load(runs.results() / "tiny/scores.npz")
-    scores = np.load(runs.results() / "tiny/scores.npz", allow_pickle=False)
-    z = runs.read_tensors(runs.oracle_path(tiny, "rsn-rsn", "ce", 1))["test.z"]
+    assert all((store.results() / "tiny" / name).exists() for name in written)
+    assert "rsn/confidences.energy" in np.load(store.results() / "tiny/scores.npz")
+    scores = np.load(store.results() / "tiny/scores.npz", allow_pickle=False)
+    z = store.read_tensors(store.oracle_path(tiny, "rsn-rsn", "ce", 1))["test.z"]
     np.testing.assert_array_equal(scores["rsn-rsn/ce/seed1.z"], z)
-    seen = runs.read_tensors(runs.classifier_path(tiny, "rsn"))
+    seen = store.read_tensors(store.classifier_path(tiny, "rsn"))
     labels = tiny.images().labels
     for part, under in (("test", ""), ("heldout", "heldout.")):
         own = {name: scores[f"rsn/seed0.{under}{name}"] for name in ("predicted", "correct", "mcp")}
@@ -397,10 +389,10 @@ def test_publish_copies_report_tables_and_scores_but_no_weights(tiny, monkeypatc
         assert (
             len(scores[f"rsn-rsn/ce/seed1.{under}z"]) == len(own["mcp"]) == len(scores[f"rsn/confidences.{under}knn"])
         )
-    manifest = json.loads((runs.results() / "tiny/manifest.json").read_text())
+    manifest = json.loads((store.results() / "tiny/manifest.json").read_text())
     assert len(manifest["runs"]) == 1 + 1 + 4
     of_ce = manifest["runs"]["rsn-rsn/ce/seed1"]
-    own = clean(runs.oracle_path(tiny, "rsn-rsn", "ce", 1))["provenance"]
+    own = clean(store.oracle_path(tiny, "rsn-rsn", "ce", 1))["provenance"]
     assert manifest["provenance"][of_ce["provenance"]] == own | {"dirty": False}
     assert manifest["report"] == {"commit": "d", "dirty": False}
 
@@ -431,8 +423,8 @@ def test_a_head_learns_alone_and_other_oracles_start_from_it(write_study):
     for arm in ("ss", "ss-new"):  # what they start from is trained with them
         experiments.train_oracle(study, "rsn-rsn", arm, 0, quiet)
     assert {row["status"] for row in experiments.trainings(study) if row["kind"] == "oracle"} == {"done"}
-    found = {arm: runs.read_tensors(runs.oracle_path(study, "rsn-rsn", arm, 0)) for arm in STAGES}
-    own = runs.read_tensors(runs.classifier_path(study, "rsn"), "weights.")
+    found = {arm: store.read_tensors(store.oracle_path(study, "rsn-rsn", arm, 0)) for arm in STAGES}
+    own = store.read_tensors(store.classifier_path(study, "rsn"), "weights.")
     assert all(name.startswith(("weights.head.", "train.", "heldout.", "test.")) for name in found["ce-head"])
 
     # The second stage is the first, now computed by the whole network in float32.
@@ -460,11 +452,11 @@ def test_an_oracle_is_stale_when_what_it_starts_from_is(write_study):
 
 def test_features_of_both_views_are_kept_for_heads(tiny):
     experiments.extract_features(tiny, "rsn-rsn", quiet)
-    seen = runs.read_tensors(runs.features_path(tiny, "rsn"))
+    seen = store.read_tensors(store.features_path(tiny, "rsn"))
     assert seen["train"].dtype == torch.float16
     assert seen["train"].shape[:2] == (2, 3000)
     assert seen["test"].shape[:2] == (1, 1000)
-    kept = runs.read_tensors(runs.classifier_path(tiny, "rsn"), "test.")["features"]
+    kept = store.read_tensors(store.classifier_path(tiny, "rsn"), "test.")["features"]
     torch.testing.assert_close(seen["test"][0].float(), kept, atol=1e-3, rtol=1e-3)
     assert not torch.equal(seen["train"][0], seen["train"][1])
 
@@ -474,9 +466,9 @@ def test_a_head_learns_from_passes_with_dropout_and_their_own_labels(write_study
     networks_["rsn"]["args"]["drop_rate"] = 0.5
     study = load_study(write_study(networks=networks_, arms=STAGES, seeds=[0], feature_passes=3))
     experiments.extract_features(study, "rsn-rsn", quiet)
-    path = runs.features_path(study, "rsn")
-    seen = runs.read_tensors(path)
-    plain = runs.read_tensors(runs.classifier_path(study, "rsn"))
+    path = store.features_path(study, "rsn")
+    seen = store.read_tensors(path)
+    plain = store.read_tensors(store.classifier_path(study, "rsn"))
     assert {tuple(seen[key].shape[:2]) for key in ("train", "train.correct", "train.p_true")} == {(3, 3000)}
     assert [len(seen[part]) for part in ("heldout", "test")] == [2, 1]
     assert not torch.equal(seen["train"][0], seen["train"][2])  # two passes of the image as it is
@@ -512,15 +504,15 @@ def test_passes_with_dropout_need_dropout_and_one_network(write_study, tiny):
 
 def test_checkpoints_are_two_go_with_the_training_and_are_not_taken_up_by_another(tmp_path):
     path, said = tmp_path / "seed0.safetensors", []
-    keeper = runs.Checkpoints(path, {"a": 1}, 0, said.append)
+    keeper = store.Checkpoints(path, {"a": 1}, 0, said.append)
     assert keeper.latest() is None
     for steps in (1, 2, 3):
         assert keeper.due(steps)
         keeper.save({"steps": steps, "weights": torch.full((2,), steps)})
     assert len(list(tmp_path.glob(".*"))) == 2
-    assert runs.Checkpoints(path, {"a": 1}, 5, said.append).latest()["weights"].tolist() == [3, 3]
-    assert runs.Checkpoints(path, {"a": 2}, 5).latest() is None
-    assert not runs.Checkpoints(path, {"a": 1}, 5).due(1)
+    assert store.Checkpoints(path, {"a": 1}, 5, said.append).latest()["weights"].tolist() == [3, 3]
+    assert store.Checkpoints(path, {"a": 2}, 5).latest() is None
+    assert not store.Checkpoints(path, {"a": 1}, 5).due(1)
     newest = max(tmp_path.glob(".*"), key=lambda p: p.stat().st_mtime_ns)
     written = newest.read_bytes()
     flipped = [written[:i] + bytes([written[i] ^ 1]) + written[i + 1 :] for i in range(0, len(written), 50)]
@@ -532,19 +524,19 @@ def test_checkpoints_are_two_go_with_the_training_and_are_not_taken_up_by_anothe
         assert "going on after 2 steps" in said[1]
     for name in (".seed0.safetensors.abcd_123", "..seed0.checkpoint1.pt.abcd_123", ".rate1-seed0.safetensors.abcd_123"):
         (tmp_path / name).write_bytes(b"begun by a process that was killed")
-    runs.cached(path, {"a": 1}, lambda: ({"x": torch.zeros(1)}, {}))
+    store.cached(path, {"a": 1}, lambda: ({"x": torch.zeros(1)}, {}))
     assert {p.name for p in tmp_path.glob(".*")} == {".rate1-seed0.safetensors.abcd_123", ".seed0.lock"}
 
 
 def test_a_full_disk_does_not_stop_a_training(tmp_path, monkeypatch):
-    said, keeper = [], runs.Checkpoints(tmp_path / "seed0.safetensors", {}, 0, print)
+    said, keeper = [], store.Checkpoints(tmp_path / "seed0.safetensors", {}, 0, print)
     keeper.save({"steps": 1})
     keeper.log = said.append
 
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(runs.torch, "save", full)
+    monkeypatch.setattr(store.torch, "save", full)
     keeper.save({"steps": 2})
     assert "no checkpoint written, the last one stays: OSError: [Errno 28]" in said[0]
     monkeypatch.undo()
@@ -555,15 +547,15 @@ def test_a_large_training_part_keeps_the_images_that_scores_refer_to(write_study
     monkeypatch.setattr(confidence, "REFERENCE", 500)
     study = load_study(write_study())
     experiments.train_classifier(study, "rsn", quiet)
-    path = runs.classifier_path(study, "rsn")
-    kept = runs.read_tensors(path, "reference.")
+    path = store.classifier_path(study, "rsn")
+    kept = store.read_tensors(path, "reference.")
     assert kept["index"].tolist() == sorted(set(kept["index"].tolist()))
     assert kept["logits"].shape == (500, 10)
-    assert runs.read_tensors(path, "train.")["correct"].shape == (2, 3000)
+    assert store.read_tensors(path, "train.")["correct"].shape == (2, 3000)
     images = data.load("digits")
     seen = experiments.observed(path, images, "train")
     np.testing.assert_array_equal(seen.labels, images.labels["train"][kept["index"]])
-    of_all = runs.read_tensors(path, "train.")["correct"][0][kept["index"]]
+    of_all = store.read_tensors(path, "train.")["correct"][0][kept["index"]]
     np.testing.assert_array_equal(seen.correct, of_all)
 
 
@@ -572,8 +564,8 @@ def test_a_training_killed_in_the_middle_goes_on_to_the_same_bits(write_study, m
     networks = {"rsn": TINY["networks"]["rsn"] | settings}
     file = write_study(networks=networks, checkpoint_minutes=1e-6)  # at every step
     study = load_study(file)
-    path = runs.classifier_path(study, "rsn")
-    first, second = runs._checkpoints(path)
+    path = store.classifier_path(study, "rsn")
+    first, second = store._checkpoints(path)
     train = "from trustlib import experiments, study; experiments.train_classifier(study.load_study({!r}), 'rsn')"
     with subprocess.Popen([sys.executable, "-c", train.format(file)]) as training:
         while not second.exists():
@@ -585,10 +577,10 @@ def test_a_training_killed_in_the_middle_goes_on_to_the_same_bits(write_study, m
     experiments.train_classifier(study, "rsn", said.append)
     assert not first.exists()
     assert not second.exists()
-    resumed = runs.read_tensors(path)
+    resumed = store.read_tensors(path)
     monkeypatch.setenv("TRUST_RESULTS", str(tmp_path / "undisturbed"))
     experiments.train_classifier(study, "rsn", quiet)
-    for name, tensor in runs.read_tensors(runs.classifier_path(study, "rsn")).items():
+    for name, tensor in store.read_tensors(store.classifier_path(study, "rsn")).items():
         assert torch.equal(tensor, resumed[name]), name
 
 
@@ -623,13 +615,19 @@ def test_several_threads_may_ask_for_the_source_at_once():
 
 @pytest.mark.parametrize(
     ("file", "dirty"),
-    [("", False), ("trustlib/runs.py", True), ("trustlib/new.py", True), ("studies/new.yaml", True), ("notes", False)],
+    [
+        ("", False),
+        ("trustlib/runs/store.py", True),
+        ("trustlib/new.py", True),
+        ("studies/new.yaml", True),
+        ("notes", False),
+    ],
 )
 def test_what_git_does_not_know_is_not_clean(file, dirty, tmp_path, monkeypatch):
-    monkeypatch.setattr("trustlib.provenance.ROOT", tmp_path)
+    monkeypatch.setattr("trustlib.runs.provenance.ROOT", tmp_path)
     for folder in ("trustlib", "studies"):
         (tmp_path / folder).mkdir()
-    (tmp_path / "trustlib/runs.py").write_text("x = 1\n")
+    (tmp_path / "trustlib/runs/store.py").write_text("x = 1\n")
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
     for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "all"]):
         subprocess.run([*git, *command], cwd=tmp_path, check=True)

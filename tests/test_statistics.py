@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from trustlib import statistics
+from trustlib.analysis import paper
+from trustlib.stats import selective, statistics
+from trustlib.stats.rates import clopper_pearson, holm, rate_intervals
 
 
 def sample(n=300, seed=0, gap=1.0):
@@ -125,35 +127,35 @@ def test_an_auroc_at_its_end_has_an_interval_all_the_same():
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=7))
 def test_holm_is_the_closed_test_of_bonferroni(p):
     m = len(p)
-    for i, adjusted in enumerate(statistics.holm(p)):
+    for i, adjusted in enumerate(holm(p)):
         subsets = (s for size in range(1, m + 1) for s in itertools.combinations(range(m), size) if i in s)
         closed = max(min(1.0, len(s) * min(p[j] for j in s)) for s in subsets)
         assert adjusted == pytest.approx(closed)
 
 
 def test_holm_leaves_out_tests_that_were_not_made():
-    np.testing.assert_allclose(statistics.holm([0.01, np.nan, 0.04]), [0.02, np.nan, 0.04])
+    np.testing.assert_allclose(holm([0.01, np.nan, 0.04]), [0.02, np.nan, 0.04])
     with pytest.raises(ValueError, match=r"found 1\.5"):
-        statistics.holm([0.1, 1.5])
+        holm([0.1, 1.5])
 
 
 @pytest.mark.parametrize(("count", "n"), [(0, 10), (3, 10), (10, 10), (977, 8974)])
 def test_clopper_pearson_agrees_with_scipy(count, n):
     theirs = stats.binomtest(count, n).proportion_ci(0.9, method="exact")
-    assert statistics.clopper_pearson(count, n, 0.9) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    assert clopper_pearson(count, n, 0.9) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
 def test_rates_count_what_is_above_the_threshold():
-    rates = statistics.rate_intervals([-2.0, -1, 0, 1, 2], [False, True, False, True, False], 0.0, tnr_threshold=-1.5)
+    rates = rate_intervals([-2.0, -1, 0, 1, 2], [False, True, False, True, False], 0.0, tnr_threshold=-1.5)
     counts = {name: (rate.count, rate.n) for name, rate in rates.items()}
     assert counts == {"tpr": (1, 2), "tnr": (1, 3), "coverage": (2, 5), "risk": (1, 2)}
     assert rates["risk"].low < rates["risk"].rate < rates["risk"].high
-    assert np.isnan(statistics.rate_intervals([0.0], [True], 1.0)["risk"].rate)
+    assert np.isnan(rate_intervals([0.0], [True], 1.0)["risk"].rate)
 
 
 def test_the_bound_is_the_exact_one_at_its_share_of_delta():
     z, correct = sample(2000, gap=2.0)
-    found = statistics.guaranteed_threshold(z, correct, max_risk=0.1, delta=0.01)
+    found = selective.guaranteed_threshold(z, correct, max_risk=0.1, delta=0.01)
     assert found.steps == ceil(log2(2000))
     kept = z > found.threshold
     assert (found.kept, found.errors) == (kept.sum(), (~correct[kept]).sum())
@@ -172,7 +174,7 @@ def test_the_guarantee_is_broken_no_more_often_than_delta():
     delta, max_risk, broken, found = 0.1, 0.2, 0, 0
     for _ in range(2000):
         z = rng.random(150)
-        guarantee = statistics.guaranteed_threshold(z, rng.random(150) < z, max_risk, delta)
+        guarantee = selective.guaranteed_threshold(z, rng.random(150) < z, max_risk, delta)
         found += guarantee.found
         broken += guarantee.found and (1 - guarantee.threshold) / 2 > max_risk
     assert found > 400
@@ -182,22 +184,22 @@ def test_the_guarantee_is_broken_no_more_often_than_delta():
 def test_ties_are_kept_or_left_together():
     z = np.repeat([3.0, 2.0, 1.0], 200)
     correct = np.r_[np.ones(400, bool), np.zeros(200, bool)]
-    found = statistics.guaranteed_threshold(z, correct, 0.1, 0.01)
+    found = selective.guaranteed_threshold(z, correct, 0.1, 0.01)
     assert found.threshold in (1.0, 2.0)
     assert found.kept in (200, 400)
 
 
 def test_ties_at_the_top_hide_no_threshold_below_them():
-    everything = statistics.guaranteed_threshold(np.zeros(300), np.ones(300, bool), 0.1)
+    everything = selective.guaranteed_threshold(np.zeros(300), np.ones(300, bool), 0.1)
     assert (everything.threshold, everything.coverage) == (-np.inf, 1)
     saturated = np.r_[np.ones(700), np.linspace(0, 0.5, 300)]
-    assert statistics.guaranteed_threshold(saturated, np.ones(1000, bool), 0.1).coverage == 1
-    assert statistics.guaranteed_threshold(saturated, saturated == 1, 0.1).kept >= 700
+    assert selective.guaranteed_threshold(saturated, np.ones(1000, bool), 0.1).coverage == 1
+    assert selective.guaranteed_threshold(saturated, saturated == 1, 0.1).kept >= 700
 
 
 def test_what_is_kept_lies_above_the_threshold_at_minus_infinity_too():
     z = np.r_[np.linspace(0, 1, 200), np.full(100, -np.inf)]
-    found = statistics.guaranteed_threshold(z, np.ones(300, bool), 0.1)
+    found = selective.guaranteed_threshold(z, np.ones(300, bool), 0.1)
     assert (found.kept, found.threshold) == ((z > found.threshold).sum(), -np.inf) == (200, -np.inf)
 
 
@@ -206,7 +208,7 @@ def test_the_guarantee_holds_with_ties():
     broken, found = 0, 0
     for _ in range(2000):
         z = rng.integers(10, size=300) / 10
-        guarantee = statistics.guaranteed_threshold(z, rng.random(300) > (1 - z) / 2, 0.2, 0.3)
+        guarantee = selective.guaranteed_threshold(z, rng.random(300) > (1 - z) / 2, 0.2, 0.3)
         above = np.arange(10)[np.arange(10) / 10 > guarantee.threshold] / 10
         found += guarantee.found
         broken += guarantee.found and ((1 - above) / 2).mean() > 0.2 + 1e-12
@@ -217,19 +219,19 @@ def test_the_guarantee_holds_with_ties():
 def test_the_search_computes_no_more_bounds_than_it_shares_delta_among(monkeypatch):
     rng = np.random.default_rng(6)
     made = []
-    monkeypatch.setattr(statistics, "_upper", lambda *_: made.append(1) or float(rng.random() < 0.5))
+    monkeypatch.setattr(selective, "_upper", lambda *_: made.append(1) or float(rng.random() < 0.5))
     for n in (2, 3, 4, 5, 8, 9, 16, 17, 64, 65):
         counts = []
         for _ in range(200):
             made.clear()
-            steps = statistics.guaranteed_threshold(np.arange(n), np.ones(n, bool), 0.9, 0.9).steps
+            steps = selective.guaranteed_threshold(np.arange(n), np.ones(n, bool), 0.9, 0.9).steps
             counts.append(len(made))
         assert max(counts) == steps == ceil(log2(n))
 
 
 def test_no_threshold_qualifies_is_said_plainly():
     rng = np.random.default_rng(6)
-    found = statistics.guaranteed_threshold(rng.random(500), rng.random(500) < 0.5, 0.05, 0.01)
+    found = selective.guaranteed_threshold(rng.random(500), rng.random(500) < 0.5, 0.05, 0.01)
     assert not found.found
     assert (found.coverage, found.threshold) == (0, np.inf)
     assert str(found).startswith("No threshold qualifies")
@@ -237,16 +239,16 @@ def test_no_threshold_qualifies_is_said_plainly():
 
 def test_too_few_samples_are_refused_with_the_number_needed():
     with pytest.raises(ValueError, match=r"20 samples cannot show .* at least") as error:
-        statistics.guaranteed_threshold(np.arange(20), np.ones(20, bool), 0.05, 0.01)
+        selective.guaranteed_threshold(np.arange(20), np.ones(20, bool), 0.05, 0.01)
     needed = int(str(error.value).split("at least ")[1].split()[0])
     with pytest.raises(ValueError, match="cannot show"):
-        statistics.guaranteed_threshold(np.arange(needed - 1), np.ones(needed - 1, bool), 0.05, 0.01)
-    assert statistics.guaranteed_threshold(np.arange(needed), np.ones(needed, bool), 0.05, 0.01).bound <= 0.05
+        selective.guaranteed_threshold(np.arange(needed - 1), np.ones(needed - 1, bool), 0.05, 0.01)
+    assert selective.guaranteed_threshold(np.arange(needed), np.ones(needed, bool), 0.05, 0.01).bound <= 0.05
 
 
 def test_an_increasing_map_changes_only_the_threshold():
     z, correct = sample(1000, gap=2.0)
-    a, b = (statistics.guaranteed_threshold(f(z), correct, 0.1, 0.01) for f in (np.asarray, np.exp))
+    a, b = (selective.guaranteed_threshold(f(z), correct, 0.1, 0.01) for f in (np.asarray, np.exp))
     assert (a.kept, a.errors, a.bound) == (b.kept, b.errors, b.bound)
     assert b.threshold == pytest.approx(np.exp(a.threshold))
 
@@ -255,12 +257,12 @@ def test_an_increasing_map_changes_only_the_threshold():
     ("call", "message"),
     [
         (lambda z, o: statistics.delong(z, o, level=1.0), "level must lie"),
-        (lambda z, o: statistics.guaranteed_threshold(z, o, 0.0), "max_risk must lie"),
-        (lambda z, o: statistics.guaranteed_threshold(z, o, 0.1, 1.0), "delta must lie"),
-        (lambda z, o: statistics.guaranteed_threshold(z * np.nan, o, 0.1), "NaN in 300"),
+        (lambda z, o: selective.guaranteed_threshold(z, o, 0.0), "max_risk must lie"),
+        (lambda z, o: selective.guaranteed_threshold(z, o, 0.1, 1.0), "delta must lie"),
+        (lambda z, o: selective.guaranteed_threshold(z * np.nan, o, 0.1), "NaN in 300"),
         (lambda z, o: statistics.delong(z[:5], o), "one length"),
-        (lambda z, o: statistics.clopper_pearson(3, 2), "0 <= count <= n"),
-        (lambda z, o: statistics.rate_intervals(z, o, np.nan), "threshold is NaN"),
+        (lambda z, o: clopper_pearson(3, 2), "0 <= count <= n"),
+        (lambda z, o: rate_intervals(z, o, np.nan), "threshold is NaN"),
         (lambda z, o: statistics.delong(z[None, None], o), r"\(S, N\)"),
     ],
 )
@@ -271,12 +273,12 @@ def test_bad_input_is_refused(call, message):
 
 def test_the_bound_of_a_finite_set_holds_and_is_hoeffdings():
     # one hypothesis, a fair coin: |mean - 1/2| exceeds the bound at delta in at most that share of the samples
-    bound = statistics.hoeffding_bound(1.0, 0.0, 100, delta=0.2)
+    bound = paper.hoeffding_bound(1.0, 0.0, 100, delta=0.2)
     means = np.random.default_rng(1).integers(0, 2, (5000, 100)).mean(1)
     assert (np.abs(means - 0.5) > bound).mean() <= 0.2
     assert bound == pytest.approx(np.sqrt(np.log(10) / 200))
     with pytest.raises(ValueError, match="delta"):
-        statistics.hoeffding_bound(1.0, 0.0, 100, delta=1.0)
+        paper.hoeffding_bound(1.0, 0.0, 100, delta=1.0)
 
 
 def test_hanley_and_mcneils_interval_is_as_wide_as_exponential_scores_vary():

@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from trustlib import data, stylize
+from trustlib import data
+from trustlib.shifts import stylize
 
 
 @pytest.mark.parametrize("images", [torch.zeros(2, 3, 8, 8), torch.zeros(3, 8, 8, dtype=torch.uint8)])

@@ -10,7 +10,9 @@ import pytest
 from conftest import TINY
 
 from trustlib import __main__ as commands
-from trustlib import claims, evaluation, experiments, runs, tables, unseen, verify
+from trustlib.analysis import claims, evaluation
+from trustlib.report import publish, tables, verify
+from trustlib.runs import experiments, jobs, store, unseen
 from trustlib.study import load_study
 
 ARMS = {
@@ -63,7 +65,7 @@ def published(tmp_path_factory):
             claims.Seen, "outputs", lambda self, pair, arm, part="test", tuned=False: at_one_rate(self, pair, arm, part)
         )
         judged, cells = claims.judge(study)
-        folder = runs.run_folder(study)
+        folder = store.run_folder(study)
         frames = {
             "scores": evaluation.evaluate(study),
             "comparisons": compared,
@@ -86,13 +88,13 @@ def published(tmp_path_factory):
         forms.append(tables.within_form(tables.labelled(frames["within"], study)))
         forms.append(tables.fusion_form(tables.labelled(frames["fusion"], study)))
         (folder / "report.html").write_text("\n".join(form.to_html() for form in forms))
-        read = runs.read_manifest
+        read = store.read_manifest
         clean = {"provenance": {"dirty": False}}
-        patch.setattr(runs, "read_manifest", lambda path: read(path) | clean)
-        patch.setattr(runs, "provenance", lambda: clean["provenance"])
-        runs.seal(folder)
-        runs.publish(study, made)
-        yield home / "tiny.yaml", study, runs.results() / "tiny"
+        patch.setattr(store, "read_manifest", lambda path: read(path) | clean)
+        patch.setattr(store, "provenance", lambda: clean["provenance"])
+        store.seal(folder)
+        publish.publish(study, made)
+        yield home / "tiny.yaml", study, store.results() / "tiny"
 
 
 @pytest.fixture
@@ -284,7 +286,7 @@ def test_a_manifest_that_lacks_what_it_should_hold_is_one_error(copy, key):
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps({name: value for name, value in manifest.items() if name != key}))
-    with pytest.raises(runs.JobError, match=r"manifest.json is damaged \(expected classes, runs, sha256 in it\)"):
+    with pytest.raises(jobs.JobError, match=r"manifest.json is damaged \(expected classes, runs, sha256 in it\)"):
         verify.verify(study, quiet)
 
 

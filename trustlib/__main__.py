@@ -41,18 +41,22 @@ def main() -> int:
 
     # Imported where they are needed: torch alone takes seconds.
     if args.command == "render":
-        from . import report
+        from .report import page
 
-        report.write(args.page, args.notebooks)
+        page.write(args.page, args.notebooks)
         return 0
 
     if args.command == "evaluate":
         return _evaluate(args)
 
-    from . import data, domains, pretrained, runs, unseen
+    from . import data
+    from .models import pretrained
+    from .report import publish
+    from .runs import jobs, store, unseen
+    from .shifts import domains
 
     if args.command == "seal":
-        runs.seal(args.folder)
+        store.seal(args.folder)
         return 0
 
     from .study import StudyError, load_study
@@ -62,7 +66,7 @@ def main() -> int:
         if args.command == "controls":
             print(*study.audit.controls)
         elif args.command == "verify":
-            from .verify import verify as compare
+            from .report.verify import verify as compare
 
             differing = compare(study)
             print(*differing, f"{len(differing):,} differences" if differing else "nothing differs", sep="\n")
@@ -88,14 +92,14 @@ def main() -> int:
                 except ValueError as error:
                     raise StudyError(str(error)) from None
         else:
-            from . import controls, experiments
+            from .runs import controls, experiments
 
             swept = [part for parts in study.domains.sweep.values() for part in parts]
             extra = controls.trainings(study) + unseen.visits(study, swept)
             extra = [row for row in extra if row["status"] == "done"]
             made = experiments.trainings(study) + unseen.visits(study)
-            print(*runs.publish(study, made, extra), sep="\n")
-    except (StudyError, runs.JobError, data.DataError) as error:
+            print(*publish.publish(study, made, extra), sep="\n")
+    except (StudyError, jobs.JobError, data.DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -104,11 +108,11 @@ def main() -> int:
 def _evaluate(args: argparse.Namespace) -> int:
     import papermill
 
-    from . import report
+    from .report import page
 
     page = args.html or Path(args.predictions.with_suffix(".html").name)
     try:
-        report.evaluate(
+        page.evaluate(
             args.predictions, page, args.json or page.with_suffix(".json"), confidences=args.confidence,
             group=args.group, method=args.method, max_risk=args.max_risk, delta=args.delta, drop=args.drop,
             resamples=args.resamples,

@@ -12,8 +12,9 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from . import confidence, corruptions, data, domains, losses, released
+from . import confidence, data, losses, released
 from .data import ROOT
+from .shifts import corruptions, domains
 
 
 class StudyError(ValueError):
@@ -54,10 +55,10 @@ class Network(Strict):
     """A backbone: as a classifier, how it is trained or where its weights are; as an oracle, its steep slopes."""
 
     label: str  # as in the paper: ViT, RSN
-    model: str  # a name in timm, or of `trustlib.confidnet`
+    model: str  # a name in timm, or of `trustlib.models.confidnet`
     args: dict[str, Any] = {}
     training: Recipe | None = None
-    weights: str | None = None  # instead of a training, see `trustlib.pretrained`
+    weights: str | None = None  # instead of a training, see `trustlib.models.pretrained`
     inputs: dict[str, Any] = {}  # with weights: what differs from the model's own, see `trustlib.data.Inputs`
     steep_slope: Slides
     oracle: dict[str, Any] = {}  # what differs from the study's recipe in the training of its oracles
@@ -143,7 +144,7 @@ class Audit(Strict):
 
 
 class Domains(Strict):
-    """Unseen domains (`trustlib.domains`), all made of the first images of the test part."""
+    """Unseen domains (`trustlib.shifts.domains`), all made of the first images of the test part."""
 
     judged: list[str] = []  # those the report speaks of
     images: int = Field(default=2000, ge=1)
@@ -182,7 +183,9 @@ class Study(Strict):
 
     name: str
     note: str = ""  # what a reader of its results has to know, in a sentence
-    budget_from: str = ""  # the published study whose ladder of budgets speaks for this one, see `trustlib.budget`
+    budget_from: str = (
+        ""  # the published study whose ladder of budgets speaks for this one, see `trustlib.analysis.budget`
+    )
     untested: str = ""  # why its protocol is cut below the paper's, so that it tests none of the paper's claims
     dataset: str
     folder: str | None = None  # of a dataset of image folders, from the data root
@@ -289,7 +292,7 @@ class Study(Strict):
             chain.append(start)
 
     def images(self) -> "data.Images":
-        """The study's image set, or the `trustlib.folders.Folder` that does for a large one; read once a process."""
+        """The study's image set, or the `trustlib.data.folders.Folder` that does for a large one; read once a process."""
         if self.folder is None:
             return data.load(self.dataset, self.heldout)
         return _folder(data.root() / self.folder, self.heldout, self.workers, self.damaged)
@@ -409,7 +412,7 @@ class Study(Strict):
 @lru_cache(maxsize=1)
 def _folder(root: Path, heldout: int, workers: int, damaged: Literal["error", "skip"]) -> Any:
     """A `folders.Folder`, which does for `data.Images`."""
-    from . import folders  # here, since it writes through `runs`, which knows studies
+    from .data import folders  # here, since it writes through `runs`, which knows studies
 
     return folders.load_folder(root, heldout=heldout, workers=workers, damaged=damaged)
 

@@ -38,7 +38,7 @@ def set_threads(threads: int) -> None:
 
 
 class Keeper(Protocol):
-    """Where a training keeps its state so that it can go on, see `trustlib.runs.Checkpoints`."""
+    """Where a training keeps its state so that it can go on, see `trustlib.runs.store.Checkpoints`."""
 
     def latest(self) -> dict | None: ...
 

@@ -1,0 +1,1 @@
+"""What the outputs say: comparisons, ablations, budgets, the paper's tables, claims."""

@@ -1,0 +1,1 @@
+"""The tools for your own predictions and your own classifier."""

@@ -1,0 +1,1 @@
+"""Networks: backbones from timm, ConfidNet's two, and pretrained weights."""

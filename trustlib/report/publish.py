@@ -1,0 +1,117 @@
+"""Publish a finished study: copy what its report rests on to results/."""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from ..runs.jobs import JobError
+from ..runs.store import checksums, damaged, read_manifest, read_tensors, results, run_folder, sealed, write_json
+from ..study import Study
+
+
+def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> list[Path]:
+    """Copy a finished run's report, tables, figures, manifests and scores, without weights, to results/<study>.
+
+    The scores are RUN.NAME, on the test set, and RUN.heldout.NAME, on the validation set: correct, mcp, predicted (the
+    class, int16) of each classifier, z of each oracle, every score of a classifier; of domains what their files hold.
+
+    Parameters
+    ----------
+    trainings : what `experiments.trainings` and `unseen.visits` return.
+    audit : what there is of `controls.trainings` and of the sweeps: published as tables and manifests, without their
+        many scores.
+
+    Returns
+    -------
+    What was written.
+
+    Raises
+    ------
+    JobError : when a training or the report is missing, or one of them was made from uncommitted source.
+    """
+    source, target = run_folder(study), results() / study.name
+    report = sealed(source).get("provenance")
+    unfinished = [row["run"] for row in trainings if row["status"] != "done"]
+    page = source / "report.html"
+    if changed := damaged(source):
+        raise JobError(f"{changed[0]} is not as the report left it; run: make report STUDY={study.name}")
+    if (
+        unfinished
+        or report is None
+        or not page.exists()
+        or page.stat().st_mtime < max(row["path"].stat().st_mtime for row in (*trainings, *audit))
+    ):
+        lacking = ", ".join(unfinished[:3]) or "a report of these trainings"
+        raise JobError(f"study {study.name} is not finished (lacking {lacking}); run: make report STUDY={study.name}")
+    if target.exists() and not (target / "scores.npz").exists():
+        raise JobError(f"{target} is no study's: move it, or rename the study; `publish` would replace it")
+    manifests = {row["run"]: read_manifest(row["path"]) for row in (*trainings, *audit)}
+    if any(manifest["provenance"]["dirty"] for manifest in manifests.values()):
+        raise JobError(
+            f"study {study.name} was run from uncommitted changes: commit, remove {source}, and run it again"
+        )
+    if report["dirty"]:
+        raise JobError(
+            f"the report of study {study.name} was made from uncommitted changes: commit, remove "
+            f"{source / 'sections'}, and run: make report STUDY={study.name}"
+        )
+    scores = {}
+    for row in trainings:
+        scores |= {f"{row['run']}.{name}": tensor.numpy() for name, tensor in _scores(row["kind"], row["path"]).items()}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:  # whole before it takes the old one's place
+        new = Path(scratch) / study.name
+        new.mkdir()
+        shutil.copy(page, new)
+        for name in ("tables", "figures"):
+            shutil.copytree(source / name, new / name, ignore=_without_rows)
+        np.savez_compressed(new / "scores.npz", **scores)
+        images = study.images()
+        facts = {"report": report, "classes": len(images.classes), "channels": images.channels}
+        facts |= {"sha256": checksums(new)}
+        write_json(new / "manifest.json", _without_repetition(manifests) | facts)
+        before = Path(scratch) / "before"
+        if target.exists():
+            target.rename(before)
+        try:
+            new.rename(target)
+        except OSError:
+            if before.exists():
+                before.rename(target)
+            raise
+    return sorted(path for path in target.rglob("*") if path.is_file())
+
+
+def _scores(kind: str, path: Path) -> dict[str, Tensor]:
+    """What `publish` keeps of a file: name -> tensor, those of the validation set under "heldout."."""
+    if kind == "images":
+        return {}
+    if kind in ("observed", "asked"):
+        return read_tensors(path)
+    kept = {}
+    for part, before in (("test.", ""), ("heldout.", "heldout.")):
+        found = read_tensors(path, part)
+        if kind == "classifier":
+            kept[f"{before}predicted"] = found["logits"].argmax(1).short()
+        names = {"classifier": ("correct", "mcp"), "oracle": ("z",)}.get(kind, found)
+        kept |= {before + name: found[name] for name in names}
+    return kept
+
+
+def _without_rows(folder: str, names: list[str]) -> list[str]:
+    """Tables that hold nothing but their head, or not even that: what the study does not have, such as controls."""
+    return [name for name in names if name.endswith(".csv") and len((Path(folder) / name).read_text().splitlines()) < 2]
+
+
+def _without_repetition(manifests: dict[str, dict]) -> dict:
+    """Manifests with what many of them share, their provenance, given once: provenance (by number) and runs."""
+    shared, rows = [], {}
+    for name, manifest in manifests.items():
+        if manifest["provenance"] not in shared:
+            shared.append(manifest["provenance"])
+        rows[name] = manifest | {"provenance": shared.index(manifest["provenance"])}
+    return {"provenance": shared, "runs": rows}

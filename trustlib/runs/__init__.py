@@ -1,0 +1,1 @@
+"""What a study makes and stores: classifiers, oracles, scores, shifted images, tuned learning rates."""

@@ -1,0 +1,78 @@
+"""The networks of a study, before and after their training, and what each of them sees of an image."""
+
+import torch
+from torch import nn
+
+from .. import data, oracle
+from ..models import backbone, pretrained
+from ..study import Study
+from . import store
+
+ANEW = 1_000_000  # added to the seed of a last layer that is drawn anew
+
+
+def inputs(study: Study, name: str, classifier_name: str | None = None) -> data.Inputs | None:
+    """What a network of the study sees of an image: None, for the set's own mean and deviation, if it is trained here.
+
+    With given weights: the model's own preprocessing, changed by the network's ``inputs``; or, where the study's
+    ``preprocessing`` is "released", what the authors' ``src/data_loaders.py`` does: both sides resized to the
+    classifier's size, mean and deviation 0.5, and for an oracle of another size the nearest neighbour of each pixel.
+
+    classifier_name : whose predictions it judges, if it is an oracle.
+    """
+    network = study.network(name)
+    if network.weights is None:
+        return None
+    own = data.Inputs(**pretrained.inputs(network.model, network.args, network.weights) | network.inputs)
+    if study.preprocessing == "own":
+        return own
+    size = own.size if classifier_name is None else inputs(study, classifier_name).size
+    half = (0.5,) * len(own.mean)
+    return data.Inputs(half, half, size, interpolation="bilinear", then=own.size if own.size != size else None)
+
+
+def given_classifier(study: Study, name: str) -> nn.Module:
+    """A classifier of the study with the weights its YAML names, in eval mode, on the CPU.
+
+    Its last layer keeps the classes of the study's images, where these are fewer of ImageNet's.
+    """
+    network, wnids = study.network(name), study.images().wnids
+    columns = pretrained.imagenet_columns(wnids) if wnids else None
+    return pretrained.classifier(network.model, network.args, network.weights, columns)
+
+
+def new_oracle(study: Study, pair: str, arm: str, seed: int) -> oracle.Oracle:
+    """An oracle before its training: a new head, and the weights it starts from; on the CPU."""
+    oracle_name, _ = study.pair(pair)
+    network, settings = study.network(oracle_name), study.arm(arm)
+    # The head's initial weights. With the same seed a new last layer would be what the oracle it replaces began with.
+    torch.manual_seed(seed if settings.keep_last else seed + ANEW)
+    net = oracle.Oracle(backbone.build_backbone(network.model, network.args), settings.head)
+    oracle.initialise(net.backbone, store.read_tensors(store.classifier_path(study, oracle_name), "weights."))
+    if settings.start:
+        weights = store.read_tensors(store.oracle_path(study, pair, settings.start, seed), "weights.")
+        oracle.take_over(net, weights, last=settings.keep_last)
+    return net
+
+
+def trained_oracle(study: Study, pair: str, arm: str, seed: int, device: torch.device) -> oracle.Oracle:
+    """A trained oracle of the study, in eval mode."""
+    network, settings = study.network(study.pair(pair)[0]), study.arm(arm)
+    net = oracle.Oracle(backbone.build_backbone(network.model, network.args), settings.head)
+    if settings.backbone == "frozen":
+        oracle.initialise(
+            net.backbone, store.read_tensors(store.classifier_path(study, study.pair(pair)[0]), "weights.")
+        )
+    weights = store.read_tensors(store.oracle_path(study, pair, arm, seed), "weights.")
+    oracle.take_over(net, weights, last=True)
+    return net.to(device).eval()
+
+
+def trained_classifier(study: Study, name: str, seed: int, device: torch.device) -> nn.Module:
+    """A classifier of the study with its trained weights, in eval mode."""
+    network = study.network(name)
+    net: oracle.Timm = backbone.build_backbone(network.model, network.args)
+    if network.weights:
+        net.reset_classifier(len(study.images().classes))
+    net.load_state_dict(store.read_tensors(store.classifier_path(study, name, seed), "weights."))
+    return net.to(device).eval()

@@ -1,0 +1,1 @@
+"""Intervals and tests: resampling, DeLong, exact rates, guarantees, calibration."""
