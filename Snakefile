@@ -74,9 +74,6 @@ SECTIONS = {
     "09_published": f"notebooks/09_published.ipynb {{output}} -p study {STUDY}",
     "10_record": f"notebooks/10_record.ipynb {{output}} -p study {STUDY}",
 }
-USED = ["audit", "budget", "calibration", "claims", "confidence", "controls", "data", "domains", "evaluation"]
-USED += ["experiments", "figures", "heads", "metrics", "networks", "published", "released", "report", "resampling"]
-USED += ["runs", "statistics", "study", "tables", "unseen"]
 PUBLISHED = [f"data/published/{name}.csv" for name in ("table1", "table2", "table3", "msp_imagenet")]
 
 
@@ -115,7 +112,7 @@ rule section:
         text=RUN / "notebooks/{section}.log",
     params:
         name="{section}",
-        code=lambda wildcards: job_digest(wildcards.section, USED),
+        code=lambda wildcards: job_digest(wildcards.section),
         call=lambda wildcards, output: SECTIONS[wildcards.section].format(output=output),
     resources:
         cpus_per_task=CPUS,

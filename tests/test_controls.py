@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import AUDIT
 
-from trustlib import metrics, training
+from trustlib import metrics, oracle, training
 from trustlib.analysis import ablations, evaluation
 from trustlib.runs import controls, experiments, store
 from trustlib.study import load_study
@@ -64,7 +64,7 @@ def test_a_search_that_diverges_everywhere_is_an_error_and_is_not_repeated(study
     monkeypatch.setattr(experiments, "train_classifier", lambda *args: None)
     path = store.classifier_path(study, "rsn")
     store.cached(path, {}, lambda: ({"train.correct": torch.ones(2, 3000, dtype=torch.bool)}, {}))
-    monkeypatch.setattr(experiments.oracle, "initialise", lambda *args: None)
+    monkeypatch.setattr(oracle, "initialise", lambda *args: None)
     for _ in range(2):
         with pytest.raises(training.TrainingError, match=r"diverged at every rate from 0\.001 to 0\.003"):
             controls.train(study, "rsn-rsn", "ce", quiet)

@@ -15,6 +15,7 @@ from torchvision import datasets
 from torchvision.datasets import CIFAR10
 
 from trustlib import data
+from trustlib.data import images, small
 
 
 def test_digits_have_three_disjoint_parts_and_need_no_network():
@@ -39,10 +40,10 @@ def test_a_view_is_normalised_and_mirrored_where_asked():
 
 
 def test_the_split_is_fixed_disjoint_and_complete():
-    parts = data._split(100, heldout=20, test=10)
+    parts = images._split(100, heldout=20, test=10)
     assert {name: len(index) for name, index in parts.items()} == {"train": 70, "heldout": 20, "test": 10}
     assert sorted(torch.cat(list(parts.values())).tolist()) == list(range(100))
-    assert torch.equal(parts["test"], data._split(100, heldout=20, test=10)["test"])
+    assert torch.equal(parts["test"], images._split(100, heldout=20, test=10)["test"])
 
 
 def idx(array):
@@ -62,9 +63,9 @@ def small_fashion(monkeypatch, tmp_path):
     folder.mkdir(parents=True)
     for name, raw in content.items():
         (folder / f"{name}.gz").write_bytes(gzip.compress(raw))
-    monkeypatch.setattr(data, "FASHION_FILES", {k: hashlib.sha256(v).hexdigest() for k, v in content.items()})
-    monkeypatch.setattr(data, "DEBIAN_FOLDER", tmp_path / "usr/share/none")
-    monkeypatch.setattr(data, "_download_torchvision", no_download)
+    monkeypatch.setattr(small, "FASHION_FILES", {k: hashlib.sha256(v).hexdigest() for k, v in content.items()})
+    monkeypatch.setattr(small, "DEBIAN_FOLDER", tmp_path / "usr/share/none")
+    monkeypatch.setattr(small, "_download_torchvision", no_download)
     monkeypatch.setenv("TRUST_DATA", str(tmp_path))
     monkeypatch.setenv("PATH", "")  # no apt-get
     data.fashion.cache_clear()
@@ -91,7 +92,7 @@ def test_uncompressed_files_serve_too(small_fashion):
 
 def test_the_installed_package_is_the_second_source(small_fashion, monkeypatch, tmp_path):
     elsewhere = small_fashion.rename(tmp_path / "package")
-    monkeypatch.setattr(data, "DEBIAN_FOLDER", elsewhere)
+    monkeypatch.setattr(small, "DEBIAN_FOLDER", elsewhere)
     assert "installed package" in data.load("fashion").source
 
 
@@ -129,10 +130,10 @@ def test_what_torchvision_downloads_is_put_in_place_whole_or_not_at_all(monkeypa
     monkeypatch.setattr(datasets, "FashionMNIST", download)
     broken, folder = True, tmp_path / "data" / "FashionMNIST" / "raw"
     with pytest.raises(FileNotFoundError, match=r"^failed \(Error downloading\)$"):
-        data._download_torchvision("FashionMNIST", folder)
+        small._download_torchvision("FashionMNIST", folder)
     assert not folder.exists()
     broken = False
-    assert data._download_torchvision("FashionMNIST", folder) == folder
+    assert small._download_torchvision("FashionMNIST", folder) == folder
     assert [path.name for path in folder.iterdir()] == ["t10k-labels-idx1-ubyte.gz"]
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["FashionMNIST"]  # nothing of the download is left
 
@@ -150,18 +151,18 @@ def test_debians_package_is_fetched_with_lists_of_our_own_and_unpacked(monkeypat
     programs.mkdir()
     for name, text in scripts.items():
         path = programs / name
-        path.write_text("#!/bin/sh\n" + text.format(fails=fails, said=said, place=data.DEBIAN_FOLDER))
+        path.write_text("#!/bin/sh\n" + text.format(fails=fails, said=said, place=small.DEBIAN_FOLDER))
         path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
     if fails:
         with pytest.raises(FileNotFoundError, match=f"failed .{said}"):
-            data._download_debian(folder)
+            small._download_debian(folder)
         assert not folder.exists()
     else:
-        assert [path.name for path in data._download_debian(folder).iterdir()] == ["t10k-labels-idx1-ubyte.gz"]
+        assert [path.name for path in small._download_debian(folder).iterdir()] == ["t10k-labels-idx1-ubyte.gz"]
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="needs apt-get and dpkg-deb"):
-        data._download_debian(folder)
+        small._download_debian(folder)
 
 
 @pytest.fixture
@@ -228,9 +229,9 @@ def small_cifar10(monkeypatch, tmp_path):
 
     def write(layout, folder="."):
         if layout == "jpeg":
-            write_jpeg(tmp_path / data.CIFAR10_JPEG, images, labels)
-            content = (tmp_path / data.CIFAR10_JPEG).read_bytes()
-            monkeypatch.setattr(data, "CIFAR10_JPEG_SHA256", hashlib.sha256(content).hexdigest())
+            write_jpeg(tmp_path / small.CIFAR10_JPEG, images, labels)
+            content = (tmp_path / small.CIFAR10_JPEG).read_bytes()
+            monkeypatch.setattr(small, "CIFAR10_JPEG_SHA256", hashlib.sha256(content).hexdigest())
         else:
             lists = write_batches(tmp_path / folder / CIFAR10.base_folder, images, labels)
             for name, value in lists.items():
@@ -242,7 +243,7 @@ def small_cifar10(monkeypatch, tmp_path):
 
     monkeypatch.setenv("TRUST_DATA", str(tmp_path))
     monkeypatch.setattr(CIFAR10, "download", no_download)
-    monkeypatch.setattr(data, "_split", lambda n, heldout: {"train": torch.arange(2, n), "heldout": torch.arange(2)})
+    monkeypatch.setattr(small, "_split", lambda n, heldout: {"train": torch.arange(2, n), "heldout": torch.arange(2)})
     data.cifar10.cache_clear()
     yield write
     data.cifar10.cache_clear()
@@ -260,7 +261,7 @@ def write_batches(folder, images, labels):
         name: {"data": images[part][rows].reshape(-1, 3072), "labels": labels[part][rows].tolist()}
         for name, (part, rows) in batches.items()
     }
-    content["batches.meta"] = {"label_names": list(data.CIFAR10_CLASSES)}
+    content["batches.meta"] = {"label_names": list(small.CIFAR10_CLASSES)}
     sums = {}
     for name, entry in content.items():
         (folder / name).write_bytes(pickle.dumps(entry))
@@ -273,7 +274,7 @@ def write_batches(folder, images, labels):
 def write_jpeg(path, images, labels):
     """The JPEG copy's layout."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {"classes": np.array(data.CIFAR10_CLASSES)}
+    arrays = {"classes": np.array(small.CIFAR10_CLASSES)}
     for part in images:
         files = [jpeg(image) for image in images[part]]
         arrays[f"{part}_bytes"] = np.frombuffer(b"".join(files), np.uint8)
@@ -308,7 +309,7 @@ def test_cifar10_is_read_from_the_official_batches_exactly_and_first(small_cifar
         np.testing.assert_array_equal(official_order(images)[1][part], labels[part])
     assert images.images["test"].dtype == torch.uint8
     assert images.labels["test"].dtype == torch.int64
-    assert images.classes == data.CIFAR10_CLASSES
+    assert images.classes == small.CIFAR10_CLASSES
 
 
 def test_the_jpeg_copy_of_cifar10_is_the_second_source_and_says_that_it_is_lossy(small_cifar10):
@@ -358,7 +359,7 @@ def test_missing_cifar10_names_every_place_and_says_what_to_do(small_cifar10, tm
     for part in (
         f"the data root, {tmp_path}: no cifar-10-batches-py/data_batch_1",
         f"the data root, {tmp_path / 'CIFAR10'}: no such folder",
-        f"(lossy, 30.5 dB), {tmp_path / data.CIFAR10_JPEG}: no such file",
+        f"(lossy, 30.5 dB), {tmp_path / small.CIFAR10_JPEG}: no such file",
         "torchvision's download: failed (no network in tests)",
         "TRUST_DATA",
         "cifar-10-python.tar.gz",
@@ -383,7 +384,7 @@ def test_a_truncated_or_altered_batch_is_named_and_nothing_is_unpickled(
 @pytest.mark.parametrize("damage", [lambda raw: raw[:-10], lambda raw: b"", lambda raw: raw + b"more"])
 def test_a_truncated_or_altered_jpeg_copy_is_named(small_cifar10, tmp_path, damage):
     small_cifar10("jpeg")
-    path = tmp_path / data.CIFAR10_JPEG
+    path = tmp_path / small.CIFAR10_JPEG
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(data.DataError, match=f"{path.name} is truncated or altered.*delete it"):
         data.load("cifar10")

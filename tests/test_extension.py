@@ -25,7 +25,7 @@ from trustlib.apply import predictions
 from trustlib.confidence import Observed, Score
 from trustlib.losses import _against, _check
 from trustlib.report import figures, page, tables
-from trustlib.runs import controls, experiments, provenance, store, unseen
+from trustlib.runs import controls, experiments, store, unseen
 from trustlib.study import StudyError, load_study
 
 # --- What is added: README shows hinge and logit_gap ---
@@ -181,33 +181,3 @@ def test_each_added_loss_has_a_colour_of_its_own(monkeypatch):
     colours = [figures.line_style(name)["color"] for name in ("mcp", *losses.LOSSES)]
     assert len(set(colours)) == len(colours)
     assert {name: figures.line_style(name)["color"] for name in figures.COLOURS} == figures.COLOURS
-
-
-@pytest.mark.parametrize(
-    ("module", "line", "changes"),
-    [
-        ("losses", 'LOSSES: dict[str, Callable[..., Tensor]] = {\n    "hinge": cross_entropy,', set()),
-        ("confidence", 'SCORES = {\n    "gap": Score("Gap", margin),', {"scores"}),
-    ],
-)
-def test_a_line_in_the_table_makes_no_training_again(tiny, monkeypatch, module, line, changes):
-    def forget():
-        provenance._contents.cache_clear()
-        provenance.source_digest.cache_clear()
-
-    def keys():
-        forget()
-        configs = {
-            "classifier": experiments.classifier_config(tiny, "rsn"),
-            "oracle": experiments.oracle_config(tiny, "rsn-rsn", "ss", 0),
-            "scores": experiments.confidence_config(tiny, "rsn"),
-        }
-        return {name: provenance.digest(config) for name, config in configs.items()}
-
-    before, source = keys(), provenance._SOURCE[f"trustlib.{module}"]
-    assert line.split("\n")[0] in source
-    monkeypatch.setitem(provenance._SOURCE, f"trustlib.{module}", source.replace(line.split("\n")[0], line))
-    after = keys()
-    monkeypatch.undo()
-    forget()
-    assert {name for name in before if before[name] != after[name]} == changes

@@ -2,14 +2,13 @@
 
 import ast
 import copy
-import gc
+import importlib
 import json
+import linecache
 import os
 import subprocess
 import sys
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ import pytest
 import torch
 from conftest import TINY
 
-from trustlib import confidence, data, losses, training
+from trustlib import confidence, data, training
 from trustlib.analysis import evaluation
 from trustlib.models import backbone
 from trustlib.report import publish
@@ -157,42 +156,54 @@ def test_a_digest_of_source_ignores_comments_docstrings_and_layout():
 
 
 @pytest.mark.parametrize(
-    ("module", "old", "new", "changes"),
+    ("module", "changes"),
     [
-        ("losses", "clamp(-1e30, 1e30)", "clamp(-1e29, 1e29)", {"focal"}),  # a helper of the loss
-        ("losses", "torch.exp(gamma", "torch.exp(2 * gamma", {"focal"}),
-        ("losses", "F.softsign(z)", "F.tanh(z)", set()),  # another loss
-        ("data", "SPLIT_SEED = 42", "SPLIT_SEED = 43", {"focal", "classifier"}),
-        ("experiments", 'reduction="none"', 'reduction="sum"', {"focal", "classifier", "domain"}),
-        ("training", 'log(f"epoch', 'log(f"Epoch', {"focal", "classifier", "domain"}),
-        ("data", "apt-get", "apt", set()),  # how the data is fetched
-        ("runs", "seed{seed}", "seed_{seed}", set()),
-        ("domains", "(0.485, ", "(0.486, ", {"domain"}),  # one of two names set at once
-        ("recolor", "/ ", "/ 1 / ", {"domain"}),
-        ("corruptions", "FRAME = 224", "FRAME = 225", {"domain"}),
+        ("losses", {"scores"}),  # of its losses a training sees its own alone
+        ("data.images", {"oracle", "classifier", "scores", "domain"}),
+        ("runs.experiments", {"oracle", "classifier", "scores"}),
+        ("training", {"oracle", "classifier", "scores"}),
+        ("confidence", {"scores"}),
+        ("models.pretrained", {"oracle", "classifier", "scores"}),
+        ("shifts.recolor", {"domain"}),
+        ("report.tables", set()),
+        ("runs.store", set()),
     ],
 )
-def test_a_digest_of_source_follows_what_is_used(monkeypatch, module, old, new, changes):
-    def forget():
-        provenance._contents.cache_clear()
+def test_a_key_follows_the_modules_that_make_a_result(tiny, monkeypatch, module, changes):
+    def keys():
         provenance.source_digest.cache_clear()
-
-    def digests():
-        forget()
-        return {
-            "focal": provenance.source_digest(experiments.train_oracle, data.digits, losses.focal),
-            "classifier": provenance.source_digest(experiments.train_classifier, data.digits),
-            "domain": provenance.source_digest(unseen.make_domain),
+        configs = {
+            "classifier": experiments.classifier_config(tiny, "rsn"),
+            "oracle": experiments.oracle_config(tiny, "rsn-rsn", "ss", 0),
+            "scores": experiments.confidence_config(tiny, "rsn"),
+            "domain": unseen.domain_config(tiny, "domains/fog-5", "rsn"),
         }
+        return {name: config["source"] for name, config in configs.items()}
 
-    before = digests()
-    source = provenance._SOURCE[f"trustlib.{module}"]
-    assert old in source
-    monkeypatch.setitem(provenance._SOURCE, f"trustlib.{module}", source.replace(old, new))
-    after = digests()
+    before = keys()
+    monkeypatch.setitem(provenance._codes(), module, "x = 1")
+    after = keys()
     monkeypatch.undo()
-    forget()
+    provenance.source_digest.cache_clear()
     assert {name for name in before if before[name] != after[name]} == changes
+
+
+def test_a_loss_counts_with_the_helpers_of_its_module_and_without_other_losses(tmp_path, monkeypatch):
+    def digest(text):
+        (tmp_path / "of_mine.py").write_text(text)
+        monkeypatch.syspath_prepend(tmp_path)
+        sys.modules.pop("of_mine", None)
+        linecache.clearcache()
+        importlib.invalidate_caches()
+        provenance.source_digest.cache_clear()
+        return provenance.source_digest(function=importlib.import_module("of_mine").loss)
+
+    text = "def loss(z):\n    return _half(z)\n\n\ndef _half(z):\n    return z / 2\n\n\ndef other(z):\n    return z\n"
+    first = digest(text)
+    assert digest(text.replace("def loss(z):\n", 'def loss(z):\n    """Half."""  # of it\n')) == first
+    assert digest(text.replace("    return z\n", "    return -zz\n")) == first
+    assert digest(text.replace("z / 2", "z / 22")) != first
+    assert digest(text.replace("_half(z)\n\n", "-_half(z)\n\n")) != first
 
 
 def test_a_study_trains_once_and_only_again_what_changed(write_study):
@@ -582,35 +593,6 @@ def test_a_training_killed_in_the_middle_goes_on_to_the_same_bits(write_study, m
     experiments.train_classifier(study, "rsn", quiet)
     for name, tensor in store.read_tensors(store.classifier_path(study, "rsn")).items():
         assert torch.equal(tensor, resumed[name]), name
-
-
-class Litter:
-    def __del__(self):  # Python code, in the middle of whatever collects garbage
-        pass
-
-
-def test_several_threads_may_ask_for_the_source_at_once():
-    """CPython 3.11's parser fails now and then where another thread comes in between: garbage collection lets it."""
-    switch, thresholds, over = sys.getswitchinterval(), gc.get_threshold(), threading.Event()
-
-    def litter():
-        while not over.is_set():
-            a, b = Litter(), Litter()
-            a.other, b.other = b, a
-
-    try:
-        sys.setswitchinterval(1e-6)
-        gc.set_threshold(5)
-        with ThreadPoolExecutor(5) as pool:
-            pool.submit(litter)
-            try:
-                found = list(pool.map(provenance._contents.__wrapped__, list(provenance._SOURCE) * 2))
-            finally:
-                over.set()
-    finally:
-        sys.setswitchinterval(switch)
-        gc.set_threshold(*thresholds)
-    assert len(found) == 2 * len(provenance._SOURCE)
 
 
 @pytest.mark.parametrize(

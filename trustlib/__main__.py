@@ -51,7 +51,7 @@ def main() -> int:
 
     from . import data
     from .models import pretrained
-    from .report import publish
+    from .report.publish import publish as copy_results
     from .runs import jobs, store, unseen
     from .shifts import domains
 
@@ -98,7 +98,7 @@ def main() -> int:
             extra = controls.trainings(study) + unseen.visits(study, swept)
             extra = [row for row in extra if row["status"] == "done"]
             made = experiments.trainings(study) + unseen.visits(study)
-            print(*publish.publish(study, made, extra), sep="\n")
+            print(*copy_results(study, made, extra), sep="\n")
     except (StudyError, jobs.JobError, data.DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -110,17 +110,17 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     from .report import page
 
-    page = args.html or Path(args.predictions.with_suffix(".html").name)
+    path = args.html or Path(args.predictions.with_suffix(".html").name)
     try:
         page.evaluate(
-            args.predictions, page, args.json or page.with_suffix(".json"), confidences=args.confidence,
+            args.predictions, path, args.json or path.with_suffix(".json"), confidences=args.confidence,
             group=args.group, method=args.method, max_risk=args.max_risk, delta=args.delta, drop=args.drop,
             resamples=args.resamples,
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         print(f"error: {error.evalue}", file=sys.stderr)
         return 1
-    print(f"page: {page.resolve()}")
+    print(f"page: {path.resolve()}")
     return 0
 
 

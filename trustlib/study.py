@@ -183,9 +183,7 @@ class Study(Strict):
 
     name: str
     note: str = ""  # what a reader of its results has to know, in a sentence
-    budget_from: str = (
-        ""  # the published study whose ladder of budgets speaks for this one, see `trustlib.analysis.budget`
-    )
+    budget_from: str = ""  # the published study whose ladder speaks for this one, see `trustlib.analysis.budget`
     untested: str = ""  # why its protocol is cut below the paper's, so that it tests none of the paper's claims
     dataset: str
     folder: str | None = None  # of a dataset of image folders, from the data root
@@ -292,7 +290,7 @@ class Study(Strict):
             chain.append(start)
 
     def images(self) -> "data.Images":
-        """The study's image set, or the `trustlib.data.folders.Folder` that does for a large one; read once a process."""
+        """The study's image set, or the `trustlib.data.folders.Folder` for a large one; read once a process."""
         if self.folder is None:
             return data.load(self.dataset, self.heldout)
         return _folder(data.root() / self.folder, self.heldout, self.workers, self.damaged)

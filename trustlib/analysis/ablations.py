@@ -1,7 +1,7 @@
 """What the audit's controls say: intervals, differences, operating points, labels, and an oracle combined with MCP.
 
-Every arm stands at the rate chosen for it (`trustlib.runs.controls`), with all the audit's seeds, on the test part. What is
-not trained yet is not there: None, or an empty frame.
+Every arm stands at the rate chosen for it (`trustlib.runs.controls`), with all the audit's seeds, on the test part.
+What is not trained yet is not there: None, or an empty frame.
 """
 
 from collections.abc import Callable

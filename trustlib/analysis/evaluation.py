@@ -275,7 +275,7 @@ def resampled(
         "threshold": str(threshold),
         "tnr_threshold": str(tnr_threshold),
         "resamples": RESAMPLES,
-        "source": source_digest(resampling.bootstrap),
+        "source": source_digest("metrics", "stats.resampling"),
     }
     key = name.rsplit("/", 1)[-1]
 

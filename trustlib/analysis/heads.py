@@ -87,7 +87,7 @@ def fit_config(study: Study, name: str) -> dict:
         "folds": [digest(experiments.fold_config(study, name, fold)) for fold in folds],
         "tuning": study.audit.tuning,
         "threads": study.threads,
-        "source": source_digest(fit),
+        "source": source_digest("confidence", "losses", "metrics", "oracle", "analysis.heads"),
     }
 
 

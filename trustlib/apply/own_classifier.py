@@ -117,8 +117,8 @@ class Source:
 
     name : in timm; or MODULE:FUNCTION, a function without arguments (or a class) that returns a `torch.nn.Module`;
         empty for one that is not to be had so
-    weights : of a timm model, see `trustlib.models.pretrained`; of a module, a checkpoint's path, or empty where the function
-        returns it trained
+    weights : of a timm model, see `trustlib.models.pretrained`; of a module, a checkpoint's path, or empty where the
+        function returns it trained
     inputs : what it sees of an image in a folder; a timm model's own by default, ImageNet's customary ones of a module
     columns : of a timm model's classes those that the images have, in their order; all by default
     """

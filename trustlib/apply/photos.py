@@ -143,7 +143,7 @@ def observe(
     text, files = ("the photographs as they are", {}) if domain == "clean" else domains.origin(domains.IMAGENET, domain)
     config = {
         "kind": "photos", "domain": domain, "count": count, "data": photos.checksum, "how": text, "files": files,
-        "classifier": _digest(classifier), "source": source_digest(observe),
+        "classifier": _digest(classifier), "source": source_digest("models", "shifts", "confidence", "apply.photos"),
     }  # fmt: skip
 
     def make() -> tuple[dict[str, Tensor], dict]:

@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..runs import store
 from .images import DataError, Inputs, _split, mirrored
+from .images import root as data_root
 
 LAYOUT = "ROOT/train/CLASS/*.JPEG and ROOT/val/CLASS/*.JPEG, the same classes in both"
 INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -189,7 +190,7 @@ def load_folder(
     _require_complete(root, listings)
     digest, left_out = _digest(listings), ()
     if damaged == "skip":
-        left_out = _find_damaged(root, listings, root() / "checked" / f"{digest}.json", workers, name, log)
+        left_out = _find_damaged(root, listings, data_root() / "checked" / f"{digest}.json", workers, name, log)
     if left_out:
         out = set(left_out)
         listings = {

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("train", "heldout", "test")
 SPLIT_SEED = 42  # of the permutation that takes the held-out part out of the official training part
 

@@ -24,7 +24,7 @@ def build_backbone(model: str, args: dict | None = None) -> nn.Module:
     """
     import timm  # here, since it takes seconds and what reads finished runs needs none of it
 
-    from .models import confidnet  # noqa: F401 (adds its two networks to timm's)
+    from . import confidnet  # noqa: F401 (adds its two networks to timm's)
 
     if not timm.is_model(model):
         near = difflib.get_close_matches(model, timm.list_models(), n=3)

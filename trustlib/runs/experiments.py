@@ -20,9 +20,13 @@ from .. import confidence, data, losses, released, training
 from ..models import backbone, pretrained
 from ..study import Arm, Study
 from . import networks, store
-from .provenance import digest, module_digest, processor, source_digest
+from .provenance import digest, processor, source_digest
 
 Log = Callable[[str], None]
+# Modules whose source is in the key of what is trained; of a loss it is that loss alone.
+TRAINING = (
+    "data", "models", "oracle", "training", "runs.experiments", "runs.networks",
+)  # fmt: skip
 FITTED = 10_000  # training images on which an oracle's fit is measured
 
 
@@ -234,7 +238,7 @@ def classifier_config(study: Study, name: str, seed: int | None = None) -> dict:
         "seed": study.classifier_seeds[0] if seed is None else seed,
         **_seen_config(study, name),
         **_shared_config(study),
-        "source": source_digest(train_classifier, loader(study)),
+        "source": source_digest(*TRAINING),
     }
 
 
@@ -247,7 +251,7 @@ def features_config(study: Study, pair: str) -> dict:
         "passes": study.feature_passes,
         **_seen_config(study, oracle_name, classifier_name),
         **_shared_config(study),
-        "source": source_digest(extract_features, loader(study)),
+        "source": source_digest(*TRAINING),
     }
 
 
@@ -258,7 +262,7 @@ def confidence_config(study: Study, name: str) -> dict:
         "members": [digest(classifier_config(study, name, seed)) for seed in study.classifier_seeds],
         "dropout_passes": study.dropout_passes,
         "threads": study.threads,
-        "source": source_digest(score_classifier),
+        "source": source_digest(*TRAINING, "confidence", "losses", "metrics"),
     }
 
 
@@ -267,7 +271,7 @@ def fold_config(study: Study, name: str, fold: int) -> dict:
     return classifier_config(study, name) | {
         "kind": "fold",
         "fold": [fold, study.audit.folds],
-        "source": source_digest(cross_fit, loader(study)),
+        "source": source_digest(*TRAINING),
     }
 
 
@@ -295,7 +299,7 @@ def oracle_config(study: Study, pair: str, arm: str, seed: int, rate: float | No
         "seed": seed,
         **_seen_config(study, oracle_name, classifier_name),
         **_shared_config(study),
-        "source": source_digest(train_oracle, loader(study), _loss_function(settings)),
+        "source": source_digest(*TRAINING, function=_loss_function(settings)),
     }
 
 
@@ -352,22 +356,13 @@ def _seen_config(study: Study, name: str, classifier_name: str | None = None) ->
     """What a network depends on besides its training: its layers, where they are ours, what it sees, given weights."""
     network, seen = study.network(name), networks.inputs(study, name, classifier_name)
     if seen is None:
-        return {"layers": module_digest("confidnet")} if network.model.startswith("confidnet") else {}
+        return {}
     return {"inputs": asdict(seen), "weights": pretrained.checksum(network.model, network.weights)}
 
 
 def _shared_config(study: Study) -> dict:
     """What every training depends on besides its own settings. The device is not part of it: results travel."""
     return {"data": study.images().checksums, "flip": study.flip, "threads": study.threads, "heldout": study.heldout}
-
-
-def loader(study: Study) -> Callable:
-    """The function that reads the images of a study."""
-    if study.folder is None:
-        return data.DATASETS[study.dataset]
-    from ..data import folders  # here, so that what is made of a set in memory does not depend on its source
-
-    return folders.load_folder
 
 
 def _loss_function(settings: Arm) -> Callable[..., Tensor]:

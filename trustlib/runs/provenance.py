@@ -8,11 +8,11 @@ import inspect
 import json
 import platform
 import subprocess
-import threading
-from collections.abc import Iterable
+import sys
+import textwrap
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 import torch
@@ -46,78 +46,30 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-@lru_cache
-def source_digest(*objects: type | FunctionType) -> str:
-    """A digest of what functions and classes of trustlib do, and of all they use of the modules in `TRACED`.
+def source_digest(*names: str, function: Callable | None = None) -> str:
+    """A digest of what modules of trustlib do: comments, docstrings and layout do not change it.
 
-    Comments, docstrings and layout do not change it, nor does what stands in the same file and is not used.
+    Parameters
+    ----------
+    names : of modules, such as "training" or "runs.networks", or of folders, all of whose modules count.
+    function : one that counts by itself, with the private helpers of its module, such as a loss among others.
     """
-    found: dict[str, str] = {}
-    for thing in map(inspect.unwrap, objects):
-        _trace(thing.__module__, thing.__name__, found)
+    found = [
+        _codes()[name] for name in sorted(_codes()) if any(f"{name}.".startswith(f"{wanted}.") for wanted in names)
+    ]
+    if function is not None:
+        module = ast.parse(inspect.getsource(sys.modules[inspect.unwrap(function).__module__]))
+        helpers = [n for n in module.body if isinstance(n, ast.FunctionDef) and n.name.startswith("_")]
+        found += [_code(n) for n in helpers] + [_code(ast.parse(textwrap.dedent(inspect.getsource(function))))]
     return digest(found)
 
 
-def module_digest(name: str) -> str:
-    """A digest of all that a module of trustlib does, for what is looked up in it by a name."""
-    return digest(_code(_parsed(f"trustlib.{name}")))
-
-
-_DOMAINS = ("corruptions", "domains", "photos", "recolor", "stylize", "unseen")
-_LEARNING = ("confidence", "data", "experiments", "folders", "heads", "losses", "networks", "oracle", "released")
-_MEASURING = ("evaluation", "metrics", "resampling", "statistics")
-TRACED = tuple(f"trustlib.{name}" for name in (*_LEARNING, "training", *_DOMAINS, *_MEASURING))
-_PARSER = threading.Lock()  # CPython 3.11 counts the parser's depth for all threads at once: two may fail
-# Where tracing ends: tables, whose chosen entry is given by itself, and ways to fetch data, which has checksums.
-ENDS = {"LOSSES", "DATASETS", "_fetch_fashion", "_fetch_mnist", "_fetch_cifar10"}
-
-
-def _trace(module: str, name: str, found: dict[str, str]) -> None:
-    """Add what a module defines as `name`, and what that uses, to `found`: name -> source."""
-    key = f"{module}.{name}"
-    definitions, imports = _contents(module)
-    if module not in TRACED or name in ENDS or key in found or name not in definitions:
-        return
-    found[key], used = definitions[name]
-    for head, attribute in used:
-        if head in definitions:
-            _trace(module, head, found)
-        elif head in imports:
-            where, what = imports[head]
-            _trace(where, what or attribute, found)
-
-
-def _parsed(module: str) -> ast.Module:
-    with _PARSER:
-        return ast.parse(_SOURCE[module])
-
-
 @lru_cache
-def _contents(module: str) -> tuple[dict, dict]:
-    """What a module of trustlib defines, name -> (source, names used), and imports from trustlib, name -> origin."""
-    definitions, imports = {}, {}
-    if module not in _SOURCE:
-        return definitions, imports
-    for node in _parsed(module).body:
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
-            for alias in node.names:
-                origin = (f"trustlib.{node.module}", alias.name) if node.module else (f"trustlib.{alias.name}", "")
-                imports[alias.asname or alias.name] = origin
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", node)]
-        names = [getattr(node, "name", None), *(n.id for t in targets for n in _targets(t))]
-        definitions |= {name: (_code(node), _names(node)) for name in names if name}
-    return definitions, imports
-
-
-def _targets(target: ast.AST) -> list[ast.Name]:
-    """The names that an assignment's target sets: one, or those of a tuple."""
-    return [n for n in getattr(target, "elts", [target]) if isinstance(n, ast.Name)]
-
-
-def _names(node: ast.AST) -> list[tuple[str, str]]:
-    """(name, attribute taken of it or "") for every name that a piece of source reads."""
-    attributes = {id(n.value): n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
-    return [(n.id, attributes.get(id(n), "")) for n in ast.walk(node) if isinstance(n, ast.Name)]
+def _codes() -> dict[str, str]:
+    """Module of trustlib -> what it does, read when this is first asked: what is edited later is not what runs here."""
+    root = ROOT / "trustlib"
+    paths = {".".join(path.relative_to(root).with_suffix("").parts): path for path in root.rglob("*.py")}
+    return {name.removesuffix(".__init__"): _code(ast.parse(path.read_text())) for name, path in paths.items()}
 
 
 def _code(tree: ast.AST) -> str:
@@ -128,15 +80,10 @@ def _code(tree: ast.AST) -> str:
     return ast.unparse(tree)
 
 
-def job_digest(notebook: str, modules: Iterable[str]) -> str:
-    """A digest of a notebook's cells, prose too, and of modules of trustlib; outputs do not change it."""
+def job_digest(notebook: str) -> str:
+    """A digest of a notebook's cells, prose too, and of trustlib; outputs do not change it."""
     cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]
-    sources = ["".join(cell["source"]) for cell in cells]
-    return digest([sources, [module_digest(name) for name in modules]])
-
-
-# Read when this module is: a file edited while a process runs is not what that process runs.
-_SOURCE = {f"trustlib.{path.stem}": path.read_text() for path in Path(__file__).parent.glob("*.py")}
+    return digest([["".join(cell["source"]) for cell in cells], _codes()])
 
 
 def provenance() -> dict:

@@ -23,12 +23,12 @@ from .provenance import digest, source_digest
 
 
 def dataset(study: Study) -> str:
-    """The study's data set, as `trustlib.shifts.domains` names it: folders named by WordNet ids hold ImageNet's images."""
+    """The study's data set as `shifts.domains` names it: folders named by WordNet ids hold ImageNet's images."""
     return domains.IMAGENET if study.folder and study.images().wnids else study.dataset
 
 
 def make_domain(study: Study, part: str, classifier_name: str, log: Log = print) -> dict:
-    """Make the images of an unseen domain; return their file's manifest, which says how (`trustlib.shifts.domains.make`).
+    """Make the images of an unseen domain (`shifts.domains.make`); return their file's manifest, which says how.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def domain_config(study: Study, part: str, classifier_name: str) -> dict:
         "files": files,
         "data": study.images().checksums,
         "inputs": asdict(networks.inputs(study, classifier_name)) if study.folder else {},
-        "source": source_digest(make_domain, experiments.loader(study)),
+        "source": source_digest("data", "shifts", "runs.unseen"),
     }
 
 
@@ -168,7 +168,7 @@ def observed_config(study: Study, part: str, classifier_name: str) -> dict:
         ],
         "dropout_passes": study.dropout_passes,
         "threads": study.threads,
-        "source": source_digest(observe_domain),
+        "source": source_digest(*experiments.TRAINING, "confidence", "shifts", "runs.unseen"),
     }
 
 
@@ -182,7 +182,7 @@ def asked_config(study: Study, part: str, pair: str, oracles: dict[str, str] | N
         "domain": digest(domain_config(study, part, study.pair(pair)[1])),
         "oracles": trained_oracles(study, pair) if oracles is None else oracles,
         "threads": study.threads,
-        "source": source_digest(ask_oracles),
+        "source": source_digest(*experiments.TRAINING, "shifts", "runs.unseen"),
     }
 
 

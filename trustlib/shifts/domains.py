@@ -2,12 +2,12 @@
 
 A domain has a name, which says how it is made:
 
-- ``CORRUPTION-SEVERITY``, such as ``defocus_blur-5``: `trustlib.shifts.corruptions`, or the released files of CIFAR-10-C and
+- ``CORRUPTION-SEVERITY``, such as ``defocus_blur-5``: `shifts.corruptions`, or the released files of CIFAR-10-C and
   ImageNet-C where the data root has them
 - ``mnist_c-NAME``: the released files of MNIST-C (Mu and Gilmer 2019), for MNIST; they have one severity
 - ``stylized``: of ImageNet's images, Stylized-ImageNet where the data root has it; else the fine Fourier amplitudes of
   another image (`stylize.swap_amplitude`), which needs no weights and is not Stylized-ImageNet
-- ``recolor``: ReColorAdv on the classifier (`trustlib.shifts.recolor`); ``recolor-released``: the same, with the networks'
+- ``recolor``: ReColorAdv on the classifier (`shifts.recolor`); ``recolor-released``: the same, with the networks'
   inputs normalised by ImageNet's mean and deviation in place of their own, as in the released script; ``normalised``:
   that normalisation alone, without an attack
 """
