@@ -46,6 +46,7 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
+@lru_cache
 def source_digest(*names: str, function: Callable | None = None) -> str:
     """A digest of what modules of trustlib do: comments, docstrings and layout do not change it.
 
