@@ -6,8 +6,7 @@ import matplotlib.pyplot as plt
 import nbformat
 import pytest
 
-from trustlib import data
-from trustlib.report import page
+from trustlib import data, report
 
 
 @pytest.fixture
@@ -30,7 +29,7 @@ def explored(write_study, monkeypatch):
                 exec(compile(source, "explore", "exec"), names)
         return names, captions
 
-    monkeypatch.setattr(page, "figure", figure)
+    monkeypatch.setattr(report, "figure", figure)
     return run
 
 

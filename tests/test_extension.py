@@ -19,12 +19,12 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trustlib import confidence, data, losses, metrics
+from trustlib import confidence, data, losses, metrics, report
 from trustlib.analysis import evaluation
 from trustlib.apply import predictions
 from trustlib.confidence import Observed, Score
 from trustlib.losses import _against, _check
-from trustlib.report import figures, page, tables
+from trustlib.report import figures, tables
 from trustlib.runs import controls, experiments, store, unseen
 from trustlib.study import StudyError, load_study
 
@@ -126,7 +126,7 @@ def shown_by(monkeypatch):
         return shown
 
     monkeypatch.setattr(tables, "plain", table)
-    monkeypatch.setattr(page, "figure", figure)
+    monkeypatch.setattr(report, "figure", figure)
     monkeypatch.setattr(tables, "published_form", lambda _: pd.DataFrame().style)  # the paper's tables have its rows
     return run
 

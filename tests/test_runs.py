@@ -577,7 +577,8 @@ def test_a_training_killed_in_the_middle_goes_on_to_the_same_bits(write_study, m
     study = load_study(file)
     path = store.classifier_path(study, "rsn")
     first, second = store._checkpoints(path)
-    train = "from trustlib import experiments, study; experiments.train_classifier(study.load_study({!r}), 'rsn')"
+    train = "from trustlib.runs.experiments import train_classifier; from trustlib.study import load_study; "
+    train += "train_classifier(load_study({!r}), 'rsn')"
     with subprocess.Popen([sys.executable, "-c", train.format(file)]) as training:
         while not second.exists():
             assert training.poll() is None
@@ -609,6 +610,7 @@ def test_what_git_does_not_know_is_not_clean(file, dirty, tmp_path, monkeypatch)
     monkeypatch.setattr("trustlib.runs.provenance.ROOT", tmp_path)
     for folder in ("trustlib", "studies"):
         (tmp_path / folder).mkdir()
+    (tmp_path / "trustlib/runs").mkdir()
     (tmp_path / "trustlib/runs/store.py").write_text("x = 1\n")
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
     for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "all"]):

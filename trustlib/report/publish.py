@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from ..runs import store
 from ..runs.jobs import JobError
-from ..runs.store import checksums, damaged, read_manifest, read_tensors, results, run_folder, sealed, write_json
 from ..study import Study
 
 
@@ -33,11 +33,11 @@ def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> 
     ------
     JobError : when a training or the report is missing, or one of them was made from uncommitted source.
     """
-    source, target = run_folder(study), results() / study.name
-    report = sealed(source).get("provenance")
+    source, target = store.run_folder(study), store.results() / study.name
+    report = store.sealed(source).get("provenance")
     unfinished = [row["run"] for row in trainings if row["status"] != "done"]
     page = source / "report.html"
-    if changed := damaged(source):
+    if changed := store.damaged(source):
         raise JobError(f"{changed[0]} is not as the report left it; run: make report STUDY={study.name}")
     if (
         unfinished
@@ -49,7 +49,7 @@ def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> 
         raise JobError(f"study {study.name} is not finished (lacking {lacking}); run: make report STUDY={study.name}")
     if target.exists() and not (target / "scores.npz").exists():
         raise JobError(f"{target} is no study's: move it, or rename the study; `publish` would replace it")
-    manifests = {row["run"]: read_manifest(row["path"]) for row in (*trainings, *audit)}
+    manifests = {row["run"]: store.read_manifest(row["path"]) for row in (*trainings, *audit)}
     if any(manifest["provenance"]["dirty"] for manifest in manifests.values()):
         raise JobError(
             f"study {study.name} was run from uncommitted changes: commit, remove {source}, and run it again"
@@ -72,8 +72,8 @@ def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> 
         np.savez_compressed(new / "scores.npz", **scores)
         images = study.images()
         facts = {"report": report, "classes": len(images.classes), "channels": images.channels}
-        facts |= {"sha256": checksums(new)}
-        write_json(new / "manifest.json", _without_repetition(manifests) | facts)
+        facts |= {"sha256": store.checksums(new)}
+        store.write_json(new / "manifest.json", _without_repetition(manifests) | facts)
         before = Path(scratch) / "before"
         if target.exists():
             target.rename(before)
@@ -91,10 +91,10 @@ def _scores(kind: str, path: Path) -> dict[str, Tensor]:
     if kind == "images":
         return {}
     if kind in ("observed", "asked"):
-        return read_tensors(path)
+        return store.read_tensors(path)
     kept = {}
     for part, before in (("test.", ""), ("heldout.", "heldout.")):
-        found = read_tensors(path, part)
+        found = store.read_tensors(path, part)
         if kind == "classifier":
             kept[f"{before}predicted"] = found["logits"].argmax(1).short()
         names = {"classifier": ("correct", "mcp"), "oracle": ("z",)}.get(kind, found)
