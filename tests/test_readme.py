@@ -150,6 +150,6 @@ def test_the_table_of_earlier_studies_is_the_committed_one():
 def test_every_module_and_notebook_is_in_the_tree():
     text = (ROOT / "README.md").read_text()
     for folder, pattern in (("trustlib", "*.py"), ("notebooks", "*.ipynb"), ("studies", "*.yaml")):
-        for path in (ROOT / folder).glob(pattern):
+        for path in (ROOT / folder).rglob(pattern):
             if not path.stem.startswith("__"):
                 assert re.search(rf"\b{path.stem}\b", text), path.name
