@@ -323,9 +323,9 @@ def test_a_changed_cell_of_each_table_is_named(copy):
 
 def test_table_2_is_compared_where_a_study_has_it(copy, monkeypatch):
     study, _ = copy
-    paper = verify.published.table2("mnist")
-    monkeypatch.setattr(verify.published, "follows_table2", lambda study: True)
-    monkeypatch.setattr(verify.published, "table2", lambda dataset: paper)
+    paper = verify.paper.table2("mnist")
+    monkeypatch.setattr(verify.paper, "follows_table2", lambda study: True)
+    monkeypatch.setattr(verify.paper, "table2", lambda dataset: paper)
     missing = verify.verify(study, quiet)  # the page has no such table
     assert any(line.startswith("report.html: '98.63 [") for line in missing)
     assert all(line.startswith("report.html: ") for line in missing)

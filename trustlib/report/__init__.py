@@ -1,5 +1,5 @@
 """Figures, tables and sentences of the report, and the page they make."""
 
-from .page import absent, figure, table
+from .page import absent, evaluate, figure, table
 
-__all__ = ["absent", "figure", "table"]
+__all__ = ["absent", "evaluate", "figure", "table"]
