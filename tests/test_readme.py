@@ -135,6 +135,29 @@ def test_the_ladder_of_budgets_is_the_committed_one_cell_by_cell():
             assert cells[-1] == f"{of.loc[(names[method], steps[-1], 'train'), 'auroc']:.1f}"
 
 
+def test_the_table_of_trained_oracles_is_the_committed_one():
+    study, folder = load_study("fashion"), ROOT / "results/fashion/tables"
+    compared = pd.read_csv(folder / "comparisons.csv").set_index(["metric", "pair", "arm"]).loc["auroc"]
+    curves = pd.read_csv(folder / "budget.csv").query("split == 'train'").groupby(["pair", "arm"])
+    called = {study.pair_label(pair): pair for pair in study.pairs}
+    names = {study.arm_label(arm): arm for arm in study.arms} | {"MCP": "mcp"}
+    rows = table("### Do trained oracles rank above MCP?")
+    assert len(rows) == len(called) * 6
+    for label, method, steps, trained, tested, less in rows:
+        pair, arm = called[label], names[method]
+        row = compared.loc[pair, arm]
+        assert tested == in_full(row)
+        if arm == "mcp":
+            assert trained == f"{100 * curves['mcp'].mean()[pair].mean():.1f}"
+            continue
+        difference = row[["difference", "difference_low", "difference_high"]]
+        assert less == "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * difference))
+        recipe = study.recipe(pair, arm)
+        assert steps == f"{recipe.epochs * (50_000 // recipe.batch):,}"
+        if arm != "focal":  # of which there is no ladder
+            assert trained == f"{100 * curves['auroc'].mean()[pair, arm]:.1f}"
+
+
 def test_the_table_of_earlier_studies_is_the_committed_one():
     for study, *_, mcp, ce, tcp, ss in table("### Earlier results"):
         frame = pd.read_csv(ROOT / f"results/{study}/tables/comparisons.csv").set_index(["pair", "arm"])
