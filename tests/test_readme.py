@@ -44,10 +44,14 @@ INTERVAL = r"[+-]?\d+\.\d+ \[[^\]]+\]"
 def test_every_figure_with_an_interval_is_that_of_a_committed_result():
     results = ROOT / "results"
     files = [*results.glob("*/tables/comparisons.csv"), *results.glob("*/tables/domains.csv")]
-    files += [*results.glob("*/tables/controls.csv"), results / "photos/domains.csv"]
+    files += [
+        *results.glob("*/tables/controls.csv"),
+        *results.glob("*/tables/fusion.csv"),
+        results / "photos/domains.csv",
+    ]
     measured = set()
     for file in files:
-        frame = pd.read_csv(file)
+        frame = pd.read_csv(file).rename(columns={"auroc": "estimate"})
         measured |= {in_full(row) for row in frame.to_dict("records")}
         less = frame[["difference", "difference_low", "difference_high"]] if "difference" in frame else frame[:0]
         measured |= {"{:+.1f} [{:+.1f}, {:+.1f}]".format(*row) for row in (100 * less).itertuples(index=False)}
