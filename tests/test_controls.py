@@ -191,3 +191,7 @@ def test_nothing_trained_is_nothing_shown(study):
     assert ablations.compare(study, "labels").empty
     assert ablations.resampled(study, "rsn-rsn", "ce") is None
     assert ablations.tails(study, "rsn-rsn", ["ce"]).empty
+
+
+def test_a_study_without_ablations_has_none_of_their_outputs(tiny):
+    assert controls.outputs(tiny, "rsn-rsn", "ce") is None

@@ -145,4 +145,4 @@ def outputs(study: Study, pair: str, arm: str, part: str = "test") -> NDArray | 
     if (rate := tuning(study, pair, arm).rate) is None:
         return None
     found = evaluation.outputs(study, pair, arm, study.audit.seeds, part, rate=rate)
-    return np.stack(list(found.values())) if len(found) == len(study.audit.seeds) else None
+    return np.stack(list(found.values())) if 0 < len(found) == len(study.audit.seeds) else None
