@@ -1,10 +1,14 @@
 """A study small enough to train in seconds, and a results folder of its own for every test that writes."""
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
 
 from trustlib import study, training
+from trustlib.predictions import Predictions
+from trustlib.runs import results
 
 TINY = {
     "dataset": "digits",
@@ -74,3 +78,43 @@ def write_study(tmp_path, monkeypatch):
 @pytest.fixture
 def tiny(write_study):
     return study.load_study(write_study())
+
+
+class Given:
+    """Results made of arrays, in place of `runs.results.Run`: (pair, split) -> `Predictions`."""
+
+    classes, channels, steps = 10, 1, None
+
+    def __init__(self, of, predictions=None, fitted=None, labels=None):
+        self.study, self.given, self.fitted, self.labels = of, predictions or {}, fitted, labels
+        self.curves = pd.DataFrame(columns=results.CURVES)
+
+    def predictions(self, pair, split="test"):
+        return self.given.get((pair, split))
+
+    def resample(self, predictions, *, tnr_threshold=None):
+        return results.bootstrap(predictions, tnr_threshold)
+
+    def on_training(self, pair, arm):
+        return self.fitted
+
+    def label_sources(self, classifier):
+        return self.labels
+
+    def tuned_outputs(self, pair, arm, split="test"):
+        return None
+
+    def budget(self, pair, arm):
+        return self.steps and {"steps": self.steps}
+
+
+def given(of, correct, split="test", pair="rsn-rsn", **z):
+    """`Given` with one split: method -> z (S, N), MCP 0.9 everywhere unless it is given."""
+    scores = {"mcp": np.full((1, len(correct)), 0.9)} | z
+    thresholds = {name: of.threshold_of(name) for name in scores}
+    return Given(of, {(pair, split): Predictions(correct, scores, thresholds, dict.fromkeys(z, tuple(of.seeds)))})
+
+
+def scores_of(predictions):
+    """(correct, (name, seed) -> confidence (N,)) of `Predictions`."""
+    return predictions.correct, {(name, seed): row for name, seed, row in predictions.rows()}

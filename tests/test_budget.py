@@ -3,11 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import AUDIT, TINY
+from conftest import AUDIT, TINY, Given
 
 from trustlib import metrics
-from trustlib.analysis import budget, evaluation
+from trustlib.analysis import budget
 from trustlib.runs import controls, experiments, store
+from trustlib.runs.results import SPLITS, Run
+from trustlib.study import load_study
 
 
 def ladder(**validation):
@@ -32,9 +34,11 @@ def test_the_best_budget_of_a_method_is_that_of_its_loss(tiny):
     frame = ladder(ce=(0.80, 0.90, 0.89)).assign(
         arm=lambda f: f["steps"].map({100: "ce-100", 200: "ce-200", 500: "ce"})
     )
-    assert budget.best(tiny, "rsn-rsn", "ce", frame) == "ce-200"
-    assert budget.best(tiny, "rsn-rsn", "ce-released", frame) == "ce-released"  # no rung of the ladder
-    assert budget.best(tiny, "vit-vit", "ce", frame) == "ce"
+    results = Given(tiny)
+    results.curves = frame
+    assert budget.best(results, "rsn-rsn", "ce") == "ce-200"
+    assert budget.best(results, "rsn-rsn", "ce-released") == "ce-released"  # no rung of the ladder
+    assert budget.best(results, "vit-vit", "ce") == "ce"
 
 
 def test_converged_compares_with_twice_the_steps():
@@ -54,8 +58,6 @@ def test_converged_compares_with_twice_the_steps():
 @pytest.fixture
 def ladders(write_study, monkeypatch, tmp_path):
     """A study with a ladder of two budgets for cross entropy, trained with two seeds."""
-    from trustlib.study import load_study
-
     monkeypatch.setenv("TRUST_RESULTS", str(tmp_path / "results"))
     arms = {
         "ce-8": {"label": "CE, 8 steps", "loss": "ce", "head": "linear", "rate_of": "ce-16"},
@@ -68,11 +70,11 @@ def ladders(write_study, monkeypatch, tmp_path):
 def test_curves_hold_every_split_of_what_is_trained_and_a_shared_learning_rate(ladders):
     study = ladders
     controls.train(study, "rsn-rsn", "ce-8", lambda _: None)
-    frame = budget.curves(study)
+    frame = Run(study).curves
     assert set(frame["arm"]) == {"ce-8"}  # the other has the first seed alone
-    assert set(zip(frame["seed"], frame["split"], strict=True)) == {(s, p) for s in (0, 1) for p in budget.SPLITS}
+    assert set(zip(frame["seed"], frame["split"], strict=True)) == {(s, p) for s in (0, 1) for p in SPLITS}
     controls.train(study, "rsn-rsn", "ce-16", lambda _: None)
-    frame = budget.curves(study)
+    frame = Run(study).curves
     assert frame.groupby("steps")["lr"].unique().map(list).tolist() == [[study_rate(study)]] * 2
     assert frame.groupby("steps")["images"].first().to_dict() == {8: 400, 16: 800}
     row = frame[(frame["arm"] == "ce-16") & (frame["seed"] == 1) & (frame["split"] == "train")].iloc[0]
@@ -85,15 +87,13 @@ def test_curves_hold_every_split_of_what_is_trained_and_a_shared_learning_rate(l
 
 
 def test_without_a_search_the_studys_own_methods_are_a_rung(write_study, monkeypatch, tmp_path):
-    from trustlib.study import load_study
-
     monkeypatch.setenv("TRUST_RESULTS", str(tmp_path / "results"))
     arms = {"ce-16": {"label": "CE, 16 steps", "loss": "ce", "head": "linear", "training": {"epochs": 2}}}
     control = {"question": "How long?", "pairs": ["rsn-rsn"], "arms": ["ce-16"]}
     study = load_study(write_study(audit={**AUDIT, "rates": [], "arms": arms, "controls": {"budget": control}}))
     controls.train(study, "rsn-rsn", "ce-16", lambda _: None)
     controls.train(study, "rsn-rsn", "ce", lambda _: None)
-    frame = budget.curves(study)
+    frame = Run(study).curves
     assert frame.groupby("arm")["steps"].first().to_dict() == {"ce": 8, "ce-16": 16}
     assert frame["lr"].unique().tolist() == [study.oracle.rate]
     for seed in study.seeds:
@@ -106,21 +106,22 @@ def study_rate(study):
     return controls.tuning(study, "rsn-rsn", "ce-16").rate
 
 
-def test_an_oracle_below_mcp_on_its_own_training_images_is_not_trained(ladders, monkeypatch):
-    study = ladders
-    assert budget.state(study, "rsn-rsn", "ce") == "unknown"
-    for seed in study.seeds:
-        experiments.train_oracle(study, "rsn-rsn", "ce", seed, lambda _: None)
-    fitted = evaluation.on_training(study, "rsn-rsn", "ce")
-    assert fitted["auroc"].shape == (2,)
-    below = {"auroc": np.array([0.7, 0.8]), "mcp": np.array([0.8, 0.8])}
-    above = {"auroc": np.array([0.9, 0.8]), "mcp": np.array([0.8, 0.8])}
-    monkeypatch.setattr(budget, "curves", lambda _: ladder(ce=(0.80, 0.8985, 0.90)))
-    monkeypatch.setattr(budget, "size", lambda *_: {"steps": 200})
-    monkeypatch.setattr(evaluation, "on_training", lambda *_: below)
-    assert budget.state(study, "rsn-rsn", "ce") == "not trained"
-    monkeypatch.setattr(evaluation, "on_training", lambda *_: above)
-    assert budget.state(study, "rsn-rsn", "ce") == "trained"
-    assert budget.state(study, "rsn-rsn", "ss") == "unknown"  # no ladder of its loss
-    monkeypatch.setattr(budget, "size", lambda *_: {"steps": 100})
-    assert budget.state(study, "rsn-rsn", "ce") == "not trained"
+def test_an_oracle_below_mcp_on_its_own_training_images_is_not_trained(ladders):
+    run = Run(ladders)
+    assert budget.state(run, "rsn-rsn", "ce") == "unknown"
+    for seed in ladders.seeds:
+        experiments.train_oracle(ladders, "rsn-rsn", "ce", seed, lambda _: None)
+    assert run.on_training("rsn-rsn", "ce")["auroc"].shape == (2,)
+    assert run.budget("rsn-rsn", "ce") == {"steps": 8, "epochs": 1, "images": 400}
+
+
+def test_an_oracle_is_trained_that_has_converged_above_mcp(tiny):
+    results = Given(tiny, fitted={"auroc": np.array([0.7, 0.8]), "mcp": np.array([0.8, 0.8])})
+    results.curves = ladder(ce=(0.80, 0.8985, 0.90))
+    results.steps = 200
+    assert budget.state(results, "rsn-rsn", "ce") == "not trained"
+    results.fitted = {"auroc": np.array([0.9, 0.8]), "mcp": np.array([0.8, 0.8])}
+    assert budget.state(results, "rsn-rsn", "ce") == "trained"
+    assert budget.state(results, "rsn-rsn", "ss") == "unknown"  # no ladder of its loss
+    results.steps = 100
+    assert budget.state(results, "rsn-rsn", "ce") == "not trained"

@@ -1,22 +1,24 @@
 """Verdicts follow from the rules: each verdict from intervals made to measure, and the file itself is sound."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import AUDIT, TINY
+from conftest import AUDIT, TINY, Given, given
 from scipy.special import expit, logit
 from scipy.stats import t
 
 from trustlib import confidence, metrics, released
-from trustlib.analysis import ablations, budget, claims, evaluation, paper
+from trustlib.analysis import ablations, budget, claims, evidence, facts, paper, rules
+from trustlib.analysis.evidence import Evidence
 from trustlib.data import ROOT
-from trustlib.runs import experiments, store
-from trustlib.stats import statistics
+from trustlib.predictions import Predictions
+from trustlib.runs import experiments
+from trustlib.runs.results import Run
+from trustlib.stats import resampling, statistics
 from trustlib.stats.rates import clopper_pearson
-from trustlib.study import Study, load_study
+from trustlib.study import load_study
 
 RELEASED = {"label": "CE, as released", "loss": "ce", "form": "released", "head": "linear"}
 
@@ -28,13 +30,12 @@ def study(write_study):
 
 @pytest.fixture(autouse=True)
 def trained(monkeypatch):
-    """Every oracle is trained, and nothing is known of its own training images."""
-    monkeypatch.setattr(claims.Seen, "is_untrained", lambda *_: False)
-    monkeypatch.setattr(claims.Seen, "on_training", lambda *_: None)
+    """Every oracle is trained."""
+    monkeypatch.setattr(Evidence, "is_untrained", lambda *_: False)
 
 
 class Seen:
-    """Stands for `claims.Seen`: arm -> (estimates of the seeds, deviation of the resamples)."""
+    """Stands for `Evidence`: arm -> (estimates of the seeds, deviation of the resamples)."""
 
     def __init__(self, study, values, counts=(900, 100), untrained=(), fall=0.5):
         self.study, self.values, self.correct_and_not = study, values, counts
@@ -57,7 +58,7 @@ class Seen:
 
 def rule(**test):
     asked = {"metric": "auroc", "arms": ["ss"], "minus": ["ce"], "pairs": ["rsn-rsn"]} | test
-    return claims.Test.model_validate(asked)
+    return rules.Test.model_validate(asked)
 
 
 def seeds(values):
@@ -79,18 +80,18 @@ def verdict(study, values, **test):
 @pytest.mark.parametrize(
     ("gap", "deviation", "rule", "expected"),
     [
-        (0.05, 0.01, {"above": 0.01}, claims.REPRODUCED),
-        (0.02, 0.01, {"above": 0.01}, claims.INCONCLUSIVE),  # the interval reaches below the margin
-        (-0.02, 0.01, {"above": 0.01}, claims.CONTRADICTED),
-        (-0.05, 0.01, {"below": 0.0}, claims.REPRODUCED),
-        (0.05, 0.01, {"below": 0.0}, claims.CONTRADICTED),
-        (0.001, 0.002, {"within": 0.01}, claims.REPRODUCED),
-        (0.001, 0.01, {"within": 0.01}, claims.INCONCLUSIVE),  # not seen to differ is not equivalent
-        (0.05, 0.01, {"within": 0.01}, claims.CONTRADICTED),
-        (0.05, 0.01, {"apart": 0.01}, claims.REPRODUCED),
-        (-0.05, 0.01, {"apart": 0.01}, claims.REPRODUCED),
-        (0.001, 0.01, {"apart": 0.01}, claims.INCONCLUSIVE),
-        (0.001, 0.002, {"apart": 0.01}, claims.CONTRADICTED),
+        (0.05, 0.01, {"above": 0.01}, rules.REPRODUCED),
+        (0.02, 0.01, {"above": 0.01}, rules.INCONCLUSIVE),  # the interval reaches below the margin
+        (-0.02, 0.01, {"above": 0.01}, rules.CONTRADICTED),
+        (-0.05, 0.01, {"below": 0.0}, rules.REPRODUCED),
+        (0.05, 0.01, {"below": 0.0}, rules.CONTRADICTED),
+        (0.001, 0.002, {"within": 0.01}, rules.REPRODUCED),
+        (0.001, 0.01, {"within": 0.01}, rules.INCONCLUSIVE),  # not seen to differ is not equivalent
+        (0.05, 0.01, {"within": 0.01}, rules.CONTRADICTED),
+        (0.05, 0.01, {"apart": 0.01}, rules.REPRODUCED),
+        (-0.05, 0.01, {"apart": 0.01}, rules.REPRODUCED),
+        (0.001, 0.01, {"apart": 0.01}, rules.INCONCLUSIVE),
+        (0.001, 0.002, {"apart": 0.01}, rules.CONTRADICTED),
     ],
 )
 def test_a_verdict_follows_from_the_interval_and_the_margin(study, gap, deviation, rule, expected):
@@ -101,7 +102,7 @@ def test_a_verdict_follows_from_the_interval_and_the_margin(study, gap, deviatio
 def test_the_released_form_is_named_and_the_verdict_is_that_of_the_text(study):
     values = {"ss": ([0.8], 0.005), "ce": ([0.82], 0), "ce-released": ([0.6], 0)}
     answer, found = judged(study, values, above=0.01)
-    assert answer == claims.CONTRADICTED
+    assert answer == rules.CONTRADICTED
     assert ". As released reproduced: AUC +20.00 [" in found
     alike = values | {"ce-released": ([0.82], 0)}
     assert "released" not in judged(study, alike, above=0.01)[1]
@@ -110,34 +111,34 @@ def test_the_released_form_is_named_and_the_verdict_is_that_of_the_text(study):
 def test_the_cells_of_a_verdict_make_it_again_from_their_table(study):
     values = seeds({"ss": ([0.8], 0.005), "ce": ([0.82], 0), "ce-released": ([0.6], 0), "mcp": ([0.7], 0)})
     tests = [rule(minus=["ce", "mcp"], above=0.01)]
-    for change, expected in (({}, claims.MIXED), ({"mcp": ([0.9] * 3, 0)}, claims.CONTRADICTED)):
+    for change, expected in (({}, rules.MIXED), ({"mcp": ([0.9] * 3, 0)}, rules.CONTRADICTED)):
         answer, _, *forms = claims._judged(Seen(study, values | change), tests)
         assert answer == expected
         frames = [
-            claims.tabulated([("a", form, cell) for cell in cells])
-            for form, cells in zip(("", claims.RELEASED), forms, strict=True)
+            rules.tabulated([("a", form, cell) for cell in cells])
+            for form, cells in zip(("", rules.RELEASED), forms, strict=True)
         ]
-        assert [list(frame["form"]) for frame in frames] == [[""] * 3, [claims.RELEASED] * 3]
+        assert [list(frame["form"]) for frame in frames] == [[""] * 3, [rules.RELEASED] * 3]
         assert list(frames[0]["comparison"]) == ["⟨RSN, RSN⟩ SS − CE", "⟨RSN, RSN⟩ SS − MCP", "mean of 2"]
         first = frames[0].iloc[0]
         assert (first["estimate"], first["margin"], first["at"]) == (pytest.approx(-0.02), "above", 0.01)
         assert first["low"] < first["estimate"] < first["high"]
         assert (first["outcome"], first["seeds"], first["df"]) == ("excluded", 3, 4)
-        assert claims.verdict(claims.untabulated(frames[0])) == expected
-    assert claims.verdict([]) == claims.NOT_TESTED
+        assert rules.verdict(rules.untabulated(frames[0])) == expected
+    assert rules.verdict([]) == rules.NOT_TESTED
 
 
 def test_all_must_hold_and_what_holds_for_some_is_mixed(study):
     values = {"ss": ([0.8], 0.005), "ce": ([0.7], 0), "mcp": ([0.9], 0), "ce-released": ([0.7], 0)}
-    assert verdict(study, values, minus=["ce"], above=0.0) == claims.REPRODUCED
+    assert verdict(study, values, minus=["ce"], above=0.0) == rules.REPRODUCED
     answer, found = judged(study, values, minus=["ce", "mcp"], above=0.0)
-    assert answer == claims.MIXED
+    assert answer == rules.MIXED
     assert "+0.00 [-0.98, +0.98] on average" in found
     expected = "beyond the margin in 1 of 2 (⟨RSN, RSN⟩ 1 of 2), excluded in 1 (⟨RSN, RSN⟩ 1 of 2)"
     assert expected in found
     unsure = values | {"mcp": ([0.799], 0)}
     answer, found = judged(study, unsure, minus=["ce", "mcp"], above=0.0)
-    assert answer == claims.INCONCLUSIVE
+    assert answer == rules.INCONCLUSIVE
     assert "excluded in 0, 2 estimates on its side" in found
 
 
@@ -158,9 +159,9 @@ def test_one_training_decides_nothing(study):
     values = {"ss": ([0.8], 0.005), "ce": ([0.7], 0), "ce-released": ([0.7], 0)}
     for margin in ({"above": 0.0}, {"below": 0.0}):
         answer, found, cells, _ = claims._judged(Seen(study, values), [rule(**margin)])
-        assert answer == claims.INCONCLUSIVE
+        assert answer == rules.INCONCLUSIVE
         assert found.endswith("; one training, which decides nothing")
-        assert [cell.caveat for cell in cells] == [claims.ONE_TRAINING]
+        assert [cell.caveat for cell in cells] == [rules.ONE_TRAINING]
     assert "one training" not in judged(study, values, above=0.0)[1]
 
 
@@ -168,18 +169,17 @@ def test_what_rests_on_an_oracle_that_is_not_trained_is_not_tested(study):
     values = seeds({"ss": ([0.8], 0.005), "ce": ([0.7], 0), "ce-released": ([0.7], 0), "mcp": ([0.7], 0)})
     seen, tests = Seen(study, values, untrained=["ce"]), [rule(minus=["ce", "mcp"], above=0.0)]
     answer, found, cells, _ = claims._judged(seen, tests)
-    assert answer == claims.NOT_TESTED
+    assert answer == rules.NOT_TESTED
     assert found.startswith("not trained: ⟨RSN, RSN⟩ SS − CE; an oracle has not converged")
-    assert [cell.caveat for cell in cells] == [claims.NOT_TRAINED, "", claims.MEAN]
-    assert claims._judged(seen, tests, any_budget=True)[0] == claims.REPRODUCED
+    assert [cell.caveat for cell in cells] == [rules.NOT_TRAINED, "", rules.MEAN]
+    assert claims._judged(seen, tests, any_budget=True)[0] == rules.REPRODUCED
 
 
 def test_a_budget_is_asked_of_oracles_as_in_the_text(study, monkeypatch):
     monkeypatch.undo()
     asked = []
-    monkeypatch.setattr(budget, "curves", lambda study: "read once")
-    monkeypatch.setattr(budget, "state", lambda study, pair, arm, frame: asked.append(arm) or "not trained")
-    seen = claims.Seen(study)
+    monkeypatch.setattr(budget, "state", lambda results, pair, arm: asked.append(arm) or "not trained")
+    seen = Evidence(Given(study))
     assert seen.is_untrained("rsn-rsn", "ce")  # and remembered
     names = ("mcp", "ce", "ce-released", "ss+mcp")
     assert [seen.is_untrained("rsn-rsn", name) for name in names] == [False, True, False, True]
@@ -189,36 +189,34 @@ def test_a_budget_is_asked_of_oracles_as_in_the_text(study, monkeypatch):
 def test_a_domain_on_which_accuracy_hardly_falls_is_no_shift(write_study):
     study = load_study(write_study(domains={"judged": ["fog-5"], "images": 100}))
     values = seeds({"ss": ([0.8], 0.005), "ce": ([0.7], 0)})
-    for fall, expected in ((0.099, claims.NOT_TESTED), (0.101, claims.REPRODUCED)):
+    for fall, expected in ((0.099, rules.NOT_TESTED), (0.101, rules.REPRODUCED)):
         answer, found = claims._judged(Seen(study, values, fall=fall), [rule(domains=["fog-5"], above=0.0)])[:2]
         assert answer == expected
     answer, found = claims._judged(Seen(study, values, fall=0.0), [rule(domains=["fog-5"], above=0.0)])[:2]
     assert found == "accuracy falls by less than 10 points: Fog, severity 5"
 
 
-def test_a_study_below_the_papers_protocol_answers_our_own_questions_alone(write_study, monkeypatch):
-    monkeypatch.setattr(Study, "images", lambda self: SimpleNamespace(channels=3))
-    monkeypatch.setattr(evaluation, "has_classifier", lambda *_: False)
+def test_a_study_below_the_papers_protocol_answers_our_own_questions_alone(write_study):
     study = load_study(write_study()).model_copy(update={"untested": "the classifier is trained for 5 epochs"})
-    judged, _ = claims.judge(study)
+    judged, _ = claims.judge(Given(study))
     assert list(judged["asked_by"]) == sorted(judged["asked_by"])
     paper = judged[judged["asked_by"] == "paper"]
     arithmetic = paper[~paper["found"].eq("the classifier is trained for 5 epochs")]
-    by_arithmetic = {entry.id for entry in claims.load() if entry.fact in claims.ARITHMETIC}
+    by_arithmetic = {entry.id for entry in rules.load() if entry.fact in rules.ARITHMETIC}
     assert set(arithmetic["id"]) == by_arithmetic
     own = judged[judged["asked_by"] == "study"]
     assert len(own) >= 10
-    assert own["found"].str.startswith(("this study has no", "not run", "tested on other data")).all()
+    assert own["found"].str.startswith(("this study has no", "not run", "tested on other data", rules.GREY)).all()
 
 
 @pytest.mark.parametrize(("rate", "rule"), [(0.0, {"below": 0.01}), (1.0, {"above": 0.99})])
 def test_a_rate_that_no_resample_changes_has_the_exact_interval(study, rate, rule):
     values = {arm: ([rate], 0) for arm in ("ce", "ce-released")}
     test = {"metric": "tnr", "arms": ["ce"], "minus": [], **rule}
-    assert verdict(study, values, counts=(900, 98), **test) == claims.INCONCLUSIVE  # 0 of 98: up to 3.69 %
-    assert verdict(study, values, counts=(900, 980), **test) == claims.REPRODUCED
+    assert verdict(study, values, counts=(900, 98), **test) == rules.INCONCLUSIVE  # 0 of 98: up to 3.69 %
+    assert verdict(study, values, counts=(900, 980), **test) == rules.REPRODUCED
     test["metric"] = "tpr"
-    assert verdict(study, values, counts=(98, 980), **test) == claims.INCONCLUSIVE
+    assert verdict(study, values, counts=(98, 980), **test) == rules.INCONCLUSIVE
     found = judged(study, {"ce": ([0.0], 0), "ce-released": ([0.0], 0)}, counts=(900, 98), **test | {"metric": "tnr"})[
         1
     ]
@@ -230,14 +228,14 @@ def test_few_correct_or_incorrect_predictions_decide_nothing(study):
     for counts in ((9, 900), (900, 9)):
         for margin in ({"above": 0.0}, {"below": 0.0}):
             answer, found = judged(study, values, counts=counts, **margin)
-            assert answer == claims.INCONCLUSIVE
+            assert answer == rules.INCONCLUSIVE
             assert "fewer than 10 correct or incorrect predictions, which decide nothing, in 1" in found
-    assert verdict(study, values, counts=(10, 10), above=0.0) == claims.REPRODUCED
+    assert verdict(study, values, counts=(10, 10), above=0.0) == rules.REPRODUCED
 
 
 def test_a_released_form_is_alike_in_all_else(write_study):
     other = {"frozen": {"backbone": "frozen"}, "longer": {"training": {"epochs": 2}}, "distance": {"head": "distance"}}
-    rule = claims.Test(metric="auroc", arms=["ce"], above=0.0)
+    rule = rules.Test(metric="auroc", arms=["ce"], above=0.0)
     for change in other.values():
         study = load_study(write_study(arms=TINY["arms"] | {"ce-other": RELEASED | change}))
         assert claims.as_released(study, [rule]) == [rule]
@@ -246,54 +244,51 @@ def test_a_released_form_is_alike_in_all_else(write_study):
 
 
 def test_the_papers_tnr_counts_tcp_at_one_in_k_and_shows_it_at_zero_beside(write_study, monkeypatch):
-    monkeypatch.setattr(evaluation, "RESAMPLES", 50)
+    monkeypatch.setattr(resampling, "RESAMPLES", 50)
     arms = TINY["arms"] | {"tcp": {"label": "TCP", "loss": "tcp", "head": "linear"}}
     study = load_study(write_study(arms=arms, seeds=[0, 1]))
     rng = np.random.default_rng(0)
     right, z = rng.random(400) < 0.5, rng.normal(logit(0.1), 1, 400)  # ten classes: half of z lies below 1/K
-    monkeypatch.setattr(evaluation, "has_classifier", lambda *_: True)
-    monkeypatch.setattr(evaluation, "correct", lambda *_: right)
-    monkeypatch.setattr(evaluation, "outputs", lambda *_: {0: z, 1: z})
+    results = given(study, right, tcp=np.stack([z, z]), ce=np.stack([z, z]))
     at = {"tcp": (expit(z[~right]) <= 0.1).mean(), "ce": (z[~right] <= 0).mean()}
     for arm, rate in at.items():
-        test = claims.Test(metric="tnr_paper", arms=[arm], below=0.7)
-        answer, found = claims._judged(claims.Seen(study), [test])[:2]
+        test = rules.Test(metric="tnr_paper", arms=[arm], below=0.7)
+        answer, found = claims._judged(Evidence(results), [test])[:2]
         assert found.startswith(f"TNR {100 * rate:.2f} [")
         assert f"with TCP's at z = 0, TNR {100 * at['ce']:.2f} [" in found
-        assert answer == {"tcp": claims.REPRODUCED, "ce": claims.CONTRADICTED}[arm]
+        assert answer == {"tcp": rules.REPRODUCED, "ce": rules.CONTRADICTED}[arm]
     with pytest.raises(ValueError, match="tnr_paper is that of"):
-        claims.Test(metric="tnr_paper", arms=["tcp"], tuned=True, below=0.1)
+        rules.Test(metric="tnr_paper", arms=["tcp"], tuned=True, below=0.1)
 
 
 def test_separability_is_one_metric_at_one_rate():
     for change in ({"metric": "kl", "tuned": True}, {"metric": "kl + auroc"}, {"metric": "kl + bhattacharyya"}):
         with pytest.raises(ValueError, match="a test of separability"):
-            claims.Test.model_validate({"arms": ["ss"], "above": 0.0} | change)
+            rules.Test.model_validate({"arms": ["ss"], "above": 0.0} | change)
 
 
-def test_the_stronger_network_is_that_of_the_higher_accuracy(write_study, monkeypatch):
+def test_the_stronger_network_is_that_of_the_higher_accuracy(write_study):
     networks = {name: TINY["networks"]["rsn"] | {"label": name.upper()} for name in ("rsn", "vit")}
     pairs = ["rsn-rsn", "rsn-vit", "vit-rsn", "vit-vit"]
     study = load_study(write_study(networks=networks, pairs=pairs))
-    rule = claims.Test(metric="tnr", arms=["ce"], pairs=["strong-weak"], minus_pairs=["weak-strong"], above=0.0)
-    answer, found = claims._judged(claims.Seen(study), [rule])[:2]
-    assert (answer, found) == (claims.NOT_TESTED, "not run: ⟨stronger, weaker⟩ CE − ⟨weaker, stronger⟩")
+    rule = rules.Test(metric="tnr", arms=["ce"], pairs=["strong-weak"], minus_pairs=["weak-strong"], above=0.0)
+    answer, found = claims._judged(Evidence(Given(study)), [rule])[:2]
+    assert (answer, found) == (rules.NOT_TESTED, "not run: ⟨stronger, weaker⟩ CE − ⟨weaker, stronger⟩")
     right = {"rsn": np.arange(10) < 9, "vit": np.arange(10) < 8}
-    monkeypatch.setattr(evaluation, "has_classifier", lambda *_: True)
-    monkeypatch.setattr(evaluation, "correct", lambda study, pair, *_: right[pair[-3:]])
-    ((name, (of, other)),) = claims._ways(claims.Seen(study), rule)
+    results = Given(study, {(pair, "test"): Predictions(right[pair[-3:]], {}) for pair in pairs})
+    ((name, (of, other)),) = evidence._ways(Evidence(results), rule)
     assert (of[0], other[0], name) == ("rsn-vit", "vit-rsn", "⟨RSN, VIT⟩ CE − ⟨VIT, RSN⟩")
     right["vit"] |= True
-    ((_, (of, other)),) = claims._ways(claims.Seen(study), rule)
+    ((_, (of, other)),) = evidence._ways(Evidence(results), rule)
     assert (of[0], other[0]) == ("vit-rsn", "rsn-vit")
     one = load_study(write_study())
-    assert claims._found(claims.Seen(one), [rule]) == ([], "this study has no second network")
+    assert claims._found(Evidence(Given(one)), [rule]) == ([], "this study has no second network")
 
 
 def test_what_a_study_has_not_is_named_as_a_reader_knows_it(study):
     def found(**test):
-        rule = claims.Test.model_validate({"metric": "auroc", "arms": ["ss"], "above": 0.0} | test)
-        return claims._found(claims.Seen(study), [rule])[1]
+        rule = rules.Test.model_validate({"metric": "auroc", "arms": ["ss"], "above": 0.0} | test)
+        return claims._found(Evidence(Given(study)), [rule])[1]
 
     assert found(minus=["focal", "tcp", "cb"]) == (
         "this study has no method 'Focal' and no method 'TCP' and no method 'Class-balanced'"
@@ -302,13 +297,13 @@ def test_what_a_study_has_not_is_named_as_a_reader_knows_it(study):
     assert found(domains=["stylized"]) == "this study has no domain 'Stylised'"
     assert found(tuned=True, minus=["ce"]) == "this study has no tuned learning rates"
     assert found(minus=["ce"]) == "not run: ⟨RSN, RSN⟩ SS − CE"
-    for entry in claims.load():
+    for entry in rules.load():
         for arm in {arm for test in entry.tests for arm in (*test.arms, *test.minus)}:
-            assert claims._label(study, arm)[0].isupper() or claims._label(study, arm).startswith("weighted CE")
+            assert evidence.label_of(study, arm)[0].isupper() or evidence.label_of(study, arm).startswith("weighted CE")
 
 
 def test_the_file_is_sound_and_each_verdict_leads_to_a_section():
-    entries = claims.load()
+    entries = rules.load()
     assert len(entries) >= 14
     assert len({entry.id for entry in entries}) == len(entries)
     headings = set()
@@ -324,28 +319,28 @@ def test_the_file_is_sound_and_each_verdict_leads_to_a_section():
 
 def test_the_studies_on_fashion_have_the_methods_that_the_claims_compare():
     methods = load_study("fashion").arms.keys() | load_study("ablations").all_arms.keys() | {"mcp"}
-    for entry in claims.load():
+    for entry in rules.load():
         for test in () if entry.studies else entry.tests:
-            assert {claims._base(arm) for arm in [*test.arms, *test.minus]} <= methods, entry.id
+            assert {evidence._base(arm) for arm in [*test.arms, *test.minus]} <= methods, entry.id
 
 
 def test_a_study_that_has_hardly_run_is_judged_without_a_guess(write_study, monkeypatch):
-    monkeypatch.setattr(evaluation, "RESAMPLES", 30)
+    monkeypatch.setattr(resampling, "RESAMPLES", 30)
     study = load_study(write_study(audit=AUDIT, seeds=[0]))
     experiments.train_oracle(study, "rsn-rsn", "ss", 0, lambda line: None)
-    judged, cells = claims.judge(study)
+    judged, cells = claims.judge(Run(study))
     judged = judged.set_index("id")
     assert set(cells["claim"]) == {"iid", "normality", "mcp-unreliable"}
     first = judged.index.get_loc
     assert first("all-cases") < first("collapse-ce")  # what is not tested comes last
-    unrun = [entry.id for entry in claims.load() if entry.tests and entry.id != "mcp-unreliable"]
-    assert set(judged.loc[unrun, "verdict"]) == {claims.NOT_TESTED}
-    colour = [entry.id for entry in claims.load() if entry.colour]
-    elsewhere = [entry.id for entry in claims.load() if entry.studies]
+    unrun = [entry.id for entry in rules.load() if entry.tests and entry.id != "mcp-unreliable"]
+    assert set(judged.loc[unrun, "verdict"]) == {rules.NOT_TESTED}
+    colour = [entry.id for entry in rules.load() if entry.colour]
+    elsewhere = [entry.id for entry in rules.load() if entry.studies]
     assert judged.loc[unrun, "found"].drop(colour + elsewhere).str.startswith(("not run", "this study has no")).all()
-    assert set(judged.loc[colour, "found"]) == {claims.GREY}  # digits have one channel
+    assert set(judged.loc[colour, "found"]) == {rules.GREY}  # digits have one channel
     assert judged.loc[elsewhere, "found"].str.startswith("tested on other data: results/").all()
-    assert judged.loc["all-cases", "verdict"] == claims.CONTRADICTED
+    assert judged.loc["all-cases", "verdict"] == rules.CONTRADICTED
 
 
 def test_the_published_rows_are_the_papers():
@@ -357,93 +352,84 @@ def test_the_published_rows_are_the_papers():
 
 
 def test_the_bound_is_the_papers_formula(study):
-    row = claims.bounds(study).loc["ViT, the paper's"]
+    bounds = facts.bounds(Run(study))
+    row = bounds.loc["ViT, the paper's"]
     largest = np.exp(3) - np.exp(-3)
     by_hand = largest * np.sqrt((32 * row["parameters"] * np.log(2) + np.log(2 / 0.05)) / (2 * 1_281_167))
     assert row["bound"] == pytest.approx(by_hand)
     assert row["largest"] == pytest.approx(20.04, abs=0.005)
-    assert claims.bounds(study).loc["a head of 769 parameters, the paper's images", "bound"] == pytest.approx(
-        1.63, abs=0.01
-    )
+    of_head = bounds.loc["a head of 769 parameters, the paper's images", "bound"]
+    assert of_head == pytest.approx(1.63, abs=0.01)
 
 
 def test_the_bound_is_that_of_networks_that_are_oracles(write_study):
     networks = {name: TINY["networks"]["rsn"] | {"label": name} for name in ("rsn", "judged")}
-    rows = claims.bounds(load_study(write_study(networks=networks, pairs=["rsn-judged"])))
+    rows = facts.bounds(Run(load_study(write_study(networks=networks, pairs=["rsn-judged"]))))
     assert len(rows) == 3  # the paper's two and a head; no oracle of the study's is trained, and one has none
 
 
 def test_the_bound_says_which_arm_it_is_of(write_study, monkeypatch):
     frozen = TINY["arms"]["ss"] | {"label": "SS, frozen", "backbone": "frozen", "training": {"images": 300}}
     study = load_study(write_study(arms={"ss-frozen": frozen} | TINY["arms"]))
-    monkeypatch.setattr(store, "read_manifest", lambda path: {"parameters": 9})
-    row = claims.bounds(study).loc["RSN, this study's SS, frozen"]
+    monkeypatch.setattr(Run, "manifest", lambda *_: {"parameters": 9})
+    row = facts.bounds(Run(study)).loc["RSN, this study's SS, frozen"]
     assert tuple(row[["parameters", "images"]]) == (9, 300)
 
 
 def test_the_squared_error_is_capped_by_a_sigmoid_alone(study):
-    verdict, found = claims.FACTS["tcp_capped"](claims.Seen(study))[:2]
-    assert verdict == claims.MIXED
+    verdict, found = facts.COMPUTED["tcp_capped"](Evidence(Given(study)))[:2]
+    assert verdict == rules.MIXED
     assert "reproduced for Eq. 6 as printed, (z − p)² of any real z, which is unbounded" in found
 
 
-def of_normal(monkeypatch, study, values, right):
+def of_normal(study, values, right):
     """The verdict on the confidences of every oracle of `study`: arm -> sigmoid(z)."""
-    monkeypatch.setattr(evaluation, "has_classifier", lambda *_: True)
-    monkeypatch.setattr(evaluation, "correct", lambda *_: right)
-    monkeypatch.setattr(
-        evaluation, "outputs", lambda study, pair, arm, seeds, part: dict.fromkeys(seeds, logit(values[arm]))
-    )
-    return claims.FACTS["normality"](claims.Seen(study))[:2]
+    z = {arm: np.stack([logit(confidence)] * len(study.seeds)) for arm, confidence in values.items()}
+    return facts.COMPUTED["normality"](Evidence(given(study, right, **z)))[:2]
 
 
-def test_normality_is_of_both_groups_of_oracles_that_are_not_collapsed(write_study, monkeypatch):
+def test_normality_is_of_both_groups_of_oracles_that_are_not_collapsed(write_study):
     study = load_study(write_study(arms=TINY["arms"] | {"tcp": {"label": "TCP", "loss": "tcp", "head": "linear"}}))
     n, few = 40_000, 400
     right = np.arange(n + few) < n
     normal = np.concatenate([statistics.norm.ppf((np.arange(size) + 0.5) / size) for size in (n, few)]) / 20 + 0.5
-    verdict, found = of_normal(monkeypatch, study, {"tcp": normal, "ss": normal}, right)
-    assert verdict == claims.INCONCLUSIVE  # of 400 the interval is 6.8 points wide on either side
+    verdict, found = of_normal(study, {"tcp": normal, "ss": normal}, right)
+    assert verdict == rules.INCONCLUSIVE  # of 400 the interval is 6.8 points wide on either side
     assert "; beyond the margin in 2 of 4 (" in found
     assert "2 seeds, 4 degrees of freedom" in found
     alike = np.concatenate([normal[:n], normal[:n]])
-    assert of_normal(monkeypatch, study, {"tcp": alike, "ss": alike}, np.arange(2 * n) < n)[0] == claims.REPRODUCED
+    assert of_normal(study, {"tcp": alike, "ss": alike}, np.arange(2 * n) < n)[0] == rules.REPRODUCED
     even = (np.arange(2 * n) % n + 0.5) / n
     two = np.where(even < 0.5, 0.2, 0.8) + 0.01 * even
-    verdict, found = of_normal(monkeypatch, study, {"tcp": two, "ss": alike}, np.arange(2 * n) < n)
-    assert verdict == claims.MIXED
+    verdict, found = of_normal(study, {"tcp": two, "ss": alike}, np.arange(2 * n) < n)
+    assert verdict == rules.MIXED
     assert "⟨RSN, RSN⟩ TCP, " in found
 
 
 def test_overfitting_is_the_gap_from_the_training_images(study, monkeypatch):
     right = np.arange(1000) < 800
     rng = np.random.default_rng(0)
-    z = {seed: rng.normal(right * 1.0, 1) for seed in study.seeds}
-    monkeypatch.setattr(evaluation, "RESAMPLES", 100)
-    monkeypatch.setattr(evaluation, "has_classifier", lambda *_: True)
-    monkeypatch.setattr(evaluation, "correct", lambda *_: right)
-    monkeypatch.setattr(evaluation, "outputs", lambda *_: z)
-    test = pd.DataFrame([metrics.evaluate(row, right) for row in z.values()])
-    for gap, expected in ((0.2, claims.REPRODUCED), (0.0, claims.INCONCLUSIVE), (-0.2, claims.CONTRADICTED)):
-        seen = claims.Seen(study)
-        seen.on_training = lambda pair, arm, gap=gap: {
-            metric: test[metric].to_numpy() + gap for metric in ("auroc", "tnr")
-        }
-        verdict, found, cells, _ = claims.FACTS["overfitting"](seen)
+    z = np.stack([rng.normal(right * 1.0, 1) for _ in study.seeds])
+    monkeypatch.setattr(resampling, "RESAMPLES", 100)
+    results = given(study, right, ce=z)
+    test = pd.DataFrame([metrics.evaluate(row, right) for row in z])
+    for gap, expected in ((0.2, rules.REPRODUCED), (0.0, rules.INCONCLUSIVE), (-0.2, rules.CONTRADICTED)):
+        results.fitted = {metric: test[metric].to_numpy() + gap for metric in ("auroc", "tnr")}
+        verdict, found, cells, _ = facts.COMPUTED["overfitting"](Evidence(results))
         assert verdict == expected
         assert [cell.estimate for cell in cells] == pytest.approx([gap, gap])
         assert found.startswith(f"AUC, training − test, {100 * gap:.2f} [") or gap == 0
-    assert claims.FACTS["overfitting"](claims.Seen(study))[:2] == (
-        claims.NOT_TESTED, "not run: outputs on training images",
-    )  # fmt: skip
+    results.fitted = None
+    unknown = (rules.NOT_TESTED, "not run: outputs on training images")
+    assert facts.COMPUTED["overfitting"](Evidence(results))[:2] == unknown
 
 
 def test_the_threshold_of_the_cost_is_chosen_on_validation_images(study, monkeypatch):
     rng = np.random.default_rng(0)
     right = {part: rng.random(500) < 0.8 for part in ("heldout", "test")}
     score = {part: np.round(rng.normal(right[part] * 1.0, 1), 1)[None] for part in right}
-    monkeypatch.setattr(evaluation, "correct", lambda study, pair, part="test": right[part])
-    moved = ablations.cheapest(study, "rsn-rsn", "ce", lambda study, pair, arm, part="test": score[part])
+    slopes = study.network("rsn").steep_slope
+    moved = ablations.cheapest(score["test"], score["heldout"], right["heldout"], slopes)
     threshold = (score["test"] - moved)[0, 0]
 
     def cost(part, at):
@@ -452,13 +438,11 @@ def test_the_threshold_of_the_cost_is_chosen_on_validation_images(study, monkeyp
 
     tried = [cost("heldout", at) for at in [-np.inf, *np.unique(score["heldout"])]]
     assert cost("heldout", threshold) == min(tried)
-    monkeypatch.setattr(evaluation, "RESAMPLES", 20)
-    monkeypatch.setattr(evaluation, "has_classifier", lambda *_: True)
-    seen = claims.Seen(study)
-    seen.outputs = lambda pair, arm, part="test", tuned=False: score[part]
-    estimate, samples = seen.difference(
-        rule(metric="cost", arms=["ce"], minus=[], above=0.0), ("rsn-rsn", "ce", "test"), None
-    )
+    monkeypatch.setattr(resampling, "RESAMPLES", 20)
+    one = study.model_copy(update={"seeds": [0]})
+    results = Given(one, {("rsn-rsn", part): Predictions(right[part], {"ce": score[part]}) for part in right})
+    test = rule(metric="cost", arms=["ce"], minus=[], above=0.0)
+    estimate, samples = Evidence(results).difference(test, ("rsn-rsn", "ce", "test"), None)
     assert estimate == pytest.approx(cost("test", threshold) / 500)
     assert samples.shape == (20, 1)
 
@@ -467,69 +451,62 @@ def test_aupr_error_is_measured_with_either_sign(study, monkeypatch):
     rng = np.random.default_rng(0)
     right = rng.random(300) < 0.7
     z = rng.normal(right * 1.0, 1)
-    monkeypatch.setattr(evaluation, "RESAMPLES", 10)
-    monkeypatch.setattr(evaluation, "has_classifier", lambda *_: True)
-    monkeypatch.setattr(evaluation, "correct", lambda *_: right)
-    monkeypatch.setattr(evaluation, "outputs", lambda *_: {0: z, 1: z})
+    monkeypatch.setattr(resampling, "RESAMPLES", 10)
+    seen = Evidence(given(study, right, ce=np.stack([z, z])))
     for metric, expected in (
         ("aupr_error", metrics.evaluate(z, right)["aupr_error"]), ("aupr_error_released", released.aupr_error(z, right))
     ):  # fmt: skip
         test = rule(metric=metric, arms=["ce"], minus=[], above=0.0)
-        assert claims.Seen(study).difference(test, ("rsn-rsn", "ce", "test"), None)[0] == pytest.approx([expected] * 2)
+        assert seen.difference(test, ("rsn-rsn", "ce", "test"), None)[0] == pytest.approx([expected] * 2)
 
 
 def test_a_gap_that_the_error_leaves_no_room_for_decides_nothing(study, monkeypatch):
     rows = {"train": (0.997, 0.996, 0.998), "test": (0.9902, 0.988, 0.992)}
+    monkeypatch.setattr(ablations, "label_shift", lambda _: pd.DataFrame(rows, ["rate", "low", "high"]).T)
 
-    def shift(*_):
-        return pd.DataFrame(rows, ["rate", "low", "high"]).T
+    def iid():
+        return facts.COMPUTED["iid"](Evidence(Given(study, labels={})))[:2]
 
-    monkeypatch.setattr(evaluation, "has_classifier", lambda *_: True)
-    monkeypatch.setattr(ablations, "label_shift", shift)
-    verdict, found = claims.FACTS["iid"](claims.Seen(study))[:2]
-    assert verdict == claims.INCONCLUSIVE
-    assert found == "RSN +0.68 [+0.40, +1.00], of an error of 0.98 that decides nothing"
+    assert iid() == (rules.INCONCLUSIVE, "RSN +0.68 [+0.40, +1.00], of an error of 0.98 that decides nothing")
     rows["train"], rows["test"] = (0.901, 0.900, 0.902), (0.9, 0.899, 0.901)
-    assert claims.FACTS["iid"](claims.Seen(study))[:2] == (claims.REPRODUCED, "RSN +0.10 [-0.10, +0.30]")
+    assert iid() == (rules.REPRODUCED, "RSN +0.10 [-0.10, +0.30]")
     rows["train"] = (0.92, 0.919, 0.921)
-    assert claims.FACTS["iid"](claims.Seen(study))[0] == claims.CONTRADICTED
+    assert iid()[0] == rules.CONTRADICTED
+    assert facts.COMPUTED["iid"](Evidence(Given(study)))[:2] == (rules.NOT_TESTED, "not run")
 
 
 @pytest.mark.parametrize("longer", [1.0, -1.0, 0.0])
-def test_tails_are_compared_seed_by_seed(write_study, monkeypatch, longer):
+def test_tails_are_compared_seed_by_seed(write_study, longer):
     linear = {"ss-linear": {"label": "SS, linear", "loss": "ss", "head": "linear"}}
     study = load_study(write_study(arms=TINY["arms"] | linear, seeds=[0, 1, 2]))
-    z = {}
-    for arm, more in (("ss", longer), ("ss-linear", 0.0)):
-        body = np.linspace(-1, 1, 1001)  # an interquartile range of 1
-        for seed in study.seeds:
-            z[arm, seed] = np.where(
-                np.abs(body) > 0.9, np.sign(body) * (2 + (seed + more + 0.01 * seed * more) / 2), body
-            )
-    monkeypatch.setattr(evaluation, "has_classifier", lambda *_: True)
-    monkeypatch.setattr(evaluation, "outputs", lambda study, pair, arm, seeds, part: {k: z[arm, k] for k in seeds})
-    verdict, found = claims.FACTS["tails"](claims.Seen(study))[:2]
-    assert verdict == {1.0: claims.REPRODUCED, -1.0: claims.CONTRADICTED, 0.0: claims.INCONCLUSIVE}[longer]
+    body = np.linspace(-1, 1, 1001)  # an interquartile range of 1
+
+    def z(more):
+        ends = [np.sign(body) * (2 + (seed + more + 0.01 * seed * more) / 2) for seed in study.seeds]
+        return np.stack([np.where(np.abs(body) > 0.9, end, body) for end in ends])
+
+    right = np.ones(1001, bool)
+    results = given(study, right, **{"ss": z(longer), "ss-linear": z(0.0)})
+    verdict, found = facts.COMPUTED["tails"](Evidence(results))[:2]
+    assert verdict == {1.0: rules.REPRODUCED, -1.0: rules.CONTRADICTED, 0.0: rules.INCONCLUSIVE}[longer]
     assert found.startswith(f"longer by {1.01 * longer:+.2f} [")
-    monkeypatch.setattr(evaluation, "outputs", lambda *_: {})
-    assert claims.FACTS["tails"](claims.Seen(study))[:2] == (claims.NOT_TESTED, "not run: ⟨RSN, RSN⟩")
-    without = claims.FACTS["tails"](claims.Seen(load_study(write_study())))
-    assert without[:2] == (claims.NOT_TESTED, "this study has no method 'SS, linear'")
+    unrun = facts.COMPUTED["tails"](Evidence(given(study, right)))
+    assert unrun[:2] == (rules.NOT_TESTED, "not run: ⟨RSN, RSN⟩")
+    without = facts.COMPUTED["tails"](Evidence(Given(load_study(write_study()))))
+    assert without[:2] == (rules.NOT_TESTED, "this study has no method 'SS, linear'")
 
 
-def test_table_2_is_asked_of_its_studies_alone(write_study, monkeypatch):
-    monkeypatch.setattr(Study, "images", lambda self: SimpleNamespace(channels=1))
-    monkeypatch.setattr(evaluation, "has_classifier", lambda *_: False)
-    entries = [entry for entry in claims.load() if entry.studies]
-    assert {entry.id for entry in entries} == {entry.id for entry in claims.load() if entry.id.startswith("small-")} | {
+def test_table_2_is_asked_of_its_studies_alone(write_study):
+    entries = [entry for entry in rules.load() if entry.studies]
+    assert {entry.id for entry in entries} == {entry.id for entry in rules.load() if entry.id.startswith("small-")} | {
         "tcp-mnist"
     }
     for name in ("tiny", "mnist-other"):
         study = load_study(write_study()).model_copy(update={"name": name, "dataset": "mnist"})
-        assert set(claims.judge(study, entries)[0]["found"].str.startswith("tested on other data")) == {True}
+        assert set(claims.judge(Given(study), entries)[0]["found"].str.startswith("tested on other data")) == {True}
     for name in ("mnist", "mnist-full"):
         study = load_study(write_study()).model_copy(update={"name": name})
-        found = claims.judge(study, entries)[0].set_index("id")["found"]
+        found = claims.judge(Given(study), entries)[0].set_index("id")["found"]
         assert found["small-alike"] == "this study has no method 'TCP'"
         assert found["small-more"].startswith("tested on other data: results/cifar10")
 
@@ -541,15 +518,15 @@ def test_table_2_is_asked_of_its_studies_alone(write_study, monkeypatch):
 def test_an_entry_that_cannot_be_decided_in_one_way_is_refused(change):
     test = {"metric": "auroc", "arms": ["ss"], "above": 0.5}
     entry = {"id": "x", "claim": "c", "where": "w", "quantity": "q", "section": "s", "tests": [test]}
-    claims.Claim.model_validate(entry)
+    rules.Claim.model_validate(entry)
     with pytest.raises(ValueError, match=r"one of|above"):
-        claims.Claim.model_validate(entry | change)
+        rules.Claim.model_validate(entry | change)
 
 
 @pytest.mark.parametrize("name", ["mnist", "mnist-full", "cifar10", "cifar10-full"])
 def test_the_studies_of_table_2_have_what_its_claims_and_its_rows_need(name):
     study = load_study(name)
-    entries = [entry for entry in claims.load() if name.removesuffix("-full") in entry.studies]
+    entries = [entry for entry in rules.load() if name.removesuffix("-full") in entry.studies]
     assert len(entries) >= 4
     arms = {arm for entry in entries for test in entry.tests for arm in (*test.arms, *test.minus)}
     assert arms | set(paper.TABLE_2.values()) <= {*study.arms, *confidence.SCORES, None}

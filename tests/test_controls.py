@@ -6,8 +6,10 @@ import torch
 from conftest import AUDIT
 
 from trustlib import metrics, oracle, training
-from trustlib.analysis import ablations, evaluation
-from trustlib.runs import controls, experiments, store
+from trustlib.analysis import ablations
+from trustlib.runs import controls, experiments, outputs, store
+from trustlib.runs.results import Run
+from trustlib.stats import combination, resampling
 from trustlib.study import load_study
 
 
@@ -17,7 +19,7 @@ def quiet(line):
 
 @pytest.fixture
 def study(write_study, monkeypatch):
-    monkeypatch.setattr(evaluation, "RESAMPLES", 40)
+    monkeypatch.setattr(resampling, "RESAMPLES", 40)
     return load_study(write_study(audit=AUDIT, seeds=[0]))
 
 
@@ -115,11 +117,12 @@ def test_a_control_is_trained_once_and_compared(study, monkeypatch):
     assert {row["kind"] for row in rows} == {"fold", "oracle"}
     own = {row["run"] for row in rows if row["chosen"] and row["kind"] == "oracle"}
     assert len(own) == 4 * 2
-    frame = ablations.compare(study, "labels")
+    run = Run(study)
+    frame = ablations.compare(run, "labels")
     auroc = frame[frame["metric"] == "auroc"].set_index("arm")
-    right = evaluation.correct(study, "rsn-rsn")
+    right = outputs.correct(study, "rsn-rsn")
     for arm in study.control("labels").arms:
-        z = controls.outputs(study, "rsn-rsn", arm)
+        z = run.tuned_outputs("rsn-rsn", arm)
         mean = np.mean([metrics.evaluate(row, right)["auroc"] for row in z])
         assert auroc.loc[arm, "estimate"] == pytest.approx(mean)
         assert auroc.loc[arm, "rate"] == controls.tuning(study, "rsn-rsn", arm).rate
@@ -128,45 +131,44 @@ def test_a_control_is_trained_once_and_compared(study, monkeypatch):
     monkeypatch.setattr(training, "train", None)  # training again would now fail
     for arm in study.control("labels").arms:
         controls.train(study, "rsn-rsn", arm, quiet)
-    pair_of_arms(study)
-    what_is_read_off(study)
+    pair_of_arms(run)
+    what_is_read_off(run)
 
 
-def pair_of_arms(study):
-    less = ablations.difference(study, "rsn-rsn", "ce-crossfit", "ce")
-    boots = [ablations.resampled(study, "rsn-rsn", arm) for arm in ("ce-crossfit", "ce")]
+def pair_of_arms(run):
+    less = ablations.difference(run, "rsn-rsn", "ce-crossfit", "ce")
+    boots = [ablations.resampled(run, "rsn-rsn", arm) for arm in ("ce-crossfit", "ce")]
     k = metrics.METRICS.index("auroc")
     gap = boots[0].estimate["ce-crossfit"][:, k].mean() - boots[1].estimate["ce"][:, k].mean()
     assert less.loc["auroc", "estimate"] == pytest.approx(gap)
-    assert ablations.difference(study, "rsn-rsn", "ce", "ce-fixed") is None
+    assert ablations.difference(run, "rsn-rsn", "ce", "ce-fixed") is None
 
 
-def what_is_read_off(study):
-    tails = ablations.tails(study, "rsn-rsn", ["ce", "ss"])
+def what_is_read_off(run):
+    study = run.study
+    tails = ablations.tails(run, "rsn-rsn", ["ce", "ss"])
     path = store.oracle_path(study, "rsn-rsn", "ss", 0, controls.tuning(study, "rsn-rsn", "ss").rate)
     weight = store.read_tensors(path, "weights.head.linear.")["weight"]
     assert tails.query("arm == 'ss' and seed == 0")["norm"].item() == pytest.approx(weight.norm().item())
-    shift = ablations.label_shift(study, "rsn")
+    shift = ablations.label_shift(run.label_sources("rsn"))
     assert list(shift.index) == ["train", "crossfit", "heldout", "test"]
     assert (shift["low"] <= shift["rate"]).all()
     assert (shift["rate"] <= shift["high"]).all()
-    points = ablations.operating_points(study, "rsn-rsn")
+    points = ablations.operating_points(run, "rsn-rsn")
     assert points.loc["CE, threshold moved", "threshold"] == pytest.approx(np.log(5 / 2))
     assert points.loc["CE, threshold moved", "tpr"] <= points.loc["CE, z = 0", "tpr"]
-    shift = controls.outputs(study, "rsn-rsn", "ce") - ablations.matched(study, "rsn-rsn", "ce", "ss")  # (S, N)
-    right = evaluation.correct(study, "rsn-rsn", "heldout")
-    ce, ss = (controls.outputs(study, "rsn-rsn", arm, "heldout")[:, right] for arm in ("ce", "ss"))
-    trusted = (ce > shift[:, :1]).mean(1)  # of the right ones, at the threshold that was chosen on them
-    np.testing.assert_allclose(trusted, (ss > 0).mean(1), atol=1.5 / right.sum())
-    tpr, expected = (
-        points["tpr"],
-        (controls.outputs(study, "rsn-rsn", "ce") > shift)[:, evaluation.correct(study, "rsn-rsn")],
-    )
-    assert tpr["CE, threshold at SS's TPR"] == pytest.approx(expected.mean())
-    binned = ablations.optimum(study, "rsn-rsn", "ss", bins=5)
+    z, right = run.tuned_outputs("rsn-rsn", "ce"), outputs.correct(study, "rsn-rsn", "heldout")
+    ce, ss = (run.tuned_outputs("rsn-rsn", arm, "heldout") for arm in ("ce", "ss"))
+    shift = z - ablations.matched(z, ce, ss, right)  # (S, N)
+    trusted = (ce[:, right] > shift[:, :1]).mean(1)  # of the correct ones, at the threshold that was chosen on them
+    np.testing.assert_allclose(trusted, (ss[:, right] > 0).mean(1), atol=1.5 / right.sum())
+    expected = (z > shift)[:, outputs.correct(study, "rsn-rsn")]
+    assert points["tpr"]["CE, threshold at SS's TPR"] == pytest.approx(expected.mean())
+    of_ss = run.tuned_outputs("rsn-rsn", "ss")[0]
+    binned = ablations.optimum(of_ss, outputs.correct(study, "rsn-rsn"), study.hyper("rsn-rsn", "ss"), bins=5)
     assert binned["s"].is_monotonic_increasing
     assert ((binned["best_low"] <= binned["best"]) & (binned["best"] <= binned["best_high"])).all()
-    assert list(ablations.slopes(study, "rsn-rsn", ["ss"])[["alpha_pos", "alpha_neg"]].iloc[0]) == [2.0, 5.0]
+    assert list(ablations.slopes(run, "rsn-rsn", ["ss"])[["alpha_pos", "alpha_neg"]].iloc[0]) == [2.0, 5.0]
 
 
 def test_an_oracle_at_the_studys_rate_is_the_studys(study):
@@ -174,24 +176,23 @@ def test_an_oracle_at_the_studys_rate_is_the_studys(study):
     assert store.oracle_path(study, "rsn-rsn", "ce", 0, 3e-3).name == "rate0.003-seed0.safetensors"
 
 
-def test_an_oracle_without_information_adds_nothing_to_mcp(study, monkeypatch):
+def test_an_oracle_without_information_adds_nothing_to_mcp():
     rng = np.random.default_rng(0)
     right = rng.random(2000) < 0.8
     mcp = 1 / (1 + np.exp(-(rng.normal(size=2000) + 1.5 * right)))
-    monkeypatch.setattr(ablations.evaluation, "correct", lambda *args: right)
-    monkeypatch.setattr(ablations.evaluation, "own_scores", lambda *args: {"mcp": mcp})
     for signal in (0.0, 1.5):
         z = np.stack([rng.normal(size=2000) + signal * right for _ in range(2)])
-        both = ablations.with_mcp(study, "rsn-rsn", "ce", outputs=lambda *args, z=z: z)
+        both = combination.with_mcp({"heldout": z, "test": z}, {"heldout": mcp, "test": mcp}, right)
         gain = np.mean([metrics.evaluate(row, right)["auroc"] for row in both]) - metrics.evaluate(mcp, right)["auroc"]
         assert abs(gain) < 0.005 if signal == 0 else gain > 0.04
 
 
 def test_nothing_trained_is_nothing_shown(study):
-    assert ablations.compare(study, "labels").empty
-    assert ablations.resampled(study, "rsn-rsn", "ce") is None
-    assert ablations.tails(study, "rsn-rsn", ["ce"]).empty
+    run = Run(study)
+    assert ablations.compare(run, "labels").empty
+    assert ablations.resampled(run, "rsn-rsn", "ce") is None
+    assert ablations.tails(run, "rsn-rsn", ["ce"]).empty
 
 
 def test_a_study_without_ablations_has_none_of_their_outputs(tiny):
-    assert controls.outputs(tiny, "rsn-rsn", "ce") is None
+    assert controls.tuned_outputs(tiny, "rsn-rsn", "ce") is None

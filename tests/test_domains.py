@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import TINY
+from conftest import TINY, scores_of
 
 from trustlib import data, metrics
-from trustlib.analysis import claims, evaluation
+from trustlib.analysis import claims, compare, evidence, rules
+from trustlib.analysis.evidence import Evidence
 from trustlib.report import figures, tables
-from trustlib.runs import experiments, store, unseen
+from trustlib.runs import experiments, outputs, store, unseen
+from trustlib.runs.results import Run
 from trustlib.shifts import domains, recolor
+from trustlib.stats import resampling
 from trustlib.study import StudyError, load_study
 
 DOMAINS = {
@@ -34,7 +37,7 @@ def asked(tmp_path_factory):
     folder = tmp_path_factory.mktemp("asked")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRUST_RESULTS", str(folder / "results"))
-        patch.setattr(evaluation, "RESAMPLES", 20)
+        patch.setattr(resampling, "RESAMPLES", 20)
         patch.setattr(domains.recolor, "attack", partial(recolor.attack, steps=2))
         path = folder / "tiny.yaml"
         path.write_text(yaml.safe_dump(TINY | {"domains": DOMAINS}, sort_keys=False))
@@ -251,8 +254,8 @@ def test_on_images_that_a_domain_leaves_alone_everything_is_said_as_on_the_test_
     part = "domains/saturate-1"
     clean = data.load("digits").images["test"][:60]
     assert torch.equal(unseen.domain_images(asked, part, "rsn"), clean)
-    right, scores = evaluation.confidences(asked, "rsn-rsn", part)
-    all_right, everywhere = evaluation.confidences(asked, "rsn-rsn")
+    right, scores = scores_of(Run(asked).predictions("rsn-rsn", part))
+    all_right, everywhere = scores_of(Run(asked).predictions("rsn-rsn"))
     assert np.array_equal(right, all_right[:60])
     for arm, seed in (("ce", 0), ("ce", 1), ("ss", 0), ("ss", 1), ("mcp", 0)):
         assert np.allclose(scores[arm, seed], everywhere[arm, seed][:60], atol=1e-5), arm
@@ -260,21 +263,21 @@ def test_on_images_that_a_domain_leaves_alone_everything_is_said_as_on_the_test_
 
 def test_every_score_and_oracle_is_asked_and_measured(asked):
     for name, count in (("gaussian_noise-5", 60), ("recolor", 20)):
-        right, scores = evaluation.confidences(asked, "rsn-rsn", f"domains/{name}")
+        right, scores = scores_of(Run(asked).predictions("rsn-rsn", f"domains/{name}"))
         assert len(right) == count
         assert {arm for arm, _ in scores} >= {"mcp", "entropy", "trust_score", "linear_ss", "ce", "ss"}
-        frame = evaluation.evaluate(asked, part=f"domains/{name}")
+        frame = compare.evaluate(Run(asked), split=f"domains/{name}")
         row = frame[(frame["arm"] == "ss") & (frame["seed"] == 1)].iloc[0]
         assert row["auroc"] == metrics.evaluate(scores["ss", 1], right)["auroc"]
-    compared = evaluation.judged(asked)
+    compared = compare.compare_shifts(Run(asked))
     assert set(compared["domain"]) == set(DOMAINS["judged"])
     assert compared.query("arm == 'ss' and metric == 'auroc'")["seeds"].eq(2).all()
 
 
 def test_a_sweep_begins_with_the_same_images_clean(asked):
-    swept = evaluation.sweep(asked)
+    swept = compare.sweep(Run(asked))
     assert sorted(swept["severity"].unique()) == [0, 1, 2, 3, 4, 5]
-    right, scores = evaluation.confidences(asked, "rsn-rsn")
+    right, scores = scores_of(Run(asked).predictions("rsn-rsn"))
     row = swept.query("severity == 0 and arm == 'ce' and seed == 0").iloc[0]
     assert row["auroc"] == metrics.evaluate(scores["ce", 0][:40], right[:40])["auroc"]
     form = tables.severities_form(swept.query("arm in ['mcp', 'ce']"), "auroc", 5)
@@ -292,12 +295,12 @@ def test_what_is_asked_is_asked_once_and_again_only_where_it_changed(asked):
     fewer = asked.model_copy(update={"seeds": [0]})
     stale = {row["run"] for row in unseen.visits(fewer) if row["status"] != "done"}
     assert stale == {f"domains/{name}/rsn-rsn" for name in DOMAINS["judged"]}
-    assert evaluation.outputs(fewer, "rsn-rsn", "ce", [0], "domains/stylized") == {}
+    assert outputs.of_oracles(fewer, "rsn-rsn", "ce", [0], "domains/stylized") == {}
 
     larger = asked.model_copy(update={"domains": asked.domains.model_copy(update={"images": 61})})
     stale = {row["run"].split("/")[1] for row in unseen.visits(larger) if row["status"] != "done"}
     assert stale == set(DOMAINS["judged"]) - {"recolor"}
-    assert not evaluation.has_classifier(larger, "rsn-rsn", "domains/stylized")
+    assert not outputs.has_classifier(larger, "rsn-rsn", "domains/stylized")
 
 
 def test_oracles_that_are_not_trained_are_asked_for_by_name(write_study):
@@ -309,33 +312,33 @@ def test_oracles_that_are_not_trained_are_asked_for_by_name(write_study):
 
 def test_a_claim_is_judged_on_its_domain(asked):
     test = {"metric": "auroc", "arms": ["ss"], "minus": ["ce"], "pairs": ["rsn-rsn"], "above": 0.0}
-    seen = claims.Seen(asked)
+    seen = Evidence(Run(asked))
     for name in ("gaussian_noise-5", "stylized"):
-        rule = claims.Test.model_validate(test | {"domains": [name]})
-        ((title, way),) = claims._ways(seen, rule)
+        rule = rules.Test.model_validate(test | {"domains": [name]})
+        ((title, way),) = evidence._ways(seen, rule)
         assert title.startswith(domains.parse(name).label)
         estimate, _ = seen.difference(rule, *way)
-        right, scores = evaluation.confidences(asked, "rsn-rsn", f"domains/{name}")
+        right, scores = scores_of(Run(asked).predictions("rsn-rsn", f"domains/{name}"))
         areas = {key: metrics.evaluate(score, right)["auroc"] for key, score in scores.items()}
         assert estimate == pytest.approx([areas["ss", seed] - areas["ce", seed] for seed in (0, 1)])
-    elsewhere = claims.Test.model_validate(test | {"domains": ["snow-5"]})
+    elsewhere = rules.Test.model_validate(test | {"domains": ["snow-5"]})
     assert claims._found(seen, [elsewhere]) == ([], "this study has no domain 'Snow, severity 5'")
     with pytest.raises(ValueError, match="neither tuned nor of separability or cost"):
-        claims.Test.model_validate(test | {"domains": ["snow-5"], "tuned": True})
+        rules.Test.model_validate(test | {"domains": ["snow-5"], "tuned": True})
     with pytest.raises(ValueError, match="unknown domain 'sno-5'"):
-        claims.Test.model_validate(test | {"domains": ["sno-5"]})
+        rules.Test.model_validate(test | {"domains": ["sno-5"]})
 
 
 def test_the_fall_of_accuracy_is_that_on_the_same_images(asked):
-    seen = claims.Seen(asked)
+    seen = Evidence(Run(asked))
     assert seen.fall("rsn-rsn", "domains/saturate-1") == 0  # grey images are left as they are
-    shifted = evaluation.correct(asked, "rsn-rsn", "domains/gaussian_noise-5")
-    clean = evaluation.correct(asked, "rsn-rsn")[: len(shifted)]
+    shifted = outputs.correct(asked, "rsn-rsn", "domains/gaussian_noise-5")
+    clean = outputs.correct(asked, "rsn-rsn")[: len(shifted)]
     assert seen.fall("rsn-rsn", "domains/gaussian_noise-5") == pytest.approx(clean.mean() - shifted.mean())
 
 
 def test_the_tables_have_a_row_a_domain_and_arm(asked):
-    compared = evaluation.judged(asked).query("arm in ['mcp', 'ss']")
+    compared = compare.compare_shifts(Run(asked)).query("arm in ['mcp', 'ss']")
     form = tables.domains_form(tables.labelled(compared, asked))
     assert form.data.shape == (4 * 2, 6)
     assert form.data.loc[("recolor", "SS"), "AUC ↑"].count("[") == 1
@@ -357,5 +360,5 @@ def test_pictures_and_severities_are_drawn_as_given():
 def test_the_tiny_study_has_no_domains(tiny):
     assert "domains" not in TINY
     assert unseen.visits(tiny) == []
-    assert evaluation.judged(tiny).empty
-    assert evaluation.sweep(tiny).empty
+    assert compare.compare_shifts(Run(tiny)).empty
+    assert compare.sweep(Run(tiny)).empty

@@ -14,18 +14,20 @@ import pandas as pd
 import pytest
 import torch.nn.functional as F
 import yaml
-from conftest import TINY
+from conftest import TINY, scores_of
 from matplotlib.text import Text
 from numpy.typing import NDArray
 from torch import Tensor
 
 from trustlib import confidence, data, losses, metrics, report
-from trustlib.analysis import evaluation
+from trustlib.analysis import compare
 from trustlib.apply import predictions
 from trustlib.confidence import Observed, Score
 from trustlib.losses import _against, _check
 from trustlib.report import figures, tables
 from trustlib.runs import controls, experiments, store, unseen
+from trustlib.runs.results import Run
+from trustlib.stats import resampling
 from trustlib.study import StudyError, load_study
 
 # --- What is added: README shows hinge and logit_gap ---
@@ -83,7 +85,7 @@ def extended(tmp_path_factory):
     folder = tmp_path_factory.mktemp("extended")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRUST_RESULTS", str(folder / "results"))
-        patch.setattr(evaluation, "RESAMPLES", 20)
+        patch.setattr(resampling, "RESAMPLES", 20)
         for name, line in ADDED.items():
             patch.setitem(confidence.SCORES if isinstance(line, Score) else losses.LOSSES, name, line)
         (folder / "extended.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
@@ -156,8 +158,9 @@ def test_what_is_added_is_in_every_table_and_figure(extended, shown_by, notebook
 
 
 def test_what_is_added_is_measured_as_the_others_are(extended):
-    compared = evaluation.compare(extended, "rsn-rsn").query("metric == 'auroc'").set_index("arm")
-    right, scores = evaluation.confidences(extended, "rsn-rsn")
+    run = Run(extended)
+    compared = compare.compare_pairs(run).query("metric == 'auroc'").set_index("arm")
+    right, scores = scores_of(run.predictions("rsn-rsn"))
     found = predictions.of_study(extended, quiet)
     np.testing.assert_array_equal(right, found.correct)
     expected = logit_gap(Observed(found.logits, found.label))

@@ -9,9 +9,10 @@ import pytest
 from conftest import TINY
 from test_report import check_page
 
-from trustlib.analysis import evaluation
+from trustlib.analysis import compare
 from trustlib.data import ROOT
 from trustlib.runs import experiments, store, unseen
+from trustlib.runs.results import Run
 from trustlib.study import load_study
 
 NETWORK = TINY["networks"]["rsn"]
@@ -69,7 +70,7 @@ def test_a_failed_training_is_shown_and_only_it_is_made_again(write_study, tmp_p
     assert "sweep-contrast: done in" in printed
     assert "[6/6] 06_report: done in" in printed
     assert {row["status"] for row in unseen.visits(load_study(mended))} == {"done"}
-    assert not evaluation.sweep(load_study(mended)).empty
+    assert not compare.sweep(Run(load_study(mended))).empty
     assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
     assert {row["status"] for row in experiments.trainings(load_study(mended))} == {"done"}
     check_page(page.read_text())

@@ -5,9 +5,8 @@ import pytest
 import torch
 
 from trustlib import confidence, metrics, study
-from trustlib.analysis import heads
 from trustlib.report import figures
-from trustlib.runs import experiments, store
+from trustlib.runs import experiments, heads, store
 from trustlib.stats import statistics
 
 

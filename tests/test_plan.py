@@ -13,9 +13,10 @@ from safetensors.torch import save_file
 
 from trustlib import __main__ as commands
 from trustlib import data, training
-from trustlib.analysis import evaluation
+from trustlib.analysis import compare
 from trustlib.models import backbone, pretrained
 from trustlib.runs import experiments, networks, store, unseen
+from trustlib.runs.results import Run
 from trustlib.shifts import domains, recolor
 from trustlib.study import StudyError, load_study
 
@@ -158,7 +159,7 @@ def test_a_trained_and_a_frozen_oracle_judge_every_image_and_are_evaluated(write
             assert z.shape == (count,)
             assert z.dtype == torch.float32
             assert z.unique().numel() > 1
-    frame = evaluation.evaluate(study, ["large-small"])
+    frame = compare.evaluate(Run(study), ["large-small"])
     assert frame["arm"].tolist() == ["mcp", "ce", "ss-frozen"]
     right = store.read_tensors(store.classifier_path(study, "small"), "test.")
     assert right["logits"].shape == (15, 3)  # the three classes' rows of the thousand

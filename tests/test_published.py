@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from trustlib.analysis import claims, paper
+from trustlib.analysis import facts, paper, rules
 
 
 def attainable(n: int, *, tied: bool) -> tuple[np.ndarray, ...]:
@@ -97,6 +97,6 @@ def test_the_steep_slope_rows_are_no_average_precisions_by_the_negated_confidenc
     assert row["negated_low"] == pytest.approx(0.2374, abs=1e-4)  # 23.75 % before the ends of the rounding intervals
     simpler = [paper.least_average_precision(1 - r.accuracy, max(2 * r.auroc - 1, 0)) for r in frame.itertuples()]
     assert (frame["negated_low_tied"] > simpler).all()
-    verdict, found = claims.FACTS["published_aupr_error"](None)[:2]
-    assert verdict == claims.CONTRADICTED
+    verdict, found = facts.COMPUTED["published_aupr_error"](None)[:2]
+    assert verdict == rules.CONTRADICTED
     assert f"{(frame['excludes'] != '').sum()} of 28 rows" in found

@@ -15,13 +15,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, scores_of
 
 from trustlib import confidence, data, training
-from trustlib.analysis import evaluation
+from trustlib.analysis import compare
 from trustlib.models import backbone
 from trustlib.report import publish
 from trustlib.runs import experiments, jobs, networks, provenance, store, unseen
+from trustlib.runs.results import Run
+from trustlib.stats import resampling
 from trustlib.study import StudyError, load_study
 
 
@@ -249,7 +251,7 @@ def test_the_classifier_is_cached_as_the_oracles_need_it_and_does_not_run_again(
 def test_evaluate_has_mcp_first_and_one_row_a_training(tiny):
     for arm in tiny.arms:
         experiments.train_oracle(tiny, "rsn-rsn", arm, 1, quiet)
-    frame = evaluation.evaluate(tiny)
+    frame = compare.evaluate(Run(tiny))
     assert list(zip(frame["arm"], frame["seed"], strict=True)) == [("mcp", 0), ("ce", 1), ("ss", 1)]
     assert frame["accuracy"].nunique() == 1
     assert {row["status"] for row in experiments.trainings(tiny)} == {"done", "not run"}
@@ -278,13 +280,13 @@ def test_the_scores_of_a_classifier_are_made_once_and_are_rows_before_the_oracle
     assert "no passes" in manifest["missing"]["mc_dropout_probs"]
     monkeypatch.setattr(experiments, "observed", None)  # computing again would now fail
     assert experiments.score_classifier(tiny, "rsn", quiet) == manifest
-    correct, scores = evaluation.confidences(tiny, "rsn-rsn")
+    correct, scores = scores_of(Run(tiny).predictions("rsn-rsn"))
     assert next(iter(scores)) == ("mcp", 0)
     assert ("energy", 0) in scores
     odds = store.read_tensors(store.confidence_path(tiny, "rsn"), "test.")["mcp"].numpy()
     p = scores["mcp", 0]
     np.testing.assert_allclose(odds, np.log(p / (1 - p)), rtol=1e-5)
-    frame = evaluation.evaluate(tiny).set_index("arm")
+    frame = compare.evaluate(Run(tiny)).set_index("arm")
     assert np.isnan(frame.loc["energy", "tnr"])  # it has no threshold of its own
     assert frame.loc["temperature", "tpr"] >= 0
     assert len(correct) == 1000
@@ -307,18 +309,18 @@ def test_a_comparison_is_made_once_and_follows_its_scores(tiny, monkeypatch):
     for arm in tiny.arms:
         for seed in tiny.seeds:
             experiments.train_oracle(tiny, "rsn-rsn", arm, seed, quiet)
-    monkeypatch.setattr(evaluation, "RESAMPLES", 50)
-    frame = evaluation.compare(tiny, "rsn-rsn")
+    monkeypatch.setattr(resampling, "RESAMPLES", 50)
+    frame = compare.compare_pairs(Run(tiny))
     auroc = frame[frame["metric"] == "auroc"].set_index("arm")
-    scores = evaluation.evaluate(tiny)
+    scores = compare.evaluate(Run(tiny))
     for arm, mean in scores.groupby("arm")["auroc"].mean().items():
         assert auroc.loc[arm, "estimate"] == pytest.approx(mean)
     assert auroc.loc["ss", "difference"] == pytest.approx(auroc.loc["ss", "estimate"] - auroc.loc["mcp", "estimate"])
     assert np.isnan(auroc.loc["mcp", ["difference", "p", "p_holm"]].astype(float)).all()
     assert auroc.loc["ss", "p_holm"] >= auroc.loc["ss", "p"]
-    monkeypatch.setattr(evaluation.resampling, "_draw", None)  # computing again would now fail
-    pd.testing.assert_frame_equal(evaluation.compare(tiny, "rsn-rsn"), frame)
-    points = evaluation.operating_points(tiny, "rsn-rsn", max_risk=0.5)
+    monkeypatch.setattr(resampling, "_draw", None)  # computing again would now fail
+    pd.testing.assert_frame_equal(compare.compare_pairs(Run(tiny)), frame)
+    points = compare.operating_points(Run(tiny).predictions("rsn-rsn"), 0, max_risk=0.5)
     assert list(points.index) == ["mcp", "ce", "ss"]
     assert (points["tnr_low"] <= points["tnr"]).all()
     assert (points["guaranteed"] <= points["coverage"]).all()
@@ -410,12 +412,12 @@ def test_publish_copies_report_tables_and_scores_but_no_weights(tiny, monkeypatc
 
 def test_what_was_made_with_other_settings_counts_as_not_run(write_study, tiny):
     experiments.train_oracle(tiny, "rsn-rsn", "ce", 0, quiet)
-    assert set(evaluation.confidences(tiny, "rsn-rsn")[1]) == {("mcp", 0), ("ce", 0)}
+    assert set(scores_of(Run(tiny).predictions("rsn-rsn"))[1]) == {("mcp", 0), ("ce", 0)}
     changed = load_study(write_study(oracle=tiny.oracle.model_dump() | {"rate": 2e-3}))
-    assert set(evaluation.confidences(changed, "rsn-rsn")[1]) == {("mcp", 0)}
+    assert set(scores_of(Run(changed).predictions("rsn-rsn"))[1]) == {("mcp", 0)}
     assert [row["status"] for row in experiments.trainings(changed)] == ["done", "not run"] + 4 * ["not run"]
     other_classifier = load_study(write_study(classifier_seeds=[1]))
-    assert evaluation.evaluate(other_classifier).empty
+    assert compare.evaluate(Run(other_classifier)).empty
 
 
 STILL = {"rate": 1e-9, "frozen": "noise"}  # next to no training, and no batch norm that follows

@@ -393,6 +393,18 @@ class Study(Strict):
             return confidence.SCORES[arm].group
         return "probe" if self.all_arms[arm].backbone == "frozen" else "oracle"
 
+    def threshold_of(self, arm: str) -> float | None:
+        """Above it a prediction is trusted: 0 for ``z`` and log-odds, 0.5 for MCP; None for a score that has none."""
+        if arm == "mcp":
+            return 0.5
+        return 0.0 if arm in self.all_arms or confidence.SCORES[arm].has_zero else None
+
+    def hyper(self, pair: str, arm: str) -> dict[str, float]:
+        """Hyper-parameters of a method's loss; the slopes of the steep slope loss are those of the oracle's network."""
+        settings = self.arm(arm)
+        slopes = self.network(self.pair(pair)[0]).steep_slope.model_dump() if settings.loss == "ss" else {}
+        return slopes | settings.hyper
+
     def is_oracle(self, arm: str) -> bool:
         """Whether it is an oracle: an arm, or a probe, which is an oracle on the classifier's own frozen features."""
         return self.group_of(arm) in ("probe", "oracle")

@@ -1,10 +1,11 @@
-"""What the audit's controls say: intervals, differences, operating points, labels, and an oracle combined with MCP.
+"""What the ablations say: intervals, differences, operating points, labels, and an oracle combined with MCP.
 
-Every arm stands at the rate chosen for it (`trustlib.runs.controls`), with all the audit's seeds, on the test part.
-What is not trained yet is not there: None, or an empty frame.
+Every method stands at the learning rate chosen for it, with all seeds of the ablations, on the test set. The functions
+take the run of a study (`runs.results.Run`) or arrays. What is not trained yet is absent: None, or an empty frame.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,71 +14,61 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from .. import losses, metrics
-from ..runs import experiments, store
-from ..runs.controls import outputs, tuning
+from ..predictions import Predictions
 from ..stats import resampling
 from ..stats.rates import clopper_pearson
-from ..study import Study
-from . import evaluation
+from ..study import Slides, Study
+from .compare import DIFFERENCE, INTERVAL
 
-INTERVAL = ["estimate", "low", "high"]
-DIFFERENCE = ["difference", "difference_low", "difference_high"]
 ENDS = ("", "_low", "_high")
 
 
-def resampled(study: Study, pair: str, arm: str, threshold: float = 0.0) -> resampling.Bootstrap | None:
-    """The resampled metrics of an arm at the rate chosen for it, under the arm's name; None until it is trained."""
-    z = outputs(study, pair, arm)
+def resampled(run: Any, pair: str, method: str, threshold: float = 0.0) -> resampling.Bootstrap | None:
+    """The resampled metrics of a method at the learning rate chosen for it; None until it is trained."""
+    z = run.tuned_outputs(pair, method)
     if z is None:
         return None
-    file = f"{pair}/tuned{threshold:+.4f}/{arm}" if threshold else f"{pair}/tuned/{arm}"
-    return evaluation.resampled(study, file, z, evaluation.correct(study, pair), threshold)
+    return run.resample(Predictions(run.predictions(pair).correct, {method: z}, {method: threshold}))
 
 
-def difference(study: Study, pair: str, a: str, b: str) -> pd.DataFrame | None:
-    """Arm `a` minus arm `b` in every metric (`resampling.difference`); None until both are there."""
-    parts = [resampled(study, pair, arm) for arm in (a, b)]
+def difference(run: Any, pair: str, a: str, b: str) -> pd.DataFrame | None:
+    """Method `a` minus method `b` in every metric (`resampling.difference`); None until both are trained."""
+    parts = [resampled(run, pair, method) for method in (a, b)]
     return None if None in parts else resampling.difference(resampling.merged(parts), a, b)
 
 
-def compare(study: Study, name: str) -> pd.DataFrame:
-    """The arms of a control on the test part, each at its own rate, with intervals over images and seeds.
+def compare(run: Any, name: str) -> pd.DataFrame:
+    """The methods of an ablation on the test set, with intervals over images and seeds.
 
     Returns
     -------
-    A row a pair, arm and metric: control, pair, arm, rate, metric; estimate, low, high, seeds (`resampling.intervals`);
-    the difference from the control's ``against`` with its interval, NaN where it has none. Arms that are not trained
-    are left out.
+    One row per pair, method and metric: control, pair, arm, rate, metric; estimate, low, high, seeds
+    (`resampling.intervals`); the difference from the ablation's ``against`` with its interval, NaN where it has none.
+    Methods that are not trained are left out.
     """
-    control, frames = study.control(name), []
-    for pair in control.pairs:
-        parts = {arm: boot for arm in control.arms if (boot := resampled(study, pair, arm))}
-        if not parts:
-            continue
-        boot = resampling.merged(list(parts.values()))
-        found = resampling.intervals(boot).reset_index().rename(columns={"score": "arm"})
-        found.insert(0, "pair", pair)
-        found.insert(2, "rate", found["arm"].map({arm: tuning(study, pair, arm).rate for arm in parts}))
-        found[DIFFERENCE] = np.nan
-        for arm in parts if control.against in parts else []:
-            if arm != control.against:
-                less = resampling.difference(boot, arm, control.against)[INTERVAL]
-                rows = found["arm"].eq(arm)
-                found.loc[rows, DIFFERENCE] = less.loc[found.loc[rows, "metric"]].to_numpy()
-        frames.append(found)
+    control = run.study.control(name)
+    frames = [_compare_pair(run, pair, control.arms, control.against) for pair in control.pairs]
     columns = ["pair", "arm", "rate", "metric", *INTERVAL, "seeds", *DIFFERENCE]
-    return (pd.concat(frames) if frames else pd.DataFrame(columns=columns)).assign(control=name)
+    made = [frame for frame in frames if frame is not None]
+    return (pd.concat(made) if made else pd.DataFrame(columns=columns)).assign(control=name)
 
 
-def search(study: Study, pair: str, arm: str) -> pd.DataFrame:
-    """What the search for an arm's rate saw on the last held-out images, first seed: index rate; auroc, tnr95."""
-    seed, last = study.audit.seeds[0], slice(-study.audit.tuning, None)
-    right, rows = evaluation.correct(study, pair, "heldout")[last], {}
-    for rate in tuning(study, pair, arm).tried:
-        for z in evaluation.outputs(study, pair, arm, [seed], "heldout", rate=rate).values():
-            found = metrics.evaluate(z[last], right)
-            rows[rate] = {"auroc": found["auroc"], "tnr95": 1 - found["fpr95"]}
-    return pd.DataFrame(rows, index=["auroc", "tnr95"]).T
+def _compare_pair(run: Any, pair: str, methods: list[str], against: str | None) -> pd.DataFrame | None:
+    """The rows of `compare` of one pair; None where nothing is trained."""
+    parts = {method: boot for method in methods if (boot := resampled(run, pair, method))}
+    if not parts:
+        return None
+    boot = resampling.merged(list(parts.values()))
+    frame = resampling.intervals(boot).reset_index().rename(columns={"score": "arm"})
+    frame.insert(0, "pair", pair)
+    frame.insert(2, "rate", frame["arm"].map({method: run.learning_rate(pair, method) for method in parts}))
+    frame[DIFFERENCE] = np.nan
+    for method in parts if against in parts else ():
+        if method != against:
+            rows = frame["arm"].eq(method)
+            less = resampling.difference(boot, method, against)[INTERVAL]
+            frame.loc[rows, DIFFERENCE] = less.loc[frame.loc[rows, "metric"]].to_numpy()
+    return frame
 
 
 def moved_threshold(study: Study, oracle_name: str) -> float:
@@ -86,34 +77,41 @@ def moved_threshold(study: Study, oracle_name: str) -> float:
     return float(logit(slopes.chance))
 
 
-Outputs = Callable[..., NDArray | None]  # of (study, pair, arm, part), as `controls.outputs`
+def matched(z: NDArray, validation: NDArray, to: NDArray, correct: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """``z`` less the threshold at which its TPR on validation images is that of another method at z = 0.
 
+    Seed by seed: the operating point of one oracle by the order of another.
 
-def matched(study: Study, pair: str, arm: str, to: str, outputs: Outputs = outputs) -> NDArray | None:
-    """``z`` of an arm less the threshold at which its TPR on validation images is that of the arm `to` at z = 0.
+    Parameters
+    ----------
+    z : of the test set, float (S, N).
+    validation, to : of the method and of the other one on the validation set, float (S, M).
+    correct : bool (M,), of the predictions on the validation set.
 
-    Seed by seed, float64 (S, N), on the test set: the operating point of one oracle by the order of another. None
-    until both are trained.
+    Returns
+    -------
+    float64 (S, N)
     """
-    right, heldout = evaluation.correct(study, pair, "heldout"), [outputs(study, pair, a, "heldout") for a in (arm, to)]
-    if heldout[0] is None or heldout[1] is None:
-        return None
-    tpr = (heldout[1][:, right] > 0).mean(1)  # (S,)
-    thresholds = [np.quantile(z[right], 1 - share) for z, share in zip(heldout[0], tpr, strict=True)]
-    return outputs(study, pair, arm).astype(np.float64) - np.array(thresholds)[:, None]
+    tpr = (to[:, correct] > 0).mean(1)  # (S,)
+    thresholds = [np.quantile(row[correct], 1 - share) for row, share in zip(validation, tpr, strict=True)]
+    return z.astype(np.float64) - np.array(thresholds)[:, None]
 
 
-def cheapest(study: Study, pair: str, arm: str, outputs: Outputs = outputs) -> NDArray | None:
-    """A score less the threshold that costs least on validation images, float64 (S, N), on the test set.
+def cheapest(score: NDArray, validation: NDArray, correct: NDArray[np.bool_], slopes: Slides) -> NDArray[np.float64]:
+    """A score less the threshold at which alpha+ FN + alpha- FP is least on validation images.
 
-    The cost is alpha+ FN + alpha- FP with the slopes of the pair's oracle. None until the arm is trained.
+    Parameters
+    ----------
+    score : of the test set, float (S, N).
+    validation : the same on the validation set, float (S, M).
+    correct : bool (M,), of the predictions on the validation set.
+
+    Returns
+    -------
+    float64 (S, N)
     """
-    correct, heldout = evaluation.correct(study, pair, "heldout"), outputs(study, pair, arm, "heldout")
-    if heldout is None:
-        return None
-    slopes = study.network(study.pair(pair)[0]).steep_slope
     thresholds = []
-    for row in heldout:
+    for row in validation:
         values, block = np.unique(row, return_inverse=True)
         lost = np.bincount(block, correct).cumsum()  # correct predictions that each threshold, score > value, rejects
         trusted = (~correct).sum() - np.bincount(block, ~correct).cumsum()
@@ -121,28 +119,23 @@ def cheapest(study: Study, pair: str, arm: str, outputs: Outputs = outputs) -> N
         trust_all = slopes.alpha_neg * (~correct).sum()
         best = int(costs.argmin())
         thresholds.append(values[best] if costs[best] < trust_all else -np.inf)
-    return outputs(study, pair, arm).astype(np.float64) - np.array(thresholds, np.float64)[:, None]
+    return score.astype(np.float64) - np.array(thresholds, np.float64)[:, None]
 
 
-def operating_points(study: Study, pair: str) -> pd.DataFrame:
+def operating_points(run: Any, pair: str) -> pd.DataFrame:
     """Steep slope, and cross entropy as it is, with its threshold moved (`moved_threshold`, `matched`), and weighted.
 
     Returns
     -------
-    A row each (index: what it is): arm, threshold (of z; NaN where each seed has its own); tpr, tnr and their 95 %
+    One row each (index: what it is): arm, threshold (of z; NaN where each seed has its own); tpr, tnr and their 95 %
     intervals (_low, _high); both, the mean of tpr + tnr. What is not trained is left out.
     """
-    moved, right = moved_threshold(study, study.pair(pair)[0]), evaluation.correct(study, pair)
-    boots = {
-        ("SS, z = 0", "ss", 0.0): resampled(study, pair, "ss"),
-        ("CE, z = 0", "ce", 0.0): resampled(study, pair, "ce"),
-        ("CE, threshold moved", "ce", moved): resampled(study, pair, "ce", moved),
-    }
-    if (shifted := matched(study, pair, "ce", "ss")) is not None:
-        boot = evaluation.resampled(study, f"{pair}/tuned/ce-matched", shifted, right)
-        boots["CE, threshold at SS's TPR", "ce", np.nan] = boot
-    if "ce-weighted" in study.all_arms:
-        boots["CE, weighted, z = 0", "ce-weighted", 0.0] = resampled(study, pair, "ce-weighted")
+    moved = moved_threshold(run.study, run.study.pair(pair)[0])
+    points = [("SS, z = 0", "ss", 0.0), ("CE, z = 0", "ce", 0.0), ("CE, threshold moved", "ce", moved)]
+    boots = {point: resampled(run, pair, *point[1:]) for point in points}
+    boots["CE, threshold at SS's TPR", "ce", np.nan] = _matched_boot(run, pair, "ce", "ss")
+    if "ce-weighted" in run.study.all_arms:
+        boots["CE, weighted, z = 0", "ce-weighted", 0.0] = resampled(run, pair, "ce-weighted")
     rows = {}
     for (name, arm, at), boot in boots.items():
         if boot:
@@ -152,93 +145,89 @@ def operating_points(study: Study, pair: str) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def slopes(study: Study, pair: str, arms: list[str]) -> pd.DataFrame:
-    """The steep slope losses among some arms: alpha_pos, alpha_neg, loss (mean of the last epoch), tpr, tnr, auroc.
+def _matched_boot(run: Any, pair: str, method: str, to: str) -> resampling.Bootstrap | None:
+    """The resampled metrics of a method whose threshold gives the TPR of another one; None until both are trained."""
+    z, *validation = (
+        run.tuned_outputs(pair, name, split) for name, split in ((method, "test"), (method, "heldout"), (to, "heldout"))
+    )
+    if z is None or any(values is None for values in validation):
+        return None
+    score = matched(z, *validation, run.predictions(pair, "heldout").correct)
+    return run.resample(Predictions(run.predictions(pair).correct, {method: score}, {method: 0.0}))
 
-    Means over the seeds; a row an arm.
+
+def slopes(run: Any, pair: str, methods: list[str]) -> pd.DataFrame:
+    """The steep slope losses among some methods: alpha_pos, alpha_neg, loss (mean of the last epoch), tpr, tnr, auroc.
+
+    Means over the seeds; one row per method.
     """
-    rows = []
-    for arm in arms:
-        z, rate = outputs(study, pair, arm), tuning(study, pair, arm).rate
+    study, rows = run.study, []
+    for method in methods:
+        z, rate = run.tuned_outputs(pair, method), run.learning_rate(pair, method)
         if z is not None:
-            hyper = experiments.oracle_config(study, pair, arm, study.audit.seeds[0])["arm"]["hyper"]
-            paths = [store.oracle_path(study, pair, arm, seed, rate) for seed in study.audit.seeds]
-            loss = np.mean([store.read_manifest(path)["history"][-1]["loss"] for path in paths])
-            found = pd.DataFrame([metrics.evaluate(row, evaluation.correct(study, pair)) for row in z]).mean()
-            rows.append({**hyper, "loss": loss, **found[["tpr", "tnr", "auroc"]]})
+            manifests = [run.manifest(pair, method, seed, rate=rate) for seed in study.audit.seeds]
+            loss = np.mean([manifest["history"][-1]["loss"] for manifest in manifests])
+            values = pd.DataFrame([metrics.evaluate(row, run.predictions(pair).correct) for row in z]).mean()
+            rows.append({**study.hyper(pair, method), "loss": loss, **values[["tpr", "tnr", "auroc"]]})
     return pd.DataFrame(rows, columns=["alpha_pos", "alpha_neg", "loss", "tpr", "tnr", "auroc"])
 
 
-def optimum(study: Study, pair: str, arm: str, bins: int = 15) -> pd.DataFrame:
-    """A steep slope oracle's s = z / (1 + |z|) beside the s* that its share of right predictions asks for.
+def optimum(z: NDArray, correct: NDArray[np.bool_], hyper: Mapping[str, float], bins: int = 15) -> pd.DataFrame:
+    """A steep slope oracle's s = z / (1 + |z|) next to the s* that its share of correct predictions asks for.
 
-    The test part, first seed, in bins of equally many images by s: were the oracle the minimiser of its loss for
-    these images, s and s* would agree (`losses.steep_slope_optimum`).
+    In bins of equally many images by s: were the oracle the minimiser of its loss for these images, s and s* would
+    agree (`losses.steep_slope_optimum`).
+
+    Parameters
+    ----------
+    z, correct : of the test set and one seed, float and bool (N,).
+    hyper : alpha_pos and alpha_neg.
 
     Returns
     -------
-    A row a bin: s (mean), right (share), low, high (its exact 95 % interval), best, best_low, best_high (s* of those).
-    Empty until the arm is trained.
+    One row per bin: s (mean), correct (share), low, high (its exact 95 % interval), best, best_low, best_high (s* of
+    those).
     """
-    z, right = outputs(study, pair, arm), evaluation.correct(study, pair)
-    hyper = experiments.oracle_config(study, pair, arm, study.audit.seeds[0])["arm"]["hyper"]
     rows = []
-    for index in np.array_split(np.argsort(z[0]), bins) if z is not None else ():
-        count, n = right[index].sum(), len(index)
+    for index in np.array_split(np.argsort(z), bins):
+        count, n = correct[index].sum(), len(index)
         low, high = map(float, clopper_pearson(count, n))
         best = losses.steep_slope_optimum(torch.tensor([count / n, low, high], dtype=torch.float64), **hyper).tolist()
-        s = z[0][index].astype(float)
-        row = {"s": (s / (1 + np.abs(s))).mean(), "right": count / n, "low": low, "high": high}
+        s = z[index].astype(float)
+        row = {"s": (s / (1 + np.abs(s))).mean(), "correct": count / n, "low": low, "high": high}
         rows.append(row | dict(zip(("best", "best_low", "best_high"), best, strict=True)))
     return pd.DataFrame(rows)
 
 
-def tails(study: Study, pair: str, arms: list[str]) -> pd.DataFrame:
-    """The head's weights and the spread of ``z`` of every seed, at the rate chosen for each arm (Appendix F).
+def tails(run: Any, pair: str, methods: list[str]) -> pd.DataFrame:
+    """The head's weights and the spread of ``z`` of every seed, at the learning rate of each method (Appendix F).
 
     Returns
     -------
-    A row an arm and seed: arm, seed, norm (of w), spread (interquartile range of z on the test part), tails (the range
-    of the middle 99 % in units of it; 3.82 for a normal).
+    One row per method and seed: arm, seed, norm (of w), spread (interquartile range of z on the test set), tails (the
+    range of the middle 99 % in units of it; 3.82 for a normal).
     """
     rows = []
-    for arm in arms:
-        rate = tuning(study, pair, arm).rate
-        for seed, z in evaluation.outputs(study, pair, arm, study.audit.seeds, rate=rate).items() if rate else ():
-            path = store.oracle_path(study, pair, arm, seed, rate)
-            weight = store.read_tensors(path, "weights.head.linear.")["weight"]
-            low, first, third, high = np.quantile(z, (0.005, 0.25, 0.75, 0.995))
-            row = {"norm": weight.norm().item(), "spread": third - first, "tails": (high - low) / (third - first)}
-            rows.append({"arm": arm, "seed": seed, **row})
+    for method in methods:
+        z, weights = run.tuned_outputs(pair, method), run.head_weights(pair, method)
+        for row, (seed, weight) in zip(z if z is not None else (), weights.items(), strict=False):
+            low, first, third, high = np.quantile(row, (0.005, 0.25, 0.75, 0.995))
+            spread = third - first
+            norm = weight.norm().item()
+            rows.append({"arm": method, "seed": seed, "norm": norm, "spread": spread, "tails": (high - low) / spread})
     return pd.DataFrame(rows)
 
 
-def with_mcp(study: Study, pair: str, arm: str, outputs: Outputs = outputs) -> NDArray | None:
-    """`evaluation.fused` of an arm and MCP, float64 (S, N); None until the arm is trained."""
-    z = {part: outputs(study, pair, arm, part) for part in ("heldout", "test")}
-    if z["test"] is None:
-        return None
-    mcp = {part: evaluation.own_scores(study, study.pair(pair)[1], part)["mcp"] for part in z}
-    return evaluation.fused(z, mcp, evaluation.correct(study, pair, "heldout"))
-
-
-def label_shift(study: Study, name: str) -> pd.DataFrame:
-    """A classifier's accuracy on the images it was trained on, by cross-fitting on the same ones, and on new ones.
+def label_shift(sources: Mapping[str, NDArray[np.bool_]]) -> pd.DataFrame:
+    """Accuracy of a classifier on each set that labels may come from (`runs.outputs.label_sources`).
 
     Returns
     -------
-    A row a part: train, crossfit where all its folds are there, heldout, test; rate, low, high (exact 95 % interval),
-    of images as they are.
+    One row per set: rate, low, high (exact 95 % interval).
     """
-    cache = store.read_tensors(store.classifier_path(study, name))
-    parts = {"train": cache["train.correct"][0]}
-    paths = [store.fold_path(study, name, fold) for fold in range(study.audit.folds)]
-    if all(store.current(path, experiments.fold_config(study, name, fold)) for fold, path in enumerate(paths)):
-        parts["crossfit"] = torch.cat([store.read_tensors(path)["correct"][0] for path in paths])
-    parts |= {part: cache[f"{part}.correct"] for part in ("heldout", "test")}
     rows = {}
-    for part, right in parts.items():
-        count, n = int(right.sum()), len(right)
+    for name, correct in sources.items():
+        count, n = int(correct.sum()), len(correct)
         low, high = map(float, clopper_pearson(count, n))
-        rows[part] = {"rate": count / n, "low": low, "high": high}
+        rows[name] = {"rate": count / n, "low": low, "high": high}
     return pd.DataFrame(rows).T

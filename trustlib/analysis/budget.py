@@ -13,68 +13,21 @@ the method on validation images. The rules:
   images lies below that of MCP on the same images.
 """
 
-from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from ..runs import controls, store
+from ..predictions import Predictions
 from ..stats import resampling, statistics
-from ..study import Study
-from . import evaluation
 
 TOLERANCE = 0.002  # of the AUROC
-SPLITS = ("train", "heldout", "test")
-CURVES = ["pair", "loss", "arm", "lr", "seed", "steps", "epochs", "images", "split", "auroc", "tpr", "tnr", "mcp"]
 
 State = Literal["trained", "not trained", "unknown"]
 
 
-def size(study: Study, pair: str, arm: str) -> dict[str, int]:
-    """Budget of a method: steps, epochs, and images, how many it is shown in all."""
-    recipe = study.recipe(pair, arm)
-    images = recipe.images or len(study.images().labels["train"])
-    steps = recipe.epochs * (images // recipe.batch)
-    return {"steps": steps, "epochs": recipe.epochs, "images": steps * recipe.batch}
-
-
-def curves(study: Study) -> pd.DataFrame:
-    """Every method and budget of the ablations whose seeds are all trained, on each split.
-
-    Returns
-    -------
-    One row per pair, arm, seed and split ("train": up to 10,000 of the oracle's own training images): loss, lr, steps,
-    epochs, images; auroc, and tpr and tnr at z = 0, fractions; mcp, the AUROC of MCP on the same images. Of a study
-    without the ablation, the published one that its ``budget_from`` names; empty where there is none. The study's own
-    methods are a rung of its ladder where all are trained at the study's learning rate.
-    """
-    ladder = [control for name, control in study.audit.controls.items() if name.startswith("budget")]
-    if not ladder:
-        return published(study.budget_from) if study.budget_from else pd.DataFrame(columns=CURVES)
-    methods = [(pair, arm) for control in ladder for pair in control.pairs for arm in control.arms]
-    if not study.audit.rates:
-        compared = {study.arm(arm).loss for _, arm in methods}
-        own = [arm for arm in study.one_a_loss if study.arm(arm).loss in compared]
-        methods += product(dict.fromkeys(pair for pair, _ in methods), own)
-    rows = [row for pair, arm in methods for row in _measured(study, pair, arm)]
-    return pd.DataFrame(rows, columns=CURVES).sort_values("pair", kind="stable", ignore_index=True)
-
-
-def _measured(study: Study, pair: str, arm: str) -> list[dict]:
-    """The rows of `curves` of one method and budget; none until all its seeds are trained."""
-    lr = controls.tuning(study, pair, arm).rate
-    shared = {"pair": pair, "loss": study.arm(arm).loss, "arm": arm, "lr": lr, **size(study, pair, arm)}
-    rows = []
-    for seed, split in product(study.audit.seeds, SPLITS):
-        found = None if lr is None else evaluation.fit(study, pair, arm, seed, split, rate=lr)
-        if found is None:
-            return []
-        rows.append(shared | {"seed": seed, "split": split, **found})
-    return rows
-
-
-def gaps(study: Study) -> dict[str, pd.DataFrame]:
+def gaps(run: Any) -> dict[str, pd.DataFrame]:
     """AUROC minus MCP's on the test set, per classifier, of the method that ranks best on validation at each budget.
 
     Returns
@@ -82,29 +35,27 @@ def gaps(study: Study) -> dict[str, pd.DataFrame]:
     classifier -> columns step (what was trained), estimate, low, high: fractions, 95 % intervals over test images
     (DeLong) and seeds. Of the study's own ablations, for oracles of the classifier's own kind.
     """
-    frame, found = curves(study), {}
+    study, frame, by_classifier = run.study, run.curves, {}
     if not set(frame["arm"]) <= study.all_arms.keys():  # another study's
         return {}
     for pair in dict.fromkeys(frame["pair"]):
-        name, rows = study.pair(pair)[1], []
+        predictions, rows = run.predictions(pair), []
         mean = frame[(frame["pair"] == pair) & (frame["split"] == "heldout")].groupby(["steps", "arm"])["auroc"].mean()
-        right, mcp = evaluation.correct(study, pair), evaluation.own_scores(study, name)["mcp"]
         for steps, of_rung in mean.groupby(level="steps"):
             arm = of_rung.idxmax()[1]
-            z = controls.outputs(study, pair, arm)
-            difference = statistics.delong_difference(z, mcp, right)
-            each = np.array([statistics.delong_difference(one, mcp, right).difference for one in z])
-            low, high = resampling.with_seeds(each, difference.low, difference.high)
+            estimate, low, high = _minus_mcp(run.tuned_outputs(pair, arm), predictions)
             step = f"fine-tuned oracle ({study.arm(arm).loss.upper()}), {steps:,} steps"
-            rows.append({"step": step, "estimate": difference.difference, "low": low, "high": high})
-        found[name] = pd.DataFrame(rows)
-    return found
+            rows.append({"step": step, "estimate": estimate, "low": low, "high": high})
+        by_classifier[study.pair(pair)[1]] = pd.DataFrame(rows)
+    return by_classifier
 
 
-def published(name: str) -> pd.DataFrame:
-    """The curves that another study has published, results/NAME/tables/budget.csv; empty where there are none."""
-    path = store.results() / name / "tables" / "budget.csv"
-    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=CURVES)
+def _minus_mcp(z: NDArray, predictions: Predictions) -> tuple[float, float, float]:
+    """AUROC of ``z`` (S, N) minus MCP's, mean over the seeds, with its 95 % interval over images and seeds."""
+    mcp, correct = predictions.confidence["mcp"][0], predictions.correct
+    difference = statistics.delong_difference(z, mcp, correct)
+    each = np.array([statistics.delong_difference(row, mcp, correct).difference for row in z])
+    return difference.difference, *resampling.with_seeds(each, difference.low, difference.high)
 
 
 def validation(frame: pd.DataFrame, pair: str) -> pd.DataFrame:
@@ -120,16 +71,17 @@ def smallest(frame: pd.DataFrame, pair: str) -> int | None:
     return int(table.index[enough].min()) if enough.any() else None
 
 
-def best(study: Study, pair: str, arm: str, frame: pd.DataFrame | None = None) -> str:
+def best(results: Any, pair: str, arm: str) -> str:
     """The method of the ladder that is `arm` with the budget of the highest mean validation AUROC.
 
-    frame : the study's `curves`, where they have been read already. An arm that is not in it stands for itself.
+    An arm that is not in the ladder stands for itself.
     """
-    frame = curves(study) if frame is None else frame
+    frame = results.curves
     of_pair = frame[(frame["pair"] == pair) & (frame["split"] == "heldout")]
     if arm not in set(of_pair["arm"]):
         return arm
-    return of_pair[of_pair["loss"] == study.arm(arm).loss].groupby("arm")["auroc"].mean().idxmax()
+    loss = results.study.arm(arm).loss
+    return of_pair[of_pair["loss"] == loss].groupby("arm")["auroc"].mean().idxmax()
 
 
 def converged(frame: pd.DataFrame, pair: str, loss: str, steps: int) -> bool | None:
@@ -149,27 +101,21 @@ def converged(frame: pd.DataFrame, pair: str, loss: str, steps: int) -> bool | N
     return bool(gain < TOLERANCE)
 
 
-def state(study: Study, pair: str, arm: str, frame: pd.DataFrame | None = None) -> State:
+def state(results: Any, pair: str, arm: str) -> State:
     """Whether an oracle may judge a claim, by the rules above; "unknown" where neither rule can be applied.
-
-    frame : the study's `curves`, where they have been read already.
 
     A head on a frozen backbone is not held to MCP on its training images: a single hyperplane may have converged and
     still lie below.
     """
+    study = results.study
     if arm not in study.all_arms or study.arm(arm).backbone == "frozen":
         return "trained"
-    fitted = evaluation.on_training(study, pair, arm)
+    fitted, size = results.on_training(pair, arm), results.budget(pair, arm)
     if fitted is not None and fitted["auroc"].mean() < fitted["mcp"].mean():
         return "not trained"
-    frame = curves(study) if frame is None else frame
-    enough = converged(frame, _ladder_pair(study, pair), study.arm(arm).loss, size(study, pair, arm)["steps"])
+    network = study.pair(pair)[0]  # the ladder of an oracle network on its own classifier speaks for its other pairs
+    ladder = f"{network}-{network}"
+    enough = size and converged(results.curves, ladder, study.arm(arm).loss, size["steps"])
     if enough is None:
         return "unknown"
     return "trained" if enough else "not trained"
-
-
-def _ladder_pair(study: Study, pair: str) -> str:
-    """The pair whose ladder speaks for a pair: that of the same oracle network on its own classifier."""
-    network = study.pair(pair)[0]
-    return f"{network}-{network}"

@@ -12,6 +12,10 @@ from ..stats import statistics
 from ..stats.rates import _fraction, clopper_pearson
 from ..study import Study
 
+PAPER_NAMES = {"vit": "ViT", "rsn": "RSN", "ce": "CE", "focal": "Focal", "tcp": "TCP", "ss": "SS"}
+PAPER_NAMES |= {"cb": "class-balanced"}
+PAPER_NAMES |= {"mcp": "MCP", "mc_dropout": "MC dropout", "trust_score": "TrustScore", "tcp-dagger": "TCP†"}
+
 
 def table(name: str) -> pd.DataFrame:
     """A table of data/published, one row a row of the paper, metrics as columns, fractions."""
@@ -233,3 +237,8 @@ def hoeffding_bound(largest: float, log_hypotheses: float, n: int, delta: float 
     """
     _fraction("delta", delta)
     return largest * sqrt((log_hypotheses + log(2 / delta)) / (2 * n))
+
+
+def paper_pair(pair: str) -> str:
+    """<O, C> of a pair of the paper's, from its name in data/published."""
+    return "⟨{}, {}⟩".format(*(PAPER_NAMES[name] for name in pair.split("-")))

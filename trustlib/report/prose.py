@@ -5,8 +5,9 @@ from itertools import product
 import pandas as pd
 
 from .. import confidence
+from ..analysis.paper import PAPER_NAMES
 from ..study import Arm, Recipe, Study
-from .tables import DATA, PAPER_NAMES, _span, number
+from .tables import DATA, _span, number
 
 OPTIMISERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD", "onecycle": "SGD under OneCycleLR"}
 

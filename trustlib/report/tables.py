@@ -14,6 +14,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from .. import confidence
+from ..analysis.paper import PAPER_NAMES, paper_pair
 from ..runs.provenance import digest
 from ..shifts import domains
 from ..shifts.corruptions import CORRUPTIONS
@@ -35,9 +36,6 @@ COLUMNS = {
 }
 RISKS = {"aurc", "eaurc", "augrc"}  # which may be far below one per cent
 OF_THE_CLASSIFIER = {"accuracy", "wrong"}  # one number for all oracles of a pair: no deviation
-PAPER_NAMES = {"vit": "ViT", "rsn": "RSN", "ce": "CE", "focal": "Focal", "tcp": "TCP", "ss": "SS"}
-PAPER_NAMES |= {"cb": "class-balanced"}
-PAPER_NAMES |= {"mcp": "MCP", "mc_dropout": "MC dropout", "trust_score": "TrustScore", "tcp-dagger": "TCP†"}
 MISSING = "–"
 DATA = {"fashion": "Fashion-MNIST", "mnist": "MNIST", "cifar10": "CIFAR-10", "tiny": "Tiny-ImageNet"}
 DATA |= {"digits": "5,000 digits of MNIST"}
@@ -427,11 +425,6 @@ def table2_form(published: pd.DataFrame, compared: pd.DataFrame, rows: dict[str,
             frames[PAPER_NAMES.get(loss, loss), source] = with_interval(cells, ("estimate", "low", "high"), scale)
     wide = pd.DataFrame(frames).T.rename_axis(index=["", ""]).rename(columns={c: h for c, (h, _) in COLUMNS.items()})
     return plain(wide)
-
-
-def paper_pair(pair: str) -> str:
-    """<O, C> of a pair of the paper's, from its name in data/published."""
-    return "⟨{}, {}⟩".format(*(PAPER_NAMES[name] for name in pair.split("-")))
 
 
 def number(value: float) -> str:

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from .. import metrics
-from ..analysis import evaluation
 from ..study import Study
 from ..training import TrainingError
-from . import experiments, store
+from . import experiments, outputs, store
 
 LOWEST, HIGHEST = 1e-6, 1.0  # where a grid of rates ends, whatever lies beyond
 
@@ -61,10 +61,10 @@ def tuning(study: Study, pair: str, arm: str) -> Tuning:
 def _tried(study: Study, pair: str, arm: str, rate: float) -> float | None:
     """AUC on the last held-out images at one rate; NaN where the training diverged, None where it was not tried."""
     seed, last = study.audit.seeds[0], slice(-study.audit.tuning, None)
-    found = evaluation.outputs(study, pair, arm, [seed], "heldout", rate=rate)
-    if found:
-        right = evaluation.correct(study, pair, "heldout")
-        return metrics.evaluate(found[seed][last], right[last])["auroc"]
+    z = outputs.of_oracles(study, pair, arm, [seed], "heldout", rate=rate)
+    if z:
+        correct = outputs.correct(study, pair, "heldout")
+        return metrics.evaluate(z[seed][last], correct[last])["auroc"]
     path = store.oracle_path(study, pair, arm, seed, rate)
     status = store.status(path, experiments.oracle_config(study, pair, arm, seed, rate))
     return np.nan if status["status"] == "failed" and status["error"].startswith("TrainingError") else None
@@ -140,9 +140,20 @@ def is_done(study: Study, name: str) -> bool:
     return made and all(tuning(study, *arm).rate is not None for arm in arms)
 
 
-def outputs(study: Study, pair: str, arm: str, part: str = "test") -> NDArray | None:
-    """``z`` of an arm's oracles at the rate chosen for it, float32 (S, N), a row a seed; None until all are there."""
+def tuned_outputs(study: Study, pair: str, arm: str, split: str = "test") -> NDArray | None:
+    """``z`` of a method's oracles at the learning rate chosen for it, float32 (S, N); None until all are trained."""
     if (rate := tuning(study, pair, arm).rate) is None:
         return None
-    found = evaluation.outputs(study, pair, arm, study.audit.seeds, part, rate=rate)
-    return np.stack(list(found.values())) if 0 < len(found) == len(study.audit.seeds) else None
+    z = outputs.of_oracles(study, pair, arm, study.audit.seeds, split, rate=rate)
+    return np.stack(list(z.values())) if 0 < len(z) == len(study.audit.seeds) else None
+
+
+def search(study: Study, pair: str, arm: str) -> pd.DataFrame:
+    """The search for a method's learning rate on validation images, first seed: index rate; auroc, tnr95."""
+    seed, last = study.audit.seeds[0], slice(-study.audit.tuning, None)
+    correct, rows = outputs.correct(study, pair, "heldout")[last], {}
+    for rate in tuning(study, pair, arm).tried:
+        for z in outputs.of_oracles(study, pair, arm, [seed], "heldout", rate=rate).values():
+            values = metrics.evaluate(z[last], correct)
+            rows[rate] = {"auroc": values["auroc"], "tnr95": 1 - values["fpr95"]}
+    return pd.DataFrame(rows, index=["auroc", "tnr95"]).T

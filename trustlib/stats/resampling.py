@@ -19,6 +19,7 @@ from scipy.stats import t
 from .. import metrics
 
 CHUNK = 1 << 17  # counts handled at once: small enough for a processor's cache
+RESAMPLES = 2000  # of the images, where a study's confidences are compared
 FEWEST = 10  # right and wrong predictions each, for an interval of what compares the two
 
 

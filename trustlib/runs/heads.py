@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from .. import confidence, losses, metrics, oracle
 from ..confidence import Observed
-from ..runs import experiments, store
-from ..runs.provenance import digest, source_digest
 from ..stats import resampling, statistics
+from ..stats.combination import combined
 from ..study import Study
-from .evaluation import combined
+from . import experiments, store
+from .provenance import digest, source_digest
 
 HEADS = {
     "linear": "linear",
@@ -87,7 +87,7 @@ def fit_config(study: Study, name: str) -> dict:
         "folds": [digest(experiments.fold_config(study, name, fold)) for fold in folds],
         "tuning": study.audit.tuning,
         "threads": study.threads,
-        "source": source_digest("confidence", "losses", "metrics", "oracle", "analysis.heads"),
+        "source": source_digest("confidence", "losses", "metrics", "oracle", "runs.heads"),
     }
 
 

@@ -1,0 +1,333 @@
+"""The results of a study as `Predictions`: of its run, or of what it has published.
+
+`Run` and `Published` answer the same questions, so that every table of the report is computed from either by the same
+functions (`trustlib.analysis`). Neither needs a model, and nothing is trained.
+"""
+
+import hashlib
+import json
+import os
+from functools import cached_property
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .. import confidence, data
+from ..predictions import Predictions
+from ..stats import resampling
+from ..study import Study
+from . import controls, outputs, store
+from .jobs import JobError
+from .provenance import source_digest
+
+SPLITS = ("train", "heldout", "test")
+CURVES = ["pair", "loss", "arm", "lr", "seed", "steps", "epochs", "images", "split", "auroc", "tpr", "tnr", "mcp"]
+
+
+class Run:
+    """What a study's run has made so far."""
+
+    def __init__(self, study: Study):
+        self.study = study
+        self._predictions: dict[tuple[str, str], Predictions | None] = {}
+
+    @property
+    def classes(self) -> int:
+        """How many classes the predictions are of."""
+        return len(self.study.images().classes)
+
+    @property
+    def channels(self) -> int:
+        """Of the images: 1 where they are grey."""
+        return self.study.images().channels
+
+    def predictions(self, pair: str, split: str = "test") -> Predictions | None:
+        """The predictions of a pair's classifier with every confidence of them that exists; None without a classifier.
+
+        The classifier's own scores come first, MCP before all, then the oracles of the study's methods.
+        """
+        if (pair, split) not in self._predictions:
+            self._predictions[pair, split] = self._read(pair, split)
+        return self._predictions[pair, split]
+
+    def _read(self, pair: str, split: str) -> Predictions | None:
+        study = self.study
+        if not outputs.has_classifier(study, pair, split):
+            return None
+        own = outputs.own_scores(study, study.pair(pair)[1], split)
+        predicted = outputs.predicted(study, pair, split) if split in data.PARTS else None
+        z = outputs.of_all_oracles(study, pair, split)
+        return assembled(study, outputs.correct(study, pair, split), own, z, predicted)
+
+    def tuned_outputs(self, pair: str, method: str, split: str = "test") -> NDArray | None:
+        """As `controls.tuned_outputs`."""
+        return controls.tuned_outputs(self.study, pair, method, split)
+
+    def learning_rate(self, pair: str, method: str) -> float | None:
+        """The learning rate chosen for a method, see `controls.tuning`."""
+        return controls.tuning(self.study, pair, method).rate
+
+    def budget(self, pair: str, method: str) -> dict[str, int] | None:
+        """Training budget of a method: steps, epochs, and images, how many it is shown in all."""
+        recipe = self.study.recipe(pair, method)
+        images = recipe.images or len(self.study.images().labels["train"])
+        steps = recipe.epochs * (images // recipe.batch)
+        return {"steps": steps, "epochs": recipe.epochs, "images": steps * recipe.batch}
+
+    def on_training(self, pair: str, method: str) -> dict[str, NDArray] | None:
+        """`outputs.fit` on the training images for every seed: name -> float64 (S,); None until all are trained.
+
+        At the study's one learning rate for its own methods, at the tuned one for those of an ablation alone.
+        """
+        audit = self.study.audit
+        seeds, rate = self.study.seeds, None
+        if method in audit.arms:
+            seeds, rate = audit.seeds, self.learning_rate(pair, method)
+        rows = [outputs.fit(self.study, pair, method, seed, "train", rate=rate) for seed in seeds]
+        complete = [row for row in rows if row is not None]
+        if len(complete) < len(rows):
+            return None
+        return {name: np.array([row[name] for row in complete]) for name in complete[0]}
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """Every method and budget of the budget ablations whose seeds are all trained, on each split.
+
+        One row per pair, method, seed and split ("train": up to 10,000 of the oracle's own training images): loss,
+        lr, steps, epochs, images; auroc, and tpr and tnr at z = 0, fractions; mcp, the AUROC of MCP on the same
+        images. Of a study without the ablation, the published one that its ``budget_from`` names; empty where there
+        is none. The study's own methods are a rung of its ladder where all are trained at the study's learning rate.
+        """
+        study = self.study
+        ladder = [control for name, control in study.audit.controls.items() if name.startswith("budget")]
+        if not ladder:
+            return published_curves(study.budget_from)
+        methods = [(pair, arm) for control in ladder for pair in control.pairs for arm in control.arms]
+        if not study.audit.rates:
+            compared = {study.arm(arm).loss for _, arm in methods}
+            own = [arm for arm in study.one_a_loss if study.arm(arm).loss in compared]
+            methods += product(dict.fromkeys(pair for pair, _ in methods), own)
+        rows = [row for pair, arm in methods for row in self._rungs(pair, arm)]
+        return pd.DataFrame(rows, columns=CURVES).sort_values("pair", kind="stable", ignore_index=True)
+
+    def _rungs(self, pair: str, method: str) -> list[dict]:
+        """The rows of `curves` of one method and budget; none until all its seeds are trained."""
+        study, lr = self.study, self.learning_rate(pair, method)
+        shared = {"pair": pair, "loss": study.arm(method).loss, "arm": method, "lr": lr, **self.budget(pair, method)}
+        rows = []
+        for seed, split in product(study.audit.seeds, SPLITS):
+            fit = None if lr is None else outputs.fit(study, pair, method, seed, split, rate=lr)
+            if fit is None:
+                return []
+            rows.append(shared | {"seed": seed, "split": split, **fit})
+        return rows
+
+    def manifest(self, pair: str, method: str, seed: int, *, rate: float | None = None) -> dict | None:
+        """What is recorded of the training of an oracle; None until it is trained."""
+        return store.read_manifest(store.oracle_path(self.study, pair, method, seed, rate))
+
+    def head_weights(self, pair: str, method: str) -> dict[int, Tensor]:
+        """The last layer's weights of a method's oracles at its learning rate, seed -> float32 (1, F)."""
+        rate = self.learning_rate(pair, method)
+        paths = {
+            seed: store.oracle_path(self.study, pair, method, seed, rate) for seed in self.study.audit.seeds if rate
+        }
+        return {
+            seed: store.read_tensors(path, "weights.head.linear.")["weight"]
+            for seed, path in paths.items()
+            if path.exists()
+        }
+
+    def label_sources(self, classifier: str) -> dict[str, NDArray[np.bool_]] | None:
+        """As `outputs.label_sources`; None until the classifier is trained."""
+        pair = next(pair for pair in self.study.all_pairs if pair.endswith(f"-{classifier}"))
+        has = outputs.has_classifier(self.study, pair)
+        return outputs.label_sources(self.study, classifier) if has else None
+
+    def resample(self, predictions: Predictions, *, tnr_threshold: float | None = None) -> resampling.Bootstrap:
+        """The resampled metrics of all confidences (`resampling.bootstrap`), each computed once and kept on disk.
+
+        All are resampled with one seed, so that confidences of the same images stay paired.
+        """
+        parts = [self._resampled(one, tnr_threshold) for one in separated(predictions)]
+        return resampling.merged(parts)
+
+    def _resampled(self, one: Predictions, tnr_threshold: float | None) -> resampling.Bootstrap:
+        (name,) = one.confidence
+        content = content_digest(one, tnr_threshold)
+        source = source_digest("metrics", "stats.resampling")
+        config = {"kind": "bootstrap", "content": content, "resamples": resampling.RESAMPLES, "source": source}
+
+        def make() -> tuple[dict[str, Tensor], dict]:
+            boot = bootstrap(one, tnr_threshold)
+            tensors = {"estimate": boot.estimate[name], "samples": boot.samples[name]}
+            return {key: torch.from_numpy(values) for key, values in tensors.items()}, {}
+
+        path = store.bootstrap_path(self.study, content)
+        store.cached(path, config, make)
+        tensors = {key: tensor.numpy() for key, tensor in store.read_tensors(path).items()}
+        return resampling.Bootstrap({name: tensors["estimate"]}, {name: tensors["samples"]})
+
+
+class Published:
+    """What a study has published, results/<study>: scores and tables, no trainings.
+
+    manifest : what is recorded of it, results/<study>/manifest.json.
+
+    Raises
+    ------
+    JobError : when nothing is published, its manifest is damaged, or today's YAML names other oracles.
+    """
+
+    def __init__(self, study: Study):
+        self.study, self.manifest = study, published_manifest(study)
+        path = store.results() / study.name / "scores.npz"
+        if not path.exists():
+            raise JobError(f"study {study.name} is not published: there is no {path}")
+        with np.load(path, allow_pickle=False) as file:
+            self._scores = {name: file[name] for name in file.files}
+        _check_oracles(study, self._scores)
+        self._resamples: dict[str, resampling.Bootstrap] = {}
+
+    @property
+    def classes(self) -> int:
+        """As `Run.classes`."""
+        return self.manifest["classes"]
+
+    @property
+    def channels(self) -> int:
+        """As `Run.channels`."""
+        if "channels" in self.manifest:
+            return self.manifest["channels"]
+        return self.study.images().channels  # older manifests do not say
+
+    def predictions(self, pair: str, split: str = "test") -> Predictions | None:
+        """As `Run.predictions`; None for a split that is not published."""
+        name, scores = self.study.pair(pair)[1], self._scores
+        if split in data.PARTS:
+            under = "" if split == "test" else f"{split}."
+            of_classifier = f"{name}/seed{self.study.classifier_seeds[0]}.{under}"
+            own, z = f"{name}/confidences.{under}", f"{pair}/{{}}/seed{{}}.{under}z"
+        else:
+            of_classifier = own = f"{split}/{name}."
+            z = f"{split}/{pair}.{{}}/seed{{}}"
+        if f"{of_classifier}correct" not in scores:
+            return None
+        confidences = {"mcp": scores[f"{of_classifier}mcp"]}
+        others = [key for key in confidence.SCORES if key != "mcp" and own + key in scores]
+        confidences |= {key: scores[own + key] for key in others}
+        names = {(arm, seed): z.format(arm, seed) for arm, seed in product(self.study.arms, self.study.seeds)}
+        oracles = {key: scores[name] for key, name in names.items() if name in scores}
+        predicted = scores.get(f"{of_classifier}predicted")
+        return assembled(self.study, scores[f"{of_classifier}correct"], confidences, oracles, predicted)
+
+    def tuned_outputs(self, pair: str, method: str, split: str = "test") -> NDArray | None:
+        """None: the outputs of ablations are not published."""
+
+    def budget(self, pair: str, method: str) -> dict[str, int] | None:
+        """None: how many images there are to train on is not published."""
+
+    def on_training(self, pair: str, method: str) -> dict[str, NDArray] | None:
+        """None: outputs on training images are not published."""
+
+    def label_sources(self, classifier: str) -> dict[str, NDArray[np.bool_]] | None:
+        """None: labels of training images are not published."""
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """As `Run.curves`."""
+        own = published_curves(self.study.name)
+        return own if len(own) else published_curves(self.study.budget_from)
+
+    def resample(self, predictions: Predictions, *, tnr_threshold: float | None = None) -> resampling.Bootstrap:
+        """As `Run.resample`, kept in memory."""
+        key = content_digest(predictions, tnr_threshold)
+        if key not in self._resamples:
+            self._resamples[key] = bootstrap(predictions, tnr_threshold)
+        return self._resamples[key]
+
+
+def assembled(
+    study: Study,
+    correct: NDArray[np.bool_],
+    own: dict[str, NDArray],
+    z: dict[tuple[str, int], NDArray],
+    predicted: NDArray | None,
+) -> Predictions:
+    """The predictions of a classifier from its own scores, name -> (N,), and its oracles', (method, seed) -> (N,)."""
+    seeds = {arm: tuple(seed for name, seed in z if name == arm) for arm in dict.fromkeys(arm for arm, _ in z)}
+    scores = {name: values[None] for name, values in own.items()}
+    scores |= {arm: np.stack([z[arm, seed] for seed in of_arm]) for arm, of_arm in seeds.items()}
+    thresholds = {name: study.threshold_of(name) for name in scores}
+    known = {name: threshold for name, threshold in thresholds.items() if threshold is not None}
+    return Predictions(correct, scores, known, seeds, predicted)
+
+
+def separated(predictions: Predictions) -> list[Predictions]:
+    """One `Predictions` per confidence."""
+    return [
+        Predictions(predictions.correct, {name: values}, {name: predictions.threshold_of(name)})
+        for name, values in predictions.confidence.items()
+    ]
+
+
+def bootstrap(predictions: Predictions, tnr_threshold: float | None = None) -> resampling.Bootstrap:
+    """`resampling.bootstrap` of all confidences."""
+    scores = {name: values.astype(np.float64) for name, values in predictions.confidence.items()}
+    return resampling.bootstrap(
+        scores,
+        predictions.correct,
+        threshold={name: predictions.threshold_of(name) for name in scores},
+        tnr_threshold=tnr_threshold,
+        resamples=resampling.RESAMPLES,
+        threads=os.cpu_count() or 1,
+    )
+
+
+def content_digest(predictions: Predictions, tnr_threshold: float | None) -> str:
+    """SHA-256 of all that resampled metrics depend on, 16 hex digits."""
+    digest = hashlib.sha256(predictions.correct.tobytes())
+    for name, values in predictions.confidence.items():
+        at = f"{name} {values.dtype} {values.shape} {predictions.threshold_of(name)} {tnr_threshold}"
+        digest.update(at.encode() + values.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def published_curves(name: str) -> pd.DataFrame:
+    """The curves that a study has published, results/NAME/tables/budget.csv; empty where there are none."""
+    path = store.results() / name / "tables" / "budget.csv"
+    return pd.read_csv(path) if name and path.exists() else pd.DataFrame(columns=CURVES)
+
+
+def published_manifest(study: Study) -> dict:
+    """What is recorded of a publication, results/<study>/manifest.json.
+
+    Raises
+    ------
+    JobError : when nothing is published, or the manifest is damaged.
+    """
+    path = store.results() / study.name / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise JobError(f"study {study.name} is not published: there is no {path}") from None
+    except ValueError as error:
+        raise JobError(f"{path} is damaged ({error}): restore the published one") from None
+    needed = {"classes", "runs", "sha256"}
+    if not isinstance(manifest, dict) or needed - manifest.keys():
+        raise JobError(f"{path} is damaged (expected {', '.join(sorted(needed))} in it): restore the published one")
+    return manifest
+
+
+def _check_oracles(study: Study, scores: dict[str, NDArray]) -> None:
+    planned = {f"{pair}/{arm}/seed{seed}.z" for pair, arm, seed in product(study.pairs, study.arms, study.seeds)}
+    if differing := planned ^ {name for name in scores if name.endswith(".z") and ".heldout." not in name}:
+        first = min(differing)
+        raise JobError(
+            f"study {study.name}: {first} is {'asked for and not published' if first in planned else 'not asked for'}; "
+            f"its YAML has changed since, use that of the published commit"
+        )
