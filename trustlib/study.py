@@ -167,7 +167,7 @@ class Domains(Strict):
 
     @property
     def parts(self) -> dict[str, str]:
-        """Domain -> its part, as `evaluation` and the files of `runs` name it."""
+        """Domain -> its part, as the files and the results of `runs` name it."""
         return {name: f"domains/{name}" for name in self.judged}
 
     def size(self, part: str) -> int:

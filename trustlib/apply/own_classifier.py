@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .. import data, losses, metrics, oracle, training
+from ..analysis import compare
 from ..data import Features, Inputs, folders
 from ..models import backbone, pretrained
 from ..runs import experiments, networks, store
@@ -333,7 +334,7 @@ def verdict(judged: pd.DataFrame, name: str = "oracle", base: str = "MCP") -> st
     judged : of `predictions.judge`, with `base` as its first score.
     """
     rows = judged[judged["metric"] == "auroc"].set_index("score")
-    rows = rows[["estimate", "low", "high", *predictions.DIFFERENCE]] * 100
+    rows = rows[["estimate", "low", "high", *compare.DIFFERENCE]] * 100
     own, other = rows.loc[name], rows.loc[base]
     if own["difference_low"] > 0:
         found = f"The oracle beats {base} beyond the interval"

@@ -19,7 +19,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .. import confidence, data, training
+from ..analysis import compare
 from ..models import pretrained
+from ..predictions import Predictions
 from ..runs import store
 from ..runs.provenance import source_digest
 from ..shifts import domains
@@ -175,14 +177,15 @@ def judge(part: confidence.Observed, fit: confidence.Observed) -> pd.DataFrame:
     A row a score: score; images; accuracy, accuracy_low, accuracy_high (exact); estimate, low, high, the AUC by the
     bootstrap of the images; difference, difference_low, difference_high, from MCP's on the same images. Fractions.
     """
-    boot = resampling.bootstrap(confidence.all_scores(part, fit, fit), part.correct)
-    area = resampling.intervals(boot).xs("auroc", level="metric").drop(columns="seeds")
-    rows = [resampling.difference(boot, score, "mcp").loc["auroc"] for score in area.index]
-    names = {name: f"difference{end}" for name, end in (("estimate", ""), ("low", "_low"), ("high", "_high"))}
-    less = pd.DataFrame(rows, index=area.index).drop(columns="seeds").rename(columns=names)
+    scores = {name: values[None] for name, values in confidence.all_scores(part, fit, fit).items()}
+    mcp_first = {"mcp": scores["mcp"], **scores}
+    boot = resampling.bootstrap(mcp_first, part.correct)
+    frame = compare.compare(Predictions(part.correct, mcp_first), boot).query("metric == 'auroc'")
     low, high = map(float, clopper_pearson(part.correct.sum(), len(part.correct)))
     shared = {"images": len(part.correct), "accuracy": part.correct.mean(), "accuracy_low": low, "accuracy_high": high}
-    return area.join(less).assign(**shared).reset_index()
+    area = frame[["arm", *compare.INTERVAL, *compare.DIFFERENCE]].rename(columns={"arm": "score"})
+    area.loc[area["score"] == "mcp", compare.DIFFERENCE] = 0.0
+    return area.assign(**shared).reset_index(drop=True)
 
 
 @torch.inference_mode()

@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from .. import confidence, metrics
+from .. import predictions as predicted
+from ..analysis import compare
 from ..runs import experiments, store
 from ..stats import resampling, selective, statistics
 from ..stats.rates import clopper_pearson, rate_intervals
@@ -34,7 +36,6 @@ LOG_ODDS = {score.label for score in confidence.SCORES.values() if score.log_odd
 LABELS = {score.label for score in confidence.SCORES.values()}
 FITTED = {score.label for score in confidence.SCORES.values() if score.needs}  # here: on the rows themselves
 TEXTS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
-DIFFERENCE = ["difference", "difference_low", "difference_high"]
 GROUP_RATES = ("accuracy", "auroc", "coverage", "risk")
 SHOWN = 5  # rows, columns or values that a message names
 DIGITS, FINEST = 9, 1e-13  # of scores made of probabilities: what is beyond is of the order in which they were summed
@@ -197,22 +198,15 @@ def judge(
             tenths = 10 * done // resamples
             log(f"{done:,} of {resamples:,} resamples of {len(scores)} scores")
 
-    at = {name: thresholds.get(name, np.nan) for name in scores}
+    predictions = predicted.Predictions(correct, {name: values[None] for name, values in scores.items()}, thresholds)
     drawn = resampling.bootstrap(
-        scores, correct, threshold=at, resamples=resamples, seed=seed, threads=os.cpu_count() or 1, progress=progress
-    )
-    first, frame = next(iter(scores)), resampling.intervals(drawn).drop(columns="seeds")
-    less = {name: resampling.difference(drawn, name, first).drop(columns="seeds") for name in scores if name != first}
-    if less:
-        differences = pd.concat(less, names=["score"])
-        differences.columns = DIFFERENCE
-        frame = frame.join(differences)
-    frame = frame.reset_index()
+        scores, correct, threshold={name: predictions.threshold_of(name) for name in scores}, resamples=resamples,
+        seed=seed, threads=os.cpu_count() or 1, progress=progress,
+    )  # fmt: skip
+    frame = compare.compare(predictions, drawn).rename(columns={"arm": "score"})
     exact = clopper_pearson(int(correct.sum()), len(correct))
     frame.loc[frame["metric"] == "accuracy", ["low", "high"]] = np.array(exact)
-    undecided = frame["metric"].isin(["tpr", "tnr"]) & ~frame["score"].isin(list(thresholds))
-    frame.loc[undecided, frame.columns[2:]] = np.nan
-    return frame
+    return frame[["score", "metric", *compare.INTERVAL, *(compare.DIFFERENCE if len(scores) > 1 else ())]]
 
 
 def guarantees(

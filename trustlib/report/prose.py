@@ -40,7 +40,7 @@ def findings(compared: pd.DataFrame, study: Study) -> list[str]:
 
     Parameters
     ----------
-    compared : what `evaluation.compare` returns, for all pairs.
+    compared : what `compare.compare_pairs` returns, for all pairs.
     """
     percent = compared.set_index(["arm", "pair", "metric"])["estimate"].unstack("metric").mul(100)
     if not len(percent) or percent["auroc"].isna().all() or not set(study.arms) & set(compared["arm"]):
@@ -85,7 +85,7 @@ def _distinct(rows: pd.DataFrame, study: Study) -> pd.DataFrame:
 
 
 def within_finding(within: pd.DataFrame, study: Study) -> str:
-    """What `evaluation.within` says about MCP and the oracles, in a sentence, per cent."""
+    """What `compare.within_pairs` says about MCP and the oracles, in a sentence, per cent."""
     auc = within.pivot(index="pair", columns="arm", values="auroc_within").mul(100).dropna(how="all")
     oracles = auc[[name for name in auc if study.is_oracle(name)]]
     if oracles.empty:
@@ -98,7 +98,7 @@ def within_finding(within: pd.DataFrame, study: Study) -> str:
 
 
 def fusion_finding(fusion: pd.DataFrame, study: Study) -> str:
-    """What `evaluation.fusion` says, in a sentence, per cent."""
+    """What `compare.fusion_pairs` says, in a sentence, per cent."""
     if fusion.empty:
         return "There is no oracle, or the predictions on the validation or test set are all of one kind."
     rows = _distinct(fusion, study)

@@ -1,6 +1,6 @@
 """Tables: DataFrames made ready to be read. Nothing is measured here.
 
-`paper_form` takes the tidy frame that `evaluation.evaluate` returns, one row a run with fractions, and gives a table
+`paper_form` takes the tidy frame that `compare.evaluate` returns, one row a run with fractions, and gives a table
 in the form of the paper's Table 1: per cent, mean ± standard deviation over seeds, best in bold.
 """
 
@@ -106,7 +106,7 @@ def measured_forms(scores: pd.DataFrame, study: Study) -> dict[str, Styler]:
 
     Parameters
     ----------
-    scores : what `evaluation.evaluate` returns.
+    scores : what `compare.evaluate` returns.
 
     Returns
     -------
@@ -128,7 +128,7 @@ def across_pairs(compared: pd.DataFrame, metric: str, scale: float = 100, *, few
 
     Parameters
     ----------
-    compared : what `evaluation.compare` returns, for one or more pairs, labelled.
+    compared : what `compare.compare_pairs` returns, for one or more pairs, labelled.
     metric : a key of `COLUMNS` whose direction is not 0.
     """
     chosen = compared[compared["metric"] == metric]
@@ -147,13 +147,13 @@ def _wide(labelled: pd.DataFrame, columns: tuple[str, str, str], scale: float) -
 
 
 def within_form(within: pd.DataFrame, scale: float = 100) -> Styler:
-    """What `evaluation.within` returns, labelled: one row per method, one column per pair, the best in bold."""
+    """What `compare.within_pairs` returns, labelled: one row per method, one column per pair, the best in bold."""
     text, value = _wide(within, ("auroc_within", "low", "high"), scale)
     return plain(text.fillna(MISSING).style.apply(lambda _: _bold(value.eq(value.max())), axis=None))
 
 
 def fusion_form(fusion: pd.DataFrame, scale: float = 100) -> Styler:
-    """What `evaluation.fusion` returns, labelled: one row per pair and oracle.
+    """What `compare.fusion_pairs` returns, labelled: one row per pair and oracle.
 
     Differences from MCP whose interval excludes 0 are in bold.
     """
@@ -176,7 +176,7 @@ def against_mcp(compared: pd.DataFrame, scale: float = 100) -> Styler:
 
     Parameters
     ----------
-    compared : what `evaluation.compare` returns for one pair, labelled.
+    compared : what `compare.compare_pairs` returns for one pair, labelled.
     """
     columns, bold = {}, {}
     order = _by_group(compared)
@@ -209,7 +209,7 @@ def domains_form(compared: pd.DataFrame, scale: float = 100, *, few: Collection[
 
     Parameters
     ----------
-    compared : what `evaluation.judged` returns, of one pair, labelled, its domains too.
+    compared : what `compare.compare_shifts` returns, of one pair, labelled, its domains too.
     """
     by, order = ["domain", "arm"], compared[["domain", "arm"]].drop_duplicates()
     metric = {name: rows.set_index(by) for name, rows in compared.groupby("metric")}
@@ -232,7 +232,7 @@ def unseen_forms(
 
     Parameters
     ----------
-    clean, judged : what `evaluation.compare` and `evaluation.judged` return, of that pair.
+    clean, judged : what `compare.compare_pairs` and `compare.compare_shifts` return, of that pair.
     few : labels of domains of which no score is called the best.
     """
     label = {name: domains.parse(name).label for name in study.domains.judged}
@@ -247,7 +247,7 @@ def severities_form(swept: pd.DataFrame, metric: str, severity: int, scale: floa
 
     Parameters
     ----------
-    swept : what `evaluation.sweep` returns, of one pair, labelled. Means over seeds are shown, the best in bold where
+    swept : what `compare.sweep` returns, of one pair, labelled. Means over seeds are shown, the best in bold where
         one way is better; the last row is the mean over those of ImageNet-C's 15.
     """
     chosen = swept[swept["severity"] == severity]
@@ -322,7 +322,7 @@ def control_form(compared: pd.DataFrame, study: Study, against: str | None) -> S
 
 
 def operating_form(points: pd.DataFrame, risk: float) -> Styler:
-    """What `evaluation.operating_points` returns, its index labelled, in per cent (NLL in nats)."""
+    """What `compare.operating_points` returns, its index labelled, in per cent (NLL in nats)."""
     percent = points.mul(100)
     text = pd.DataFrame(
         {
@@ -413,7 +413,7 @@ def table2_form(published: pd.DataFrame, compared: pd.DataFrame, rows: dict[str,
     Parameters
     ----------
     published : what `published.table2` returns. Its TNR of TCP is the paper's, at 1/K.
-    compared : what `evaluation.compare` returns for one pair.
+    compared : what `compare.compare_pairs` returns for one pair.
     rows : row of the table -> arm or score of the study, `published.TABLE_2`; None where it has none.
     """
     frames = {}

@@ -1,7 +1,7 @@
 """What a study makes, each once and then read from its file: `train_classifier`, `score_classifier`, `train_oracle`.
 
 A notebook calls them for what it needs; whatever is there already is not made again. What these say of unseen domains
-is `trustlib.runs.unseen`'s. After them nothing needs a model, see `trustlib.analysis.evaluation`.
+is `trustlib.runs.unseen`'s. After them nothing needs a model, see `trustlib.runs.results`.
 """
 
 import time
