@@ -85,7 +85,7 @@ def published(tmp_path_factory):
         store.seal(folder)
         publish.publish(study, made)
         published = store.results() / "tiny"
-    yield home / "tiny.yaml", study, published
+    return home / "tiny.yaml", study, published
 
 
 @pytest.fixture

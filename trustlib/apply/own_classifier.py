@@ -30,7 +30,6 @@ from ..data import Features, Inputs, folders
 from ..models import backbone, pretrained
 from ..runs import experiments, networks, store
 from ..study import Arm, Study
-from . import predictions
 
 ALL = "all"  # the one part of a set here
 PARTS = {"learn": 0.6, "choose": 0.1, "judge": 0.3}  # shares of the images
