@@ -50,14 +50,6 @@ if workflow.is_main_process:
             os.utime(path, (1, 1))  # 0 would mean no time at all
         elif path.exists() and path.stat().st_mtime == 1:
             path.unlink()
-    changed = [f"{path} is not as the report left it: the report is made again" for path in store.damaged(RUN)]
-    if complete and (RUN / "report.html").exists() and not store.sealed(RUN):  # as after a kill
-        changed.append(f"{RUN / 'seal.json'} is missing or damaged: the report is made again")
-    print(*changed, sep="\n", end="\n" if changed else "")
-    resampled = [store.whole(path) for path in sorted(RUN.glob("bootstraps/**/*.safetensors"))]  # made by the report
-    if changed or not all(resampled):
-        for path in [RUN / "report.html", *(RUN / "sections").glob("*.ipynb")]:
-            path.unlink(missing_ok=True)
 
 CPUS = plan.threads + plan.workers  # of a job of a cluster
 os.environ["TRUST_JOBS"] = " ".join(JOBS)  # for the numbers on the terminal: as a parameter, a new job would make all stale
@@ -91,12 +83,11 @@ rule report:
         page="trustlib/report/report.html.j2",
     output:
         page=RUN / "report.html",
-        seal=RUN / "seal.json",
+        record=RUN / "report.json",
     params:
         sections=[str(section_path(name)) for name in SECTIONS],
     shell:
-        "python -m trustlib render {output.page} {params.sections} && "
-        "OMP_NUM_THREADS={plan.threads} python -m trustlib seal {RUN}"
+        "python -m trustlib render {output.page} {params.sections} --record {output.record}"
 
 
 rule section:
@@ -119,7 +110,7 @@ rule section:
     message:
         "{params.name}"
     shell:
-        "rm -f {RUN}/seal.json; " + PAPERMILL + " {params.call}"
+        PAPERMILL + " {params.call}"
 
 
 rule classifier:
@@ -245,7 +236,6 @@ use rule domain as sweep with:
 onerror:
     # A job or a part of the report failed: show what there is all the same, tracebacks too; but not after Ctrl-C.
     if not any("Terminating processes on user request" in Path(path).read_text() for path in log):
-        (RUN / "seal.json").unlink(missing_ok=True)
         complete = all(job_path(name).exists() for name in JOBS)
         missing = [name for name in SECTIONS if not (complete and section_path(name).exists())]
         for name in missing:

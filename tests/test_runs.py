@@ -5,7 +5,6 @@ import copy
 import importlib
 import json
 import linecache
-import os
 import subprocess
 import sys
 import time
@@ -70,36 +69,13 @@ def test_a_training_is_made_once_for_a_configuration(tmp_path, counter):
 
 
 @pytest.mark.parametrize("length", [0, 5, 40, -4])
-def test_a_truncated_file_is_named_and_made_again(tmp_path, counter, length, capsys):
+def test_a_truncated_file_is_made_again(tmp_path, counter, length):
     path = tmp_path / "seed0.safetensors"
     store.cached(path, {}, counter)
     path.write_bytes(path.read_bytes()[:length])
     store.cached(path, {}, counter)
-    assert f"{path} is damaged, it cannot be read" in capsys.readouterr().out
     assert counter.calls == 2
     assert store.read_tensors(path)["z"].tolist() == [0, 1, 2]
-
-
-def test_a_file_with_one_byte_flipped_is_named_and_made_again(tmp_path, counter, capsys):
-    path = tmp_path / "seed0.safetensors"
-    store.cached(path, {"rate": 1}, counter)
-    whole = path.read_bytes()
-    for i in range(len(whole)):
-        path.write_bytes(whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :])
-        os.utime(path, ns=(i, i))
-        assert store.current(path, {"rate": 1}) is None, i
-    assert f"{path} is damaged" in capsys.readouterr().out
-    store.cached(path, {"rate": 1}, counter)
-    assert counter.calls == 2
-    assert store.read_tensors(path)["z"].tolist() == [0, 1, 2]
-
-
-@pytest.mark.parametrize("shape", [(), (0,), (2, 3)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.bool, torch.uint8, torch.int64])
-def test_a_checksum_is_of_tensors_of_any_kind(tmp_path, shape, dtype):
-    path = tmp_path / "seed0.safetensors"
-    made = store.cached(path, {}, lambda: ({"x": torch.ones(shape, dtype=dtype)}, {"seen": (1, 2), "by": {3: 4}}))
-    assert store.current(path, {}) == made
 
 
 def test_a_failure_is_recorded_with_its_traceback_until_it_is_made(tmp_path, counter):
@@ -114,11 +90,8 @@ def test_a_failure_is_recorded_with_its_traceback_until_it_is_made(tmp_path, cou
     assert failed["error"] == "ArithmeticError: the loss is nan"
     assert "in fail" in failed["traceback"]
     assert store.status(path, {})["error"] == failed["error"]
-    written = path.with_suffix(".failed.json").read_bytes()
-    lacking = (written.replace(f'"{key}"'.encode(), b'"x"') for key in ("key", "error", "traceback"))
-    for damaged in (b"", b"[]", b"\xff", written[:50], *lacking):
-        path.with_suffix(".failed.json").write_bytes(damaged)
-        assert store.status(path, {}) == {"status": "not run"}
+    path.with_suffix(".failed.json").write_bytes(b"")
+    assert store.status(path, {}) == {"status": "not run"}
     store.cached(path, {}, counter)
     assert not path.with_suffix(".failed.json").exists()
 
@@ -349,21 +322,13 @@ def test_publish_copies_report_tables_and_scores_but_no_weights(tiny, monkeypatc
             publish.publish(tiny, experiments.trainings(tiny))
 
     refused("lacking a report of these trainings")
-    monkeypatch.setattr(store, "provenance", lambda: {"commit": "c", "dirty": True})
-    store.seal(folder)
+    store.write_json(folder / "report.json", {"commit": "c", "dirty": True})
     monkeypatch.setattr(store, "read_manifest", with_dirty(True))
     refused("study tiny was run from uncommitted changes")
     monkeypatch.setattr(store, "read_manifest", with_dirty(False))
     (folder / "figures").mkdir()
     refused("the report of study tiny was made from uncommitted changes")
-    monkeypatch.setattr(store, "provenance", lambda: {"commit": "d", "dirty": False})
-    seal = (folder / "seal.json").read_bytes()
-    for damaged in (seal.replace(b'"dirty": true', b'"dirty": false'), seal[: len(seal) // 2], b"[]", b"\xff"):
-        (folder / "seal.json").write_bytes(damaged)
-        assert store.sealed(folder) == {}
-        refused("lacking a report of these trainings")
-    store.seal(folder)
-    assert store.sealed(folder)["provenance"] == {"commit": "d", "dirty": False}
+    store.write_json(folder / "report.json", {"commit": "d", "dirty": False})
     (store.results() / "tiny").mkdir()
     refused("tiny is no study's: move it")
     (store.results() / "tiny").rmdir()
@@ -515,27 +480,18 @@ def test_passes_with_dropout_need_dropout_and_one_network(write_study, tiny):
         load_study(write_study(networks=two, pairs=["rsn-rsn", "rsn-other"], feature_passes=2))
 
 
-def test_checkpoints_are_two_go_with_the_training_and_are_not_taken_up_by_another(tmp_path):
+def test_a_checkpoint_goes_with_the_training_and_is_not_taken_up_by_another(tmp_path):
     path, said = tmp_path / "seed0.safetensors", []
     keeper = store.Checkpoints(path, {"a": 1}, 0, said.append)
     assert keeper.latest() is None
     for steps in (1, 2, 3):
         assert keeper.due(steps)
         keeper.save({"steps": steps, "weights": torch.full((2,), steps)})
-    assert len(list(tmp_path.glob(".*"))) == 2
     assert store.Checkpoints(path, {"a": 1}, 5, said.append).latest()["weights"].tolist() == [3, 3]
+    assert "going on after 3 steps" in said[0]
     assert store.Checkpoints(path, {"a": 2}, 5).latest() is None
     assert not store.Checkpoints(path, {"a": 1}, 5).due(1)
-    newest = max(tmp_path.glob(".*"), key=lambda p: p.stat().st_mtime_ns)
-    written = newest.read_bytes()
-    flipped = [written[:i] + bytes([written[i] ^ 1]) + written[i + 1 :] for i in range(0, len(written), 50)]
-    for damaged in (b"", written[:100], written[:-1], written[32:], *flipped):
-        newest.write_bytes(damaged)
-        said.clear()
-        assert keeper.latest()["weights"].tolist() == [2, 2]
-        assert f"{newest} is damaged" in said[0]
-        assert "going on after 2 steps" in said[1]
-    for name in (".seed0.safetensors.abcd_123", "..seed0.checkpoint1.pt.abcd_123", ".rate1-seed0.safetensors.abcd_123"):
+    for name in (".seed0.safetensors.abcd_123", "..seed0.checkpoint.pt.abcd_123", ".rate1-seed0.safetensors.abcd_123"):
         (tmp_path / name).write_bytes(b"begun by a process that was killed")
     store.cached(path, {"a": 1}, lambda: ({"x": torch.zeros(1)}, {}))
     assert {p.name for p in tmp_path.glob(".*")} == {".rate1-seed0.safetensors.abcd_123", ".seed0.lock"}
@@ -578,19 +534,18 @@ def test_a_training_killed_in_the_middle_goes_on_to_the_same_bits(write_study, m
     file = write_study(networks=networks, checkpoint_minutes=1e-6)  # at every step
     study = load_study(file)
     path = store.classifier_path(study, "rsn")
-    first, second = store._checkpoints(path)
+    checkpoint = store._checkpoint(path)
     train = "from trustlib.runs.experiments import train_classifier; from trustlib.study import load_study; "
     train += "train_classifier(load_study({!r}), 'rsn')"
     with subprocess.Popen([sys.executable, "-c", train.format(file)]) as training:
-        while not second.exists():
+        while not checkpoint.exists():
             assert training.poll() is None
             time.sleep(0.01)
         training.kill()
     assert not path.exists()
     said = []
     experiments.train_classifier(study, "rsn", said.append)
-    assert not first.exists()
-    assert not second.exists()
+    assert not checkpoint.exists()
     resumed = store.read_tensors(path)
     monkeypatch.setenv("TRUST_RESULTS", str(tmp_path / "undisturbed"))
     experiments.train_classifier(study, "rsn", quiet)

@@ -18,8 +18,7 @@ def main() -> int:
     render = commands.add_parser("render", help="turn executed notebooks into one HTML file")
     render.add_argument("page", type=Path)
     render.add_argument("notebooks", type=Path, nargs="+")
-    seal = commands.add_parser("seal", help="write what made a run's report, and its checksums, into its seal.json")
-    seal.add_argument("folder", type=Path)
+    render.add_argument("--record", type=Path, help="where to write what made the page: commit, versions, machine")
     evaluate = commands.add_parser(
         "evaluate",
         help="which of your own predictions can be trusted: one HTML page and one JSON file",
@@ -42,8 +41,12 @@ def main() -> int:
     # Imported where they are needed: torch alone takes seconds.
     if args.command == "render":
         from .report import page
+        from .runs import store
+        from .runs.provenance import provenance
 
         page.write(args.page, args.notebooks)
+        if args.record:
+            store.write_json(args.record, provenance())
         return 0
 
     if args.command == "evaluate":
@@ -52,13 +55,8 @@ def main() -> int:
     from . import data
     from .models import pretrained
     from .report.publish import publish as copy_results
-    from .runs import jobs, store, unseen
+    from .runs import jobs, unseen
     from .shifts import domains
-
-    if args.command == "seal":
-        store.seal(args.folder)
-        return 0
-
     from .study import StudyError, load_study
 
     try:

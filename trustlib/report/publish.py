@@ -1,5 +1,6 @@
 """Publish a finished study: copy what its report rests on to results/."""
 
+import json
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -34,14 +35,12 @@ def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> 
     JobError : when a training or the report is missing, or one of them was made from uncommitted source.
     """
     source, target = store.run_folder(study), store.results() / study.name
-    report = store.sealed(source).get("provenance")
     unfinished = [row["run"] for row in trainings if row["status"] != "done"]
     page = source / "report.html"
-    if changed := store.damaged(source):
-        raise JobError(f"{changed[0]} is not as the report left it; run: make report STUDY={study.name}")
+    made_by = source / "report.json"
     if (
         unfinished
-        or report is None
+        or not made_by.exists()
         or not page.exists()
         or page.stat().st_mtime < max(row["path"].stat().st_mtime for row in (*trainings, *audit))
     ):
@@ -49,6 +48,7 @@ def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> 
         raise JobError(f"study {study.name} is not finished (lacking {lacking}); run: make report STUDY={study.name}")
     if target.exists() and not (target / "scores.npz").exists():
         raise JobError(f"{target} is no study's: move it, or rename the study; `publish` would replace it")
+    report = json.loads(made_by.read_text())
     manifests = {row["run"]: store.read_manifest(row["path"]) for row in (*trainings, *audit)}
     if any(manifest["provenance"]["dirty"] for manifest in manifests.values()):
         raise JobError(

@@ -15,16 +15,14 @@
                          jobs/<job>.json                              what one notebook made: Snakemake's outputs
                          notebooks/<job>.ipynb, .log                  executed notebooks: logs, never results
                          sections/*.ipynb, tables/*.csv, figures/*.svg, report.html
-                         seal.json                                    checksums of these, and what made the page
+                         report.json                                  what made the page: commit, versions, machine
     results/<study>/                                                  what `publish` copies from there, committed
 
-While a training runs, its last two checkpoints lie beside its file, as .NAME.checkpoint<i>.pt; each begins with the
-SHA-256 of the rest.
+While a training runs, its last checkpoint lies next to its file, as .NAME.checkpoint.pt.
 
 A training is one safetensors file, written last and by one rename, whose header holds its manifest. The manifest's
-key is a digest of the configuration, the inputs and the source that made the file: a file with another key is stale.
-Its sha256 is that of all the rest of the file: one that says otherwise is damaged. What is stale or damaged is made
-again.
+key is a digest of the configuration, the inputs and the source that made the file: a file with another key is stale
+and is made again, as is one that cannot be read.
 """
 
 import contextlib
@@ -36,9 +34,8 @@ import os
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +105,7 @@ def job_path(study: Study, job: str) -> Path:
     return run_folder(study) / "jobs" / f"{job}.json"
 
 
-# --- Files that are whole or not there ---
+# --- Files that are complete or absent ---
 
 
 @contextlib.contextmanager
@@ -133,7 +130,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_manifest(path: Path) -> dict | None:
-    """The manifest in a training's file; None where there is no whole file."""
+    """The manifest in a training's file; None where there is none, or it cannot be read."""
     try:
         with safe_open(path, "pt") as file:
             return _manifest(file)
@@ -176,8 +173,8 @@ def cached(path: Path, config: dict, make: Callable[[], tuple[dict[str, Tensor],
 
 def _clear(path: Path) -> None:
     """Remove what processes that were killed had begun to write of a training, which no other makes now."""
-    for whole in (path, *_checkpoints(path)):
-        for part in path.parent.glob(f".{glob.escape(whole.name)}.????????"):
+    for name in (path.name, _checkpoint(path).name):
+        for part in path.parent.glob(f".{glob.escape(name)}.????????"):
             part.unlink()
 
 
@@ -194,19 +191,15 @@ def _make(path: Path, config: dict, make: Callable[[], tuple[dict[str, Tensor], 
     manifest |= {"seconds": round(time.perf_counter() - start, 2), **extra, "provenance": provenance()}
     tensors = {name: tensor.contiguous().cpu() for name, tensor in sorted(tensors.items())}
     manifest = json.loads(json.dumps(manifest))  # as it will be read
-    manifest["sha256"] = _checksum(manifest, tensors.items())
     with atomic(path) as scratch:
         save_file(tensors, scratch, {"manifest": json.dumps(manifest)})
-    for stale in (failed, *_checkpoints(path)):
+    for stale in (failed, _checkpoint(path)):
         stale.unlink(missing_ok=True)
     return manifest
 
 
-_SIGNED = hashlib.sha256().digest_size  # bytes that a checkpoint begins with: the SHA-256 of all that follows
-
-
 class Checkpoints:
-    """The state of an unfinished training, kept beside its file; it goes when the training is done.
+    """The state of an unfinished training, kept next to its file; it goes when the training is done.
 
     path : of the training's file
     config : all that the training depends on; what was kept under another is not taken up
@@ -214,47 +207,36 @@ class Checkpoints:
     """
 
     def __init__(self, path: Path, config: dict, minutes: float, log: Callable[[str], None] = print):
-        self.paths, self.key, self.seconds, self.log = _checkpoints(path), digest(config), 60 * minutes, log
+        self.path, self.key = _checkpoint(path), digest(config)
+        self.seconds, self.log = 60 * minutes, log
         self.last = time.monotonic()
 
     def due(self, steps: int) -> bool:
-        """Is it time for the next?"""
+        """Whether it is time for the next."""
         return time.monotonic() - self.last >= self.seconds
 
     def save(self, state: dict) -> None:
-        """Write a state in place of the older of the two. A full disk is told of and does not stop the training."""
+        """Write a state in place of the last one. A full disk is logged and does not stop the training."""
         self.last = time.monotonic()
-        older = min(self.paths, key=lambda path: path.stat().st_mtime_ns if path.exists() else 0)
         try:
-            with atomic(older) as scratch, scratch.open("w+b") as file:
-                file.write(bytes(_SIGNED))
-                torch.save({"key": self.key, **state}, file)
-                file.seek(_SIGNED)
-                signature = hashlib.file_digest(file, "sha256").digest()
-                file.seek(0)
-                file.write(signature)
+            with atomic(self.path) as scratch:
+                torch.save({"key": self.key, **state}, scratch)
         except (OSError, RuntimeError) as error:  # torch.save raises the second where a disk is full
             self.log(f"no checkpoint written, the last one stays: {_first_line(error)}")
 
     def latest(self) -> dict | None:
-        """The newest whole state of this training, on the CPU; None where there is none."""
-        found = [path for path in self.paths if path.exists()]
-        for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True):
-            with path.open("rb") as file:  # torch would take other numbers for a state
-                signature = file.read(_SIGNED)
-                if hashlib.file_digest(file, "sha256").digest() != signature:
-                    self.log(f"{path} is damaged, or by an older version: its checksum is another, it is not used")
-                    continue
-                file.seek(_SIGNED)
-                state = torch.load(file, map_location="cpu", weights_only=True)
-            if state["key"] == self.key:
-                self.log(f"{path.parent.name}/{path.name}: going on after {state['steps']:,} steps")
-                return state
-        return None
+        """The last state of this training, on the CPU; None where there is none."""
+        if not self.path.exists():
+            return None
+        state = torch.load(self.path, map_location="cpu", weights_only=True)
+        if state["key"] != self.key:
+            return None
+        self.log(f"{self.path.parent.name}/{self.path.name}: going on after {state['steps']:,} steps")
+        return state
 
 
-def _checkpoints(path: Path) -> list[Path]:
-    return [path.with_name(f".{path.stem}.checkpoint{i}.pt") for i in (0, 1)]
+def _checkpoint(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.checkpoint.pt")
 
 
 @contextlib.contextmanager
@@ -267,44 +249,9 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def current(path: Path, config: dict) -> dict | None:
-    """The manifest of the training at `path`, if it was made with this configuration and the file is as it was written.
-
-    That a file is damaged is printed.
-    """
+    """The manifest of the training at `path`, if it was made with this configuration."""
     manifest = read_manifest(path)
-    if not path.exists() or (manifest and manifest.get("key") != digest(config)):
-        return None
-    return manifest if whole(path) else None
-
-
-def whole(path: Path) -> bool:
-    """Whether a training's file, or that of resampled metrics, is as it was written; that it is not is printed."""
-    if read_manifest(path) is None:
-        print(f"{path} is damaged, it cannot be read: it has to be made again")
-        return False
-    written = path.stat()
-    return _is_whole(path, written.st_mtime_ns, written.st_size)
-
-
-@cache
-def _is_whole(path: Path, *_: int) -> bool:
-    """Whether a training's file has its checksum; asked once a process, as long as time and size stay."""
-    with safe_open(path, "pt") as file:
-        manifest, names = _manifest(file) or {}, sorted(file.keys())
-        found = _checksum(manifest, ((name, file.get_tensor(name)) for name in names))
-    if found != manifest.get("sha256"):
-        print(f"{path} is damaged, its checksum is another than when it was written: it has to be made again")
-    return found == manifest.get("sha256")
-
-
-def _checksum(manifest: dict, tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """SHA-256 of a manifest, but for its own line of that, and of tensors in the order of their names."""
-    rest = {name: value for name, value in manifest.items() if name != "sha256"}
-    found = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
-    for name, tensor in tensors:
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+    return manifest if manifest and manifest.get("key") == digest(config) else None
 
 
 def status(path: Path, config: dict) -> dict:
@@ -320,33 +267,6 @@ def status(path: Path, config: dict) -> dict:
         if failed["key"] == digest(config):
             return {"status": "failed", "error": failed["error"], "traceback": failed["traceback"]}
     return {"status": "not run"}
-
-
-# --- Jobs: one executed notebook each ---
-
-
-# --- The report and what it is made of ---
-
-
-def seal(folder: Path) -> None:
-    """Write into a report's folder what made it, commit and machine, and the checksums of all that belongs to it."""
-    said = {"provenance": provenance(), "sha256": checksums(folder)}
-    write_json(folder / "seal.json", said | {"key": digest(said)})
-
-
-def sealed(folder: Path) -> dict:
-    """What `seal` wrote: provenance and sha256; nothing where a report was not finished, or its seal is damaged."""
-    with contextlib.suppress(FileNotFoundError, ValueError, AttributeError, TypeError):  # no JSON, or no object in it
-        said = json.loads((folder / "seal.json").read_text())
-        if said.pop("key", None) == digest(said):
-            return said
-    return {}
-
-
-def damaged(folder: Path) -> list[Path]:
-    """Of the files that `seal` saw those that have changed since, or are gone; none where there is no seal."""
-    found = checksums(folder)
-    return [folder / name for name, said in sealed(folder).get("sha256", {}).items() if found.get(name) != said]
 
 
 def checksums(folder: Path) -> dict[str, str]:
