@@ -14,6 +14,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from .. import confidence
+from ..losses import LOSSES
 from ..runs.provenance import digest
 from ..shifts import domains
 from ..shifts.corruptions import CORRUPTIONS
@@ -35,8 +36,7 @@ COLUMNS = {
 }
 RISKS = {"aurc", "eaurc", "augrc"}  # which may be far below one per cent
 OF_THE_CLASSIFIER = {"accuracy", "wrong"}  # one number for all oracles of a pair: no deviation
-PAPER_NAMES = {"vit": "ViT", "rsn": "RSN", "ce": "CE", "focal": "Focal", "tcp": "TCP", "ss": "SS"}
-PAPER_NAMES |= {"cb": "class-balanced"}
+PAPER_NAMES = {name: loss.label for name, loss in LOSSES.items()} | {"vit": "ViT", "rsn": "RSN"}
 PAPER_NAMES |= {"mcp": "MCP", "mc_dropout": "MC dropout", "trust_score": "TrustScore", "tcp-dagger": "TCP†"}
 MISSING = "–"
 DATA = {"fashion": "Fashion-MNIST", "mnist": "MNIST", "cifar10": "CIFAR-10", "tiny": "Tiny-ImageNet"}
