@@ -12,18 +12,20 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import torch.nn.functional as F
 import yaml
 from conftest import TINY, scores_of
 from matplotlib.text import Text
 from numpy.typing import NDArray
+from test_own_classifier import arm, told, trained
 from torch import Tensor
 
 from trustlib import confidence, data, losses, metrics, report
 from trustlib.analysis import compare
 from trustlib.apply import predictions
 from trustlib.confidence import Observed, Score
-from trustlib.losses import _against, _check
+from trustlib.losses import Loss, _against, _check
 from trustlib.report import figures, tables
 from trustlib.runs import controls, experiments, store, unseen
 from trustlib.runs.results import Run
@@ -39,6 +41,18 @@ def hinge(z: Tensor, target: Tensor, *, margin: float = 1.0) -> Tensor:
     return F.relu(margin + _against(z, target))
 
 
+def weighted_tcp(
+    z: Tensor, target: Tensor, *, n_correct: int, n_wrong: int, alpha_pos: float = 1.0, alpha_neg: float = 1.0
+) -> Tensor:
+    """A loss that needs all that an entry can ask for: a probability, the counts, the slopes; it notes what it got."""
+    _check(z, target)
+    GIVEN.append((target, n_correct, n_wrong, alpha_pos, alpha_neg))
+    return (z.sigmoid() - target).square() * (alpha_pos + alpha_neg) * n_wrong / n_correct
+
+
+GIVEN: list[tuple[Tensor, int, int, float, float]] = []
+
+
 def logit_gap(part: Observed, *_) -> NDArray:
     """The highest logit less the second highest."""
     logits = np.sort(part.logits.astype(np.float64), axis=1)
@@ -46,12 +60,14 @@ def logit_gap(part: Observed, *_) -> NDArray:
 
 
 ADDED = {
-    "hinge": hinge,
+    "hinge": Loss(hinge, "Hinge"),
+    "weighted_tcp": Loss(weighted_tcp, "Weighted TCP", target="p_true", counts=True, slopes=True),
     "logit_gap": Score("Logit gap", logit_gap),
     "logit_gap_5": Score("Logit gap above 5", lambda part, *_: logit_gap(part) - 5, has_zero=True),
 }
 BESIDE = {  # what is added -> what it stands beside: a table or figure that lists all of these lists it
     "Hinge": {"CE", "Focal"},
+    "Weighted TCP": {"CE", "Focal", "TCP"},
     "rsn-rsn/hinge/seed0": {"rsn-rsn/ce/seed0", "rsn-rsn/focal/seed0"},
     "Logit gap": {"Margin", "Energy", "GEN"},
     "Logit gap above 5": {"Temperature-scaled MCP", "Linear probe, CE", "Linear probe, SS"},
@@ -61,6 +77,7 @@ RATE = {"training": {"rate": 1.0e-3}}  # the arm's own, so that the audit need n
 LABELS = {"ce": "CE", "focal": "Focal", "tcp": "TCP", "ss": "SS", "cb": "Class-balanced"}
 ARMS = {loss: {"label": label, "loss": loss, "head": "linear", **RATE} for loss, label in LABELS.items()}
 ARMS["hinge"] = {"label": "Hinge", "loss": "hinge", "head": "linear", "hyper": {"margin": 2.0}, **RATE}
+ARMS["weighted_tcp"] = {"label": "Weighted TCP", "loss": "weighted_tcp", "head": "linear", **RATE}
 CONTROL = {"question": "Which loss?", "pairs": ["rsn-rsn"], "arms": ["ce", "focal", "ss", "hinge"], "against": "ce"}
 STUDY = TINY | {
     "arms": ARMS,
@@ -173,14 +190,49 @@ def test_what_is_added_is_measured_as_the_others_are(extended):
     assert one["config"]["arm"]["hyper"] == {"margin": 2.0}
 
 
+def test_a_loss_is_given_the_target_the_counts_and_the_slopes_that_its_entry_asks_for(extended):
+    GIVEN.clear()
+    store.oracle_path(extended, "rsn-rsn", "weighted_tcp", 0).unlink()
+    experiments.train_oracle(extended, "rsn-rsn", "weighted_tcp", 0, quiet)
+    seen = store.read_tensors(store.classifier_path(extended, "rsn"), "train.")
+    index = store.read_tensors(store.oracle_path(extended, "rsn-rsn", "weighted_tcp", 0), "train.")["index"]
+    n_correct = round(seen["correct"][:, index].float().mean(0).sum().item())
+    assert {given[1:] for given in GIVEN} == {(n_correct, len(index) - n_correct, 2.0, 5.0)}
+    assert torch.isin(torch.cat([target for target, *_ in GIVEN]), seen["p_true"]).all()
+
+
+def test_a_probe_learns_by_the_entry_alone(extended):
+    draw = np.random.default_rng(0)
+    part = Observed(draw.normal(size=(200, 3)), np.arange(200) % 3, draw.normal(size=(200, 4)))
+    GIVEN.clear()
+    assert confidence.linear(part, part, part, loss="weighted_tcp").shape == (200,)
+    n_correct = int(part.correct.sum())
+    probability = np.exp(confidence._log_p(part.logits))[np.arange(200), part.labels]
+    assert {given[1:3] for given in GIVEN} == {(n_correct, 200 - n_correct)}
+    np.testing.assert_allclose(GIVEN[0][0], probability)
+
+
+def test_an_oracle_for_anybodys_classifier_learns_by_the_entry_alone(extended):
+    GIVEN.clear()
+    _, seen, parts, _, _ = trained(told(600), arm("weighted_tcp"), rates=[1e-2], epochs=1)
+    n_correct = int(seen["correct"][parts["learn"]].sum())
+    assert {given[1:3] for given in GIVEN} == {(n_correct, len(parts["learn"]) - n_correct)}
+    assert torch.isin(torch.cat([target for target, *_ in GIVEN]), seen["p_true"]).all()
+
+
+def test_labels_of_other_images_are_refused_for_a_probability(extended, write_study):
+    with pytest.raises(StudyError, match="weighted_tcp learns a probability and has no labels but those of the train"):
+        load_study(write_study(arms={"held": ARMS["weighted_tcp"] | {"labels": "heldout"}}))
+
+
 def test_a_hyper_parameter_is_checked_as_the_others_are(extended, write_study):
     with pytest.raises(StudyError, match=r"loss 'hinge' has no 'margn'; did you mean 'margin'\?"):
         load_study(write_study(arms={"hinge": ARMS["hinge"] | {"hyper": {"margn": 2.0}}}))
 
 
 def test_each_added_loss_has_a_colour_of_its_own(monkeypatch):
-    monkeypatch.setitem(losses.LOSSES, "hinge", hinge)
-    monkeypatch.setitem(losses.LOSSES, "another", hinge)
+    monkeypatch.setitem(losses.LOSSES, "hinge", ADDED["hinge"])
+    monkeypatch.setitem(losses.LOSSES, "another", ADDED["weighted_tcp"])
     colours = [figures.line_style(name)["color"] for name in ("mcp", *losses.LOSSES)]
     assert len(set(colours)) == len(colours)
     assert {name: figures.line_style(name)["color"] for name in figures.COLOURS} == figures.COLOURS

@@ -11,6 +11,7 @@ from test_training import Interrupted, Memory, quiet
 from trustlib import data, losses, metrics, oracle, training
 from trustlib.data import folders
 from trustlib.models import backbone
+from trustlib.recipe import Recipe
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -29,9 +30,10 @@ def learner(name, dropout=0.0):
 def train(net, device, **changes):
     """One network on whether a digit's label is above 2: as hard as digits are."""
     images = data.digits().to(torch.device(device))
-    settings = {"views": 2, "epochs": 2, "batch": 50, "rate": 2e-3, "log": quiet} | changes
+    recipe = Recipe(epochs=2, batch=50, rate=2e-3, weight_decay=0.0)
+    settings = {"views": 2, "log": quiet} | changes
     target = images.labels["train"] > 2
-    return images, training.train(net.to(device), images, target, losses.cross_entropy, **settings)
+    return images, training.train(net.to(device), images, target, losses.cross_entropy, recipe, **settings)
 
 
 def auroc(net, images):
@@ -64,12 +66,13 @@ def test_it_learns_there_what_it_learns_on_the_cpu(name):
 @pytest.mark.parametrize("stop", [33, 78])
 def test_what_is_interrupted_there_goes_on_to_the_same_bits(name, stop):
     whole = learner(name, dropout=0.1)
-    broken, keeper = copy.deepcopy(whole), Memory(stop)
+    broken = copy.deepcopy(whole)
+    checkpoints = Memory(stop)
     _, history = train(whole, "cuda")
     with pytest.raises(Interrupted):
-        train(copy.deepcopy(broken), "cuda", keeper=keeper)
-    keeper.stop = None
-    _, again = train(broken, "cuda", keeper=keeper)
+        train(copy.deepcopy(broken), "cuda", checkpoints=checkpoints)
+    checkpoints.stop = None
+    _, again = train(broken, "cuda", checkpoints=checkpoints)
     for key, tensor in whole.state_dict().items():
         assert torch.equal(tensor, broken.state_dict()[key]), key
     assert [row["loss"] for row in again] == [row["loss"] for row in history]

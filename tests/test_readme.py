@@ -34,7 +34,7 @@ def test_the_loss_that_it_adds_is_the_one_that_is_tested(monkeypatch, write_stud
     (arms,) = fragments("yaml")
     arm = load_study(write_study(**yaml.safe_load(arms))).arm("hinge")
     z, correct = torch.tensor([0.5, 0.5]), torch.tensor([True, False])
-    assert losses.LOSSES[arm.loss](z, correct, **arm.hyper).tolist() == [1.5, 2.5]
+    assert arm.loss_function(z, correct, **arm.hyper).tolist() == [1.5, 2.5]
     assert '"logit_gap": Score("Logit gap", logit_gap)' in (ROOT / "README.md").read_text()
 
 

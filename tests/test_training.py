@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from trustlib import data, losses, training
+from trustlib.recipe import Recipe
 
 
 def small_net(outputs):
@@ -24,8 +25,10 @@ def quiet(line):
 
 
 def train(net, target, loss, seed=0, **changes):
-    settings = {"views": 2, "epochs": 2, "images": 600, "batch": 50, "rate": 5e-3, "log": quiet} | changes
-    return training.train(net, data.digits(), target, loss, seed=seed, **settings)
+    recipe = {"epochs": 2, "images": 600, "batch": 50, "rate": 5e-3, "weight_decay": 0.0}
+    recipe |= {key: changes.pop(key) for key in changes.keys() & Recipe.model_fields.keys()}
+    settings = {"views": 2, "log": quiet} | changes
+    return training.train(net, data.digits(), target, loss, Recipe(**recipe), seed=seed, **settings)
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not():
@@ -167,8 +170,8 @@ class Interrupted(Exception):
 class Memory:
     """Keeps every state, a copy each; stops the training after a number of steps."""
 
-    def __init__(self, stop=None):
-        self.states, self.stop = [], stop
+    def __init__(self, stop=None, every=5):
+        self.states, self.stop, self.every = [], stop, every
 
     def latest(self):
         return copy.deepcopy(self.states[-1]) if self.states else None
@@ -176,7 +179,7 @@ class Memory:
     def due(self, steps):
         if steps == self.stop:
             raise Interrupted
-        return steps % 5 == 0
+        return steps % self.every == 0
 
     def save(self, state):
         self.states.append(copy.deepcopy(state))
@@ -188,17 +191,33 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_bits(optimizer, sto
     target = torch.arange(3000) % 3 > 0
     settings = {"optimizer": optimizer, "rate": 1e-3}
     whole = squeeze(nn.Sequential(nn.BatchNorm2d(1), small_net(1)))
-    broken, keeper = copy.deepcopy(whole), Memory(stop)
+    broken = copy.deepcopy(whole)
+    checkpoints = Memory(stop)
     history = train(whole, target, losses.cross_entropy, **settings)
     with pytest.raises(Interrupted):
-        train(copy.deepcopy(broken), target, losses.cross_entropy, keeper=keeper, **settings)
-    taken, keeper.stop = len(keeper.states), None
-    again = train(broken, target, losses.cross_entropy, keeper=keeper, **settings)
+        train(copy.deepcopy(broken), target, losses.cross_entropy, checkpoints=checkpoints, **settings)
+    taken = len(checkpoints.states)
+    checkpoints.stop = None
+    again = train(broken, target, losses.cross_entropy, checkpoints=checkpoints, **settings)
     assert taken == (stop - 1) // 5
-    assert len(keeper.states) == 4  # at steps 5, 10, 15 and 20 of 24: none is taken twice
+    assert len(checkpoints.states) == 4  # at steps 5, 10, 15 and 20 of 24: none is taken twice
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, broken.state_dict()[name]), name
     assert [h["loss"] for h in again] == [h["loss"] for h in history]
+
+
+def test_a_checkpoint_at_the_end_of_an_epoch_keeps_its_loss_for_the_history():
+    target = torch.arange(3000) % 3 > 0
+    whole = squeeze(small_net(1))
+    resumed = copy.deepcopy(whole)
+    checkpoints = Memory(stop=14, every=12)  # an epoch has 12 steps
+    history = train(whole, target, losses.cross_entropy)
+    with pytest.raises(Interrupted):
+        train(copy.deepcopy(resumed), target, losses.cross_entropy, checkpoints=checkpoints)
+    checkpoints.stop = None
+    again = train(resumed, target, losses.cross_entropy, checkpoints=checkpoints)
+    assert [(h["epoch"], h["loss"]) for h in again] == [(h["epoch"], h["loss"]) for h in history]
+    assert torch.equal(whole[0][1].weight, resumed[0][1].weight)
 
 
 def test_what_is_frozen_stays(monkeypatch):
@@ -221,7 +240,8 @@ def test_what_is_frozen_stays(monkeypatch):
 def test_one_rate_throughout_where_it_is_asked_for():
     net = squeeze(small_net(1))
     for name, expected in {"adam": {1e-3}, "sgd": {1e-3}}.items():
-        optimizer, schedule = training._OPTIMIZERS[name](net, 1e-3, 0.0, 4)
+        recipe = Recipe(epochs=1, batch=50, rate=1e-3, weight_decay=0.0, optimizer=name)
+        optimizer, schedule = training._optimizer(net, recipe, 4)
         rates = set()
         for _ in range(4):
             optimizer.step()
@@ -240,9 +260,9 @@ def test_a_head_learns_from_features_what_it_would_from_images():
     seen = data.Features({part: features(part) for part in ("train", "test")}, images.labels)
     whole, head = (squeeze(nn.Sequential(nn.Flatten(), nn.Linear(784, 1))) for _ in range(2))
     head.load_state_dict(whole.state_dict())
-    settings = {"views": 2, "epochs": 2, "images": 600, "batch": 50, "rate": 5e-3, "log": quiet}
-    training.train(whole, images, target, losses.cross_entropy, **settings)
-    training.train(head, seen, target, losses.cross_entropy, **settings)
+    recipe = Recipe(epochs=2, images=600, batch=50, rate=5e-3, weight_decay=0.0)
+    for net, inputs in ((whole, images), (head, seen)):
+        training.train(net, inputs, target, losses.cross_entropy, recipe, views=2, log=quiet)
     assert torch.equal(whole[0][1].weight, head[0][1].weight)
     (z,), (z_seen,) = training.predict(whole, images, "test"), training.predict(head, seen, "test")
     assert torch.equal(z, z_seen)

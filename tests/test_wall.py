@@ -7,7 +7,7 @@ import pytest
 from trustlib.data import ROOT
 
 FLOORS = {
-    "metrics": 1, "losses": 1, "oracle": 1, "data": 1, "predictions": 1,
+    "metrics": 1, "losses": 1, "recipe": 1, "oracle": 1, "data": 1, "predictions": 1,
     "stats": 2, "released": 2, "confidence": 2, "shifts": 2, "models": 2, "training": 2,
     "study": 3,
     "analysis": 4, "runs": 4,

@@ -24,6 +24,7 @@ from torch import nn
 
 from . import losses, metrics, training
 from .data import Features
+from .recipe import Recipe
 
 REFERENCE = 100_000  # training samples looked at, at most: a seeded draw of a larger part
 NEIGHBOUR = 50  # k of the k-th neighbour, as for CIFAR in Sun et al. 2022, unless the classes are small
@@ -234,10 +235,10 @@ def ensemble(part: Observed, *_) -> NDArray:
 # --- Learned on the features ---
 
 
-def linear(part: Observed, fit: Observed, reference: Observed, *, loss: str) -> NDArray:
+def linear(part: Observed, fit: Observed, reference: Observed, *, loss: str, **hyper: float) -> NDArray:
     """z of a linear probe on the standardised features, trained with one of the losses (z > 0: trusted).
 
-    This is an oracle with a frozen backbone, the classifier's own. The head is the study's: signed distance (Eq. 7) for
+    This is an oracle with a frozen backbone, the classifier's own. The head is the paper's: signed distance (Eq. 7) for
     the steep slope loss (slopes 1 and 3), else linear with a weight decay of `WEIGHT_DECAYS`. Full batch, L-BFGS, at
     most `REFERENCE` samples. The steep slope loss is not convex: it starts from the solution of cross entropy as well
     as from a small random weight. Of the weight decays, or of these two starts, the one with the highest AUROC on the
@@ -247,7 +248,7 @@ def linear(part: Observed, fit: Observed, reference: Observed, *, loss: str) -> 
     of z is fixed, and where the share e of incorrect predictions is low, the loss is lowest as the bias grows without
     bound: all are trusted, the loss is e (exp(alpha_neg) - exp(-alpha_neg)), and the order of z is arbitrary.
     """
-    mean, scale, weight, bias = _fitted_linear(loss, fit, reference)
+    mean, scale, weight, bias = _fitted_linear(loss, fit, reference, **hyper)
     return (part.features.astype(np.float64) - mean) / scale @ weight + bias
 
 
@@ -345,7 +346,9 @@ SCORES = {
     "linear_focal": Score("Linear probe, focal", partial(linear, loss="focal"), LEARNED, "probe", has_zero=True),
     "linear_tcp": Score("Linear probe, TCP", partial(linear, loss="tcp"), LEARNED, "probe", has_zero=True),
     "linear_ss": Score("Linear probe, SS", partial(linear, loss="ss"), LEARNED, "probe", has_zero=True),
-    "linear_cb": Score("Linear probe, class-balanced", partial(linear, loss="cb"), LEARNED, "probe", has_zero=True),
+    "linear_cb": Score(
+        "Linear probe, class-balanced", partial(linear, loss="cb", beta=0.99999), LEARNED, "probe", has_zero=True
+    ),
     "mlp_ce": Score("MLP probe, CE", mlp, LEARNED, "probe", has_zero=True),
 }
 
@@ -404,22 +407,23 @@ def _class_normals(reference: Observed) -> tuple[NDArray, NDArray]:
 
 
 @lru_cache(maxsize=16)
-def _fitted_linear(loss: str, fit: Observed, reference: Observed) -> tuple[NDArray, NDArray, NDArray, float]:
+def _fitted_linear(
+    loss: str, fit: Observed, reference: Observed, **hyper: float
+) -> tuple[NDArray, NDArray, NDArray, float]:
     """(mean (d,), scale (d,), weight (d,), bias) of the linear probe that ranks the validation set best."""
     chosen = drawn_reference(len(reference.labels))
     x = reference.features[chosen].astype(np.float64)
     mean, scale = x.mean(0), np.maximum(x.std(0), 1e-6)
-    correct = reference.correct[chosen]
-    if loss == "tcp":
+    correct = torch.from_numpy(reference.correct[chosen])
+    entry = losses.LOSSES[loss]
+    target = correct
+    if entry.target == "p_true":
         log_p = _log_p(reference.logits[chosen])
         target = torch.from_numpy(np.exp(np.take_along_axis(log_p, reference.labels[chosen][:, None], 1)[:, 0]))
-    else:
-        target = torch.from_numpy(correct)
-    hyper = {"n_correct": int(correct.sum()), "n_wrong": int((~correct).sum()), "beta": 0.99999} if loss == "cb" else {}
-    function = partial(losses.LOSSES[loss], **hyper)
+    function = partial(entry.function, **hyper, **entry.counted(correct))
     x = torch.from_numpy((x - mean) / scale)
     heldout = (fit.features.astype(np.float64) - mean) / scale
-    if loss == "ss":  # a signed distance does not know the weight's length: no decay
+    if entry.head == "distance":  # a signed distance does not know the weight's length: no decay
         *_, of_ce, bias = _fitted_linear("ce", fit, reference)
         small = _small_start(x.shape[1])
         fits = [_minimise(function, x, target, 0.0, start, distance=True) for start in (small, (of_ce, bias))]
@@ -480,10 +484,10 @@ def _fitted_mlp(fit: Observed, reference: Observed) -> tuple[NDArray, NDArray, n
             nn.Linear(x.shape[1], first), nn.ReLU(), nn.Linear(first, second), nn.ReLU(), nn.Linear(second, 1),
             nn.Flatten(0),
         )  # fmt: skip
-        training.train(
-            net, seen, target, losses.LOSSES["ce"], epochs=MLP_EPOCHS, batch=min(MLP_BATCH, len(chosen)),
-            rate=MLP_LEARNING_RATE, weight_decay=decay, log=lambda _: None,
-        )  # fmt: skip
+        recipe = Recipe(
+            epochs=MLP_EPOCHS, batch=min(MLP_BATCH, len(chosen)), rate=MLP_LEARNING_RATE, weight_decay=decay
+        )
+        training.train(net, seen, target, losses.cross_entropy, recipe, log=lambda _: None)
         nets.append(net.eval())
         aurocs.append(metrics.evaluate(_z_of(net, heldout), fit.correct)["auroc"])
     return mean, scale, nets[int(np.argmax(aurocs))]

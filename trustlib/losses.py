@@ -2,15 +2,17 @@
 
 Every loss takes the oracle's output ``z`` and a target, both of shape (B,), and returns one value a sample, (B,);
 the mean is taken by the training loop. ``z`` is any real number, ``z > 0`` means "trusted". The target is
-``correct`` (bool, or 0 and 1) for all losses but ``tcp``, whose target is the true class's probability.
+``correct`` (bool, or 0 and 1), or the true class's probability where the loss's entry in `LOSSES` says so.
 
 Equations are those of Luo et al., "Learning to Predict Trustworthiness with Steep Slope Loss", NeurIPS 2021.
 The two losses that the authors' code computes otherwise than the paper's text stand in `trustlib.released`.
-To add a loss, write its function here and add it to `LOSSES`: every table and figure then has it.
+To add a loss, write its function here and its entry in `LOSSES`: every table and figure then has it.
 """
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -184,12 +186,55 @@ def class_balanced(z: Tensor, target: Tensor, *, n_correct: int, n_wrong: int, b
     return torch.where(target.bool(), scale * weight_correct * loss, scale * weight_wrong * loss)
 
 
-LOSSES: dict[str, Callable[..., Tensor]] = {
-    "ce": cross_entropy,
-    "focal": focal,
-    "tcp": tcp,
-    "ss": steep_slope,
-    "cb": class_balanced,
+@dataclass(frozen=True)
+class Loss:
+    """A loss and what its training needs.
+
+    Parameters
+    ----------
+    function : ``(z, target, **hyper) -> tensor``, all (B,).
+    label : its name in tables and figures.
+    target : what it learns of each training image: "correct", whether the classifier's prediction was, bool; or
+        "p_true", the classifier's probability of the true class, float in [0, 1].
+    counts : whether it takes ``n_correct`` and ``n_wrong``, the numbers of training images.
+    slopes : whether it takes ``alpha_pos`` and ``alpha_neg``, by default those of the oracle's network in the study.
+    head : the head that the paper trains it with, "linear" or "distance" (Eq. 7).
+    """
+
+    function: Callable[..., Tensor]
+    label: str
+    target: Literal["correct", "p_true"] = "correct"
+    counts: bool = False
+    slopes: bool = False
+    head: Literal["linear", "distance"] = "linear"
+
+    def counted(self, correct: Tensor) -> dict[str, int]:
+        """Keyword arguments ``n_correct`` and ``n_wrong``; none for a loss that does not take them.
+
+        Parameters
+        ----------
+        correct : bool (N,), of the training images, or (V, N), of V views of each; an image counts once.
+
+        Examples
+        --------
+        >>> LOSSES["cb"].counted(torch.tensor([[True, True, False, False], [True, False, True, False]]))
+        {'n_correct': 2, 'n_wrong': 2}
+        >>> LOSSES["ce"].counted(torch.tensor([True, False]))
+        {}
+        """
+        if not self.counts:
+            return {}
+        n = correct.shape[-1]
+        n_correct = round(correct.reshape(-1, n).float().mean(0).sum().item())
+        return {"n_correct": n_correct, "n_wrong": n - n_correct}
+
+
+LOSSES = {
+    "ce": Loss(cross_entropy, "CE"),
+    "focal": Loss(focal, "Focal"),
+    "tcp": Loss(tcp, "TCP", target="p_true"),
+    "ss": Loss(steep_slope, "SS", slopes=True, head="distance"),
+    "cb": Loss(class_balanced, "Class-balanced", counts=True),
 }
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from . import confidence, data, losses, released
 from .data import ROOT
+from .recipe import Recipe
 from .shifts import corruptions, domains
 
 
@@ -25,18 +26,6 @@ class Strict(BaseModel):
     """Settings without surprises: unknown keys and wrong types are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Recipe(Strict):
-    """How a network is trained, see `trustlib.training.train`."""
-
-    epochs: int = Field(ge=1)
-    batch: int = Field(ge=1)
-    rate: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
-    images: int | None = Field(default=None, ge=1)  # of the training part; all by default
-    optimizer: Literal["adamw", "adam", "sgd", "onecycle"] = "adamw"
-    frozen: Literal["nothing", "norm", "noise"] = "nothing"  # batch norm's statistics; dropout too
 
 
 class Slides(Strict):
@@ -78,9 +67,6 @@ class Network(Strict):
         return self
 
 
-COUNTED = ("n_correct", "n_wrong")  # hyper-parameters of a loss that are counted in the training part
-
-
 class Arm(Strict):
     """One way to train an oracle: a loss, its form, a head."""
 
@@ -104,14 +90,18 @@ class Arm(Strict):
             raise ValueError(f"unknown loss {self.loss!r}{nearest(self.loss, losses.LOSSES)}")
         if self.form == "released" and self.loss not in released.LOSSES:
             raise ValueError(f"loss {self.loss!r} has no released form; those that have: {', '.join(released.LOSSES)}")
-        function = (released if self.form == "released" else losses).LOSSES[self.loss]
-        known = [name for name in inspect.signature(function).parameters if name not in COUNTED]
+        counts = losses.LOSSES[self.loss].counted(torch.tensor([True, False]))
+        _, _, *known = (name for name in inspect.signature(self.loss_function).parameters if name not in counts)
         for name in self.hyper:
-            if name not in known[2:]:
-                raise ValueError(f"hyper: loss {self.loss!r} has no {name!r}{nearest(name, known[2:] or ['none'])}")
-        counts = dict.fromkeys(COUNTED, 1) if self.loss == "cb" else {}
-        function(torch.zeros(1), torch.ones(1), **self.hyper, **counts)  # raises where a value is out of range
+            if name not in known:
+                raise ValueError(f"hyper: loss {self.loss!r} has no {name!r}{nearest(name, known or ['none'])}")
+        self.loss_function(torch.zeros(1), torch.ones(1), **self.hyper, **counts)  # raises for a value out of range
         return self
+
+    @property
+    def loss_function(self) -> Callable[..., torch.Tensor]:
+        """The loss in the arm's form, ``(z, target, **hyper) -> tensor``."""
+        return released.LOSSES[self.loss] if self.form == "released" else losses.LOSSES[self.loss].function
 
 
 class Control(Strict):
@@ -261,9 +251,9 @@ class Study(Strict):
                 Recipe.model_validate(self.oracle.model_dump() | arm.training)
             except ValidationError as error:
                 raise ValueError(f"arms.{name}.training: {_explain(error.errors()[0])}") from None
-            if arm.labels != "train" and arm.loss == "tcp":
+            if arm.labels != "train" and losses.LOSSES[arm.loss].target == "p_true":
                 raise ValueError(
-                    f"arms.{name}: tcp learns a probability and has no labels but those of the training part"
+                    f"arms.{name}: {arm.loss} learns a probability and has no labels but those of the training part"
                 )
         return self
 
@@ -402,7 +392,8 @@ class Study(Strict):
     def hyper(self, pair: str, arm: str) -> dict[str, float]:
         """Hyper-parameters of a method's loss; the slopes of the steep slope loss are those of the oracle's network."""
         settings = self.arm(arm)
-        slopes = self.network(self.pair(pair)[0]).steep_slope.model_dump() if settings.loss == "ss" else {}
+        takes_slopes = losses.LOSSES[settings.loss].slopes
+        slopes = self.network(self.pair(pair)[0]).steep_slope.model_dump() if takes_slopes else {}
         return slopes | settings.hyper
 
     def is_oracle(self, arm: str) -> bool:

@@ -2,25 +2,26 @@
 
 The same code runs on the CPU and on a GPU (there under bfloat16 autocast, losses in float32), on images in memory, in
 folders or on features. Everything that is drawn at random comes from the seed; with the same seed, the same thread
-count and the CPU, two runs give the same bits, and so does one that was interrupted and went on.
+count and the CPU, two runs give the same bits, and so does one that was interrupted and resumed.
 """
 
-import itertools
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import cos, pi
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import ConstantLR, LambdaLR, LRScheduler, OneCycleLR
 
 from .data import Batches
+from .recipe import Recipe
 
 
 class TrainingError(RuntimeError):
-    """The loss left the real numbers; the message says in which epoch."""
+    """The training diverged: a loss or an output is NaN or infinite. Raised for nothing else."""
 
 
 def pick_device(device: str = "auto", *, tf32: bool = False) -> torch.device:
@@ -37,8 +38,8 @@ def set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-class Keeper(Protocol):
-    """Where a training keeps its state so that it can go on, see `trustlib.runs.store.Checkpoints`."""
+class Checkpoints(Protocol):
+    """Where the state of an unfinished training is kept, see `trustlib.runs.store.Checkpoints`."""
 
     def latest(self) -> dict | None: ...
 
@@ -52,20 +53,14 @@ def train(
     data: Batches,
     target: Tensor,
     loss: Callable[[Tensor, Tensor], Tensor],
+    recipe: Recipe,
     *,
-    views: int = 1,
-    epochs: int,
-    images: int | None = None,
-    batch: int = 128,
-    rate: float = 1e-3,
-    weight_decay: float = 0.0,
-    optimizer: str = "adamw",
-    frozen: str = "nothing",
     part: str = "train",
     among: Tensor | None = None,
+    views: int = 1,
     seed: int = 0,
     compiled: bool = False,
-    keeper: Keeper | None = None,
+    checkpoints: Checkpoints | None = None,
     log: Callable[[str], None] = print,
 ) -> list[dict]:
     """Train `model` in place and return its history.
@@ -77,20 +72,13 @@ def train(
     target : (V, N) or (N,), what the loss compares with, for each view of each image of the part. A 1-d target serves
         every view.
     loss : ``(output, target) -> tensor`` of a whole batch; its mean is minimised.
-    views : V, how many views of an image the data has: each time it is shown, one of them is drawn. `Images` have 2,
-        the image and its mirror image; `Features` as many as were extracted.
-    epochs, images, batch : passes over the first `images` of a seeded permutation (all by default), batch size.
-        The last, smaller batch is left out.
-    rate, weight_decay : highest learning rate, weight decay.
-    optimizer : "adamw", with the rate warmed up over the first tenth of all steps and then lowered along a cosine to
-        0; "adam" and "sgd" (momentum 0.9), at one rate throughout, as in ConfidNet; or "onecycle", the authors'
-        (``src/train_oracle.py``): SGD under PyTorch's OneCycleLR, which cycles the momentum too, from 0.95 to 0.85 and
-        back, warmed up over the same share of all steps as theirs.
-    frozen : what stays as in eval mode: "nothing"; "norm", the statistics of batch norm; "noise", dropout too.
+    recipe : epochs, batch, learning rate, optimizer.
     part, among : the part of the data to learn from, and the images of it, int64 (M,); all by default.
+    views : V, how many views of an image the data has; one is drawn each time an image is shown. `Images` have 2, the
+        image and its mirror image; `Features` as many as were extracted.
     seed : of the order, the views and dropout.
     compiled : by torch.compile: quicker on a GPU, after minutes of compiling; rounds otherwise.
-    keeper : where to look for a state to go on from and to keep one now and then.
+    checkpoints : where to resume from, and where to save the state when that is due.
 
     Returns
     -------
@@ -98,32 +86,32 @@ def train(
 
     Raises
     ------
-    TrainingError : when the loss is NaN or infinite.
-    ValueError : for a batch larger than the part.
+    TrainingError : when the mean loss of an epoch is NaN or infinite.
+    ValueError : for a batch larger than the part, or fewer than 3 steps under "onecycle".
     """
     device = target.device
     torch.manual_seed(seed)  # dropout
     draw = torch.Generator().manual_seed(seed)  # order and views: on the CPU, so that a GPU sees the same images
-    subset = training_images(data, part, among, images, draw)
-    steps = len(subset) // batch
+    subset = training_images(data, part, among, recipe.images, draw)
+    steps = len(subset) // recipe.batch  # of an epoch
     if steps == 0:
-        raise ValueError(f"train: a batch of {batch} is larger than the {len(subset)} training images")
-    _set_mode(model, frozen)
-    optimizer, schedule = _OPTIMIZERS[optimizer](model, rate, weight_decay, epochs * steps)
+        raise ValueError(f"train: a batch of {recipe.batch} is larger than the {len(subset)} training images")
+    _set_mode(model, recipe.frozen)
+    optimizer, schedule = _optimizer(model, recipe, recipe.epochs * steps)
     stateful = {"model": model, "optimizer": optimizer, "schedule": schedule}
-    done, total, history = _resumed(stateful, keeper, device)
+    done, total, history = _resumed(stateful, checkpoints, device)
     net: Any = torch.compile(model) if compiled else model  # a module either way
     target = target.expand(views, -1)  # (V, N)
-    for epoch in range(1, epochs + 1):
+    for epoch in range(1, recipe.epochs + 1):
         order = subset[torch.randperm(len(subset), generator=draw)].to(device)
-        drawn = torch.randint(views, order.shape, generator=draw).to(device)
-        first = done - (epoch - 1) * steps  # of this epoch's steps: all before were taken by a run that was interrupted
-        if first >= steps:
+        view_of = torch.randint(views, order.shape, generator=draw).to(device)
+        if epoch <= len(history):  # completed before an interruption
             continue
         start = time.perf_counter()
-        indices, which = (tensor.split(batch)[first:steps] for tensor in (order, drawn))
-        x_batches = data.batches(part, indices, which if views > 1 else [0] * len(which))
-        for x, index, view in zip(x_batches, indices, which, strict=True):  # x (B, C, H, W)
+        first = done - (epoch - 1) * steps  # steps of this epoch that were taken before an interruption
+        indices, shown = (drawn.split(recipe.batch)[first:steps] for drawn in (order, view_of))
+        batches = data.batches(part, indices, shown if views > 1 else [0] * len(shown))
+        for x, index, view in zip(batches, indices, shown, strict=True):  # x (B, C, H, W)
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 output = net(x)
             value = loss(output.float(), target[view, index]).mean()
@@ -133,14 +121,15 @@ def train(
             schedule.step()
             total += value.detach()
             done += 1
-            if keeper and keeper.due(done):
-                _keep(stateful, keeper, done, total, history)
+            if checkpoints and checkpoints.due(done):
+                checkpoints.save(_state(stateful, done, total, history))
         mean = (total / steps).item()  # one wait for the device an epoch
         if not torch.isfinite(total):
-            raise TrainingError(f"the loss is {mean} in epoch {epoch} of {epochs} (rate {rate:g}, seed {seed})")
+            where = f"epoch {epoch} of {recipe.epochs} (rate {recipe.rate:g}, seed {seed})"
+            raise TrainingError(f"the loss is {mean} in {where}")
         history.append({"epoch": epoch, "loss": mean, "seconds": round(time.perf_counter() - start, 3)})
-        total = torch.zeros((), device=device)
-        log(f"epoch {epoch}/{epochs}  loss {mean:.4f}  {history[-1]['seconds']:.1f} s")
+        log(f"epoch {epoch}/{recipe.epochs}  loss {mean:.4f}  {history[-1]['seconds']:.1f} s")
+        total = torch.zeros_like(total)
     return history
 
 
@@ -152,17 +141,25 @@ def training_images(
     return among[torch.randperm(len(among), generator=draw)[:images]]
 
 
-def _set_mode(model: nn.Module, frozen: str) -> None:
-    model.train(frozen != "noise")
-    if frozen == "norm":
+def _set_mode(model: nn.Module, in_eval_mode: str) -> None:
+    """Training mode but for what stays in eval mode: "nothing"; "norm", batch norm; "noise", dropout as well."""
+    model.train(in_eval_mode != "noise")
+    if in_eval_mode == "norm":
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
 
 
-def _resumed(stateful: dict, keeper: Keeper | None, device: torch.device) -> tuple[int, Tensor, list[dict]]:
-    """(steps taken, sum of this epoch's losses, history) of the state that was kept, if there is one."""
-    state = keeper.latest() if keeper else None
+def _state(stateful: dict, steps: int, total: Tensor, history: list[dict]) -> dict:
+    """All that a training needs to go on to the same bits; of tensors, numbers, lists and dicts."""
+    gpu = [torch.cuda.get_rng_state()] if total.device.type == "cuda" else []
+    state = {name: thing.state_dict() for name, thing in stateful.items()}
+    return state | {"steps": steps, "total": total.cpu(), "history": history, "noise": [torch.get_rng_state(), *gpu]}
+
+
+def _resumed(stateful: dict, checkpoints: Checkpoints | None, device: torch.device) -> tuple[int, Tensor, list[dict]]:
+    """(steps taken, sum of the losses of this epoch, history) of the latest checkpoint; zeros where there is none."""
+    state = checkpoints.latest() if checkpoints else None
     if state is None:
         return 0, torch.zeros((), device=device), []
     for name, thing in stateful.items():
@@ -174,15 +171,33 @@ def _resumed(stateful: dict, keeper: Keeper | None, device: torch.device) -> tup
     return state["steps"], state["total"].to(device), state["history"]
 
 
-def _keep(stateful: dict, keeper: Keeper, steps: int, total: Tensor, history: list[dict]) -> None:
-    gpu = [torch.cuda.get_rng_state()] if total.device.type == "cuda" else []
-    noise = [torch.get_rng_state(), *gpu]
-    state = {name: thing.state_dict() for name, thing in stateful.items()}
-    keeper.save(state | {"steps": steps, "total": total.cpu(), "history": history, "noise": noise})
+RELEASED_WARMUP = 100 / 32_030  # steps, of all
 
 
-def _adamw(model: nn.Module, rate: float, weight_decay: float, steps: int) -> tuple[Optimizer, LRScheduler]:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=weight_decay, fused=True)
+_OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
+    "sgd": partial(torch.optim.SGD, momentum=0.9),
+    "onecycle": partial(torch.optim.SGD, momentum=0.95),  # which the cycle overwrites at once
+}
+
+
+def _optimizer(model: nn.Module, recipe: Recipe, steps: int) -> tuple[Optimizer, LRScheduler]:
+    """The optimizer of a recipe and the schedule of its learning rate over all steps, see `Recipe`."""
+    make = _OPTIMIZERS[recipe.optimizer]
+    optimizer = make(model.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay, fused=True)
+    if recipe.optimizer == "adamw":
+        return optimizer, LambdaLR(optimizer, _warm_cosine(steps))
+    if recipe.optimizer == "onecycle":
+        if steps < 3:
+            raise ValueError(f"train: onecycle needs 3 steps at least, found {steps}: a smaller batch or more epochs")
+        warmup = max(RELEASED_WARMUP, 2 / steps)  # the first step of the cycle at least
+        return optimizer, OneCycleLR(optimizer, recipe.rate, total_steps=steps, pct_start=warmup)
+    return optimizer, ConstantLR(optimizer, factor=1.0)
+
+
+def _warm_cosine(steps: int) -> Callable[[int], float]:
+    """Step (from 0) to the share of the highest learning rate: up over the first tenth, then along a cosine to 0."""
     warm = max(1, steps // 10)
 
     def scale(step: int) -> float:
@@ -190,32 +205,7 @@ def _adamw(model: nn.Module, rate: float, weight_decay: float, steps: int) -> tu
             return (step + 1) / warm
         return 0.5 + 0.5 * cos(pi * (step - warm) / max(steps - warm, 1))
 
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
-
-
-def _adam(model: nn.Module, rate: float, weight_decay: float, steps: int) -> tuple[Optimizer, LRScheduler]:
-    optimizer = torch.optim.Adam(model.parameters(), lr=rate, weight_decay=weight_decay, fused=True)
-    return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-
-
-def _sgd(model: nn.Module, rate: float, weight_decay: float, steps: int) -> tuple[Optimizer, LRScheduler]:
-    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=weight_decay, fused=True)
-    return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-
-
-RELEASED_WARMUP = 100 / 32_030  # steps, of all
-
-
-def _onecycle(model: nn.Module, rate: float, weight_decay: float, steps: int) -> tuple[Optimizer, LRScheduler]:
-    if steps < 3:
-        raise ValueError(f"train: onecycle needs 3 steps at least, found {steps}: a smaller batch or more epochs")
-    # The momentum given here is the one the cycle overwrites at once.
-    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.95, weight_decay=weight_decay, fused=True)
-    warmup = max(RELEASED_WARMUP, 2 / steps)  # the first step of the cycle at least
-    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=warmup)
-
-
-_OPTIMIZERS = {"adamw": _adamw, "adam": _adam, "sgd": _sgd, "onecycle": _onecycle}
+    return scale
 
 
 @torch.inference_mode()
@@ -247,8 +237,7 @@ def predict(
     """
     count = len(data.labels[part]) if among is None else len(among)
     batch = batch or _fitting(data, part)
-    edges = [*range(0, count, batch), count]
-    slices = list(itertools.starmap(slice, itertools.pairwise(edges)))
+    slices = [slice(start, min(start + batch, count)) for start in range(0, count, batch)]
     wanted: Sequence[Tensor | slice] = slices
     if among is not None:
         wanted = [among[index].to(data.labels[part].device) for index in slices]

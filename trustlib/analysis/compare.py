@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from .. import metrics, released
+from ..losses import LOSSES
 from ..predictions import Predictions
 from ..stats import calibration, resampling, selective, statistics
 from ..stats.combination import with_mcp
@@ -273,7 +274,7 @@ def negative_tcp(classes: int) -> float:
 
 def counts_at_chance(study: Study, arm: str) -> bool:
     """Whether the paper counts a method's true negatives at 1/K: those that learn the true class's probability."""
-    return arm in study.arms and study.arms[arm].loss == "tcp"
+    return arm in study.arms and LOSSES[study.arms[arm].loss].target == "p_true"
 
 
 def as_probability(arm: str, score: NDArray) -> NDArray[np.float64]:

@@ -153,7 +153,7 @@ def _absent(study: Study, tuned: bool, pair: str, arm: str, part: str) -> str:
 
 
 NAMES = PAPER_NAMES | {  # of networks and methods that a study has not
-    "strong": "stronger", "weak": "weaker", "cb": "Class-balanced", "ce-weighted": "weighted CE",
+    "strong": "stronger", "weak": "weaker", "ce-weighted": "weighted CE",
     "ss-linear": "SS, linear", "ss-released": "SS from TCP, as released",
     "ss-continued": "SS from TCP, last layer kept",
     **{f"ss-1-{slope}": f"SS 1, {slope}" for slope in (1, 2, 4, 6)},

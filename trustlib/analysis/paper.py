@@ -8,12 +8,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.integrate import cumulative_trapezoid
 
 from .. import data
+from ..losses import LOSSES
 from ..stats import statistics
 from ..stats.rates import _fraction, clopper_pearson
 from ..study import Study
 
-PAPER_NAMES = {"vit": "ViT", "rsn": "RSN", "ce": "CE", "focal": "Focal", "tcp": "TCP", "ss": "SS"}
-PAPER_NAMES |= {"cb": "class-balanced"}
+PAPER_NAMES = {name: loss.label for name, loss in LOSSES.items()} | {"vit": "ViT", "rsn": "RSN"}
 PAPER_NAMES |= {"mcp": "MCP", "mc_dropout": "MC dropout", "trust_score": "TrustScore", "tcp-dagger": "TCP†"}
 
 

@@ -28,6 +28,7 @@ from .. import data, losses, metrics, oracle, training
 from ..analysis import compare
 from ..data import Features, Inputs, folders
 from ..models import backbone, pretrained
+from ..recipe import Recipe
 from ..runs import experiments, networks, store
 from ..study import Arm, Study
 
@@ -288,10 +289,9 @@ def fit(
     device, frozen = training.pick_device(), arm.backbone == "frozen"
     images = _on(Features({ALL: seen["features"][None]}, images.labels) if frozen else images, device)
     learn = parts["learn"]
-    target = seen["p_true" if arm.loss == "tcp" else "correct"].to(device)
-    right = int(seen["correct"][learn].sum())
-    counts = {"n_correct": right, "n_wrong": len(learn) - right} if arm.loss == "cb" else {}
-    loss = partial(losses.LOSSES[arm.loss], **arm.hyper, **counts)
+    entry = losses.LOSSES[arm.loss]
+    target = seen[entry.target].to(device)
+    loss = partial(arm.loss_function, **arm.hyper, **entry.counted(seen["correct"][learn]))
     rows, best = [], None
     for rate in rates:
         torch.manual_seed(seed)
@@ -299,10 +299,10 @@ def fit(
         if frozen:
             made.head = Standardised(made.head, seen["features"][learn])
         learner = (made.head if frozen else made).to(device)
+        recipe = Recipe(epochs=epochs, batch=min(batch, len(learn)), rate=rate, weight_decay=0.0)
         history = training.train(
-            learner, images, target, loss, epochs=epochs, batch=min(batch, len(learn)), rate=rate, part=ALL,
-            among=learn, seed=seed, log=lambda _: None,
-        )  # fmt: skip
+            learner, images, target, loss, recipe, part=ALL, among=learn, seed=seed, log=lambda _: None
+        )
         (z,) = training.predict(learner.eval(), images, ALL, among=parts["choose"])
         auroc = metrics.evaluate(z.numpy(), seen["correct"][parts["choose"]].numpy())["auroc"]
         log(f"rate {rate:g}: loss {history[-1]['loss']:.4f}, AUC {auroc:.2%} on the images to choose from")

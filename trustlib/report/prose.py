@@ -4,9 +4,10 @@ from itertools import product
 
 import pandas as pd
 
-from .. import confidence
+from .. import confidence, released
 from ..analysis.paper import PAPER_NAMES
-from ..study import Arm, Recipe, Study
+from ..recipe import Recipe
+from ..study import Arm, Study
 from .tables import DATA, _span, number
 
 OPTIMISERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD", "onecycle": "SGD under OneCycleLR"}
@@ -189,7 +190,7 @@ def _forms(study: Study) -> str:
     """Which forms of cross entropy and focal loss a study trains."""
     trained = {(arm.loss, arm.form) for arm in study.arms.values()}
     ways: dict[str, list[str]] = {}
-    for loss in ("ce", "focal"):
+    for loss in released.LOSSES:
         forms = [form for form in ("corrected", "released") if (loss, form) in trained]
         how = {0: "not trained here", 1: f"trained in the {''.join(forms)} form alone", 2: "trained in both forms"}
         ways.setdefault(how[len(forms)], []).append(PAPER_NAMES[loss])

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import confidence, data, losses, released, training
+from .. import confidence, data, losses, training
 from ..models import backbone, pretrained
 from ..study import Arm, Study
 from . import networks, store
@@ -55,8 +55,8 @@ def train_classifier(study: Study, name: str, log: Log = print, seed: int | None
         if network.weights:
             net, history = networks.given_classifier(study, name).to(device), {}
         else:
-            keeper = _keeper(study, path, config, log)
-            net, losses_seen = _fit_classifier(study, name, images, device, seed, log, keeper=keeper)
+            checkpoints = _checkpoints(study, path, config, log)
+            net, losses_seen = _fit_classifier(study, name, images, device, seed, log, checkpoints=checkpoints)
             history = {"history": losses_seen}
         tensors = {f"weights.{key}": tensor for key, tensor in net.state_dict().items()}
         index = torch.from_numpy(confidence.drawn_reference(len(images.labels["train"])))
@@ -200,17 +200,16 @@ def train_oracle(study: Study, pair: str, arm: str, seed: int, log: Log = print,
             images, learner = data.Features(seen, images.labels, device), net.head.to(device)
         else:
             images, learner = images.seen_by(networks.inputs(study, oracle_name, classifier_name)), net.to(device)
-        part, among, target = _lesson(study, pair, settings)
+        part, among, targets = _targets(study, pair, settings)
         recipe, draw = study.recipe(pair, arm, rate), torch.Generator().manual_seed(seed)
         index = training.training_images(images, part, among, recipe.images, draw)
-        hyper = dict(config["arm"]["hyper"])
-        if settings.loss == "cb":  # of the images it learns from, each counted once, however many views it has
-            n_correct = round(target[:, index].float().mean(0).sum().item())
-            hyper |= {"n_correct": n_correct, "n_wrong": len(index) - n_correct}
+        entry = losses.LOSSES[settings.loss]
+        target = targets[entry.target].to(device)  # (V, N)
+        hyper = config["arm"]["hyper"] | entry.counted(targets["correct"][:, index])
         history = training.train(
-            learner, images, target.to(device), partial(_loss_function(settings), **hyper), part=part, among=among,
-            views=len(target), seed=seed, compiled=study.compiled, keeper=_keeper(study, path, config, log),
-            log=lambda _: None, **recipe.model_dump(),
+            learner, images, target, partial(settings.loss_function, **hyper), recipe,
+            part=part, among=among, views=len(target), seed=seed, compiled=study.compiled,
+            checkpoints=_checkpoints(study, path, config, log), log=lambda _: None,
         )  # fmt: skip
         learner.eval()
         stored = net.head.state_dict(prefix="head.") if settings.backbone == "frozen" else net.state_dict()
@@ -279,27 +278,23 @@ def oracle_config(study: Study, pair: str, arm: str, seed: int, rate: float | No
     """All that an oracle depends on; its digest is the key of its file."""
     oracle_name, classifier_name = study.pair(pair)
     settings = study.arm(arm)
-    slopes = study.network(oracle_name).steep_slope.model_dump() if settings.loss == "ss" else {}
-    labels = {
-        "train": [],
-        "heldout": [study.audit and study.audit.tuning],
-        "crossfit": [
-            digest(fold_config(study, classifier_name, k)) for k in range(study.audit.folds if study.audit else 0)
-        ],
-    }
+    labels: dict[str, list] = {"train": [], "heldout": [study.audit.tuning], "crossfit": []}
+    if settings.labels == "crossfit":
+        folds = range(study.audit.folds)
+        labels["crossfit"] = [digest(fold_config(study, classifier_name, fold)) for fold in folds]
     return {
         "kind": "oracle",
         "own": digest(classifier_config(study, oracle_name)),
         "judged": digest(classifier_config(study, classifier_name)),
         "training": study.recipe(pair, arm, rate).model_dump(),
-        "arm": settings.model_dump(exclude={"label", "training", "rate_of"}) | {"hyper": slopes | settings.hyper},
+        "arm": settings.model_dump(exclude={"label", "training", "rate_of"}) | {"hyper": study.hyper(pair, arm)},
         "labels": labels[settings.labels],
         "start": digest(oracle_config(study, pair, settings.start, seed)) if settings.start else "",
         "features": digest(features_config(study, pair)) if settings.backbone == "frozen" else "",
         "seed": seed,
         **_seen_config(study, oracle_name, classifier_name),
         **_shared_config(study),
-        "source": source_digest(*TRAINING, function=_loss_function(settings)),
+        "source": source_digest(*TRAINING, function=settings.loss_function),
     }
 
 
@@ -341,7 +336,7 @@ def _on_device(images: data.Images, device: str) -> data.Images:
     return images.to(device)
 
 
-def _keeper(study: Study, path: Path, config: dict, log: Log) -> store.Checkpoints:
+def _checkpoints(study: Study, path: Path, config: dict, log: Log) -> store.Checkpoints:
     return store.Checkpoints(path, config, study.checkpoint_minutes, log)
 
 
@@ -365,10 +360,6 @@ def _shared_config(study: Study) -> dict:
     return {"data": study.images().checksums, "flip": study.flip, "threads": study.threads, "heldout": study.heldout}
 
 
-def _loss_function(settings: Arm) -> Callable[..., Tensor]:
-    return (released if settings.form == "released" else losses).LOSSES[settings.loss]
-
-
 def _facts(net: nn.Module, device: torch.device) -> dict:
     """What a manifest says of a network and of where it was trained."""
     return {"parameters": backbone.parameters(net), "device": device_name(device)}
@@ -386,16 +377,15 @@ def _fit_classifier(
     seed: int,
     log: Log,
     among: Tensor | None = None,
-    keeper: store.Checkpoints | None = None,
+    checkpoints: store.Checkpoints | None = None,
 ) -> tuple[nn.Module, list[dict]]:
     """A classifier in eval mode and the history of its training, on the images `among` (all by default)."""
     network = study.network(name)
     torch.manual_seed(seed)  # the initial weights
     net = backbone.build_backbone(network.model, network.args).to(device)
     history = training.train(
-        net, images, images.labels["train"], _classification_loss,
-        views=study.views, among=among, seed=seed, compiled=study.compiled, keeper=keeper, log=log,
-        **network.training.model_dump(),
+        net, images, images.labels["train"], _classification_loss, network.training,
+        among=among, views=study.views, seed=seed, compiled=study.compiled, checkpoints=checkpoints, log=log,
     )  # fmt: skip
     net.eval()
     if _noisy_statistics(net):
@@ -429,22 +419,25 @@ def _estimate_statistics(net: nn.Module, images: data.Images, among: Tensor | No
     net.eval()
 
 
-def _lesson(study: Study, pair: str, settings: Arm) -> tuple[str, Tensor | None, Tensor]:
-    """(part, images of it or None for all, target (V, N)) that an oracle learns from."""
+def _targets(study: Study, pair: str, settings: Arm) -> tuple[str, Tensor | None, dict[str, Tensor]]:
+    """What an oracle can learn: part, images of it (None for all), and targets, (V, N) each.
+
+    The targets are correct, bool, and of the training part p_true, float32 in [0, 1].
+    """
     classifier_name = study.pair(pair)[1]
     path = store.classifier_path(study, classifier_name)
     if settings.labels == "heldout":
         correct = store.read_tensors(path, "views.")["heldout"]
-        return "heldout", torch.arange(correct.shape[1] - study.audit.tuning), correct
-    cache = store.read_tensors(path, "train.")
+        return "heldout", torch.arange(correct.shape[1] - study.audit.tuning), {"correct": correct}
+    targets = store.read_tensors(path, "train.")
     if settings.labels == "crossfit":
-        correct, folds = torch.empty_like(cache["correct"]), study.audit.folds
+        correct, folds = torch.empty_like(targets["correct"]), study.audit.folds
         for fold in range(folds):
             correct[:, fold::folds] = store.read_tensors(store.fold_path(study, classifier_name, fold))["correct"]
-        return "train", None, correct
+        return "train", None, {"correct": correct}
     if settings.backbone == "frozen" and study.feature_passes:
-        cache = store.read_tensors(_features_path(study, pair), "train.")
-    return "train", None, cache["p_true" if settings.loss == "tcp" else "correct"]
+        targets = store.read_tensors(_features_path(study, pair), "train.")
+    return "train", None, targets
 
 
 def _classification_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -189,10 +189,10 @@ def simulate_losses(classes: int, n: int, seed: int) -> list[dict]:
     """
     rng, rows = np.random.default_rng(seed), []
     part, test = _simplex(classes, n, rng), _simplex(classes, n, rng)
-    p_true = softmax(part.logits, axis=1)[np.arange(n), part.labels]
+    targets = {"correct": part.correct, "p_true": softmax(part.logits, axis=1)[np.arange(n), part.labels]}
     for loss in ("ce", "focal", "tcp", "ss"):
-        target = p_true if loss == "tcp" else part.correct
-        head = _minimised(oracle.Linear, losses.LOSSES[loss], part.features, target, seed)
+        entry = losses.LOSSES[loss]
+        head = _minimised(oracle.Linear, entry.function, part.features, targets[entry.target], seed)
         z = head(torch.from_numpy(test.features)).numpy()
         found = metrics.evaluate(z, test.correct)
         row = {"classes": classes, "n": n, "seed": seed, "loss": loss}
