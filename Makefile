@@ -1,6 +1,6 @@
 # make report   the main job: every training of a study, its tables and figures, one HTML file
 # make audit    the controls too: what each departure of the released code, and each choice, matters
-# make domains  the unseen domains at every severity too
+# make domains  the distribution shifts at every severity too
 # Each target sets up .venv by itself the first time. make help lists them.
 
 STUDY ?= quick

@@ -534,7 +534,7 @@ def test_the_studies_of_table_2_have_what_its_claims_and_its_rows_need(name):
 
 def test_published_intervals_follow_from_the_counts_of_the_published_errors():
     frame = paper.table2("mnist").set_index(["loss", "metric"])
-    low, high = clopper_pearson(2, 90)  # 2.22 % of 90 wrong predictions
+    low, high = clopper_pearson(2, 90)  # 2.22 % of 90 incorrect predictions
     assert tuple(frame.loc[("ss", "fpr95"), ["low", "high"]]) == (low, high)
     assert frame.loc[("ss", "fpr95"), "estimate"] == pytest.approx(0.0222)
     assert frame.loc[("tcp", "auroc"), "low"] < 0.9882 < frame.loc[("tcp", "auroc"), "high"]

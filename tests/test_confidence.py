@@ -255,7 +255,7 @@ def test_what_is_missing_is_named_and_left_out():
     assert reasons["knn"] == "there are no features"
     assert reasons["mc_dropout_probs"] == "there are no passes"
     right = replace(REFERENCE, labels=REFERENCE.predicted)
-    assert "all 400 predictions on the training part are of one kind" in SCORES["linear_ce"].missing(PART, FIT, right)
+    assert "all 400 predictions on the training set are of one kind" in SCORES["linear_ce"].missing(PART, FIT, right)
 
 
 def test_a_new_score_needs_one_line(monkeypatch):

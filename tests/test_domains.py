@@ -1,4 +1,4 @@
-"""Unseen domains: their names, where their images come from, and that what is said of them is asked once and kept."""
+"""Distribution shifts: their names, where their images come from, and that outputs on them are computed once."""
 
 from functools import partial
 
@@ -241,7 +241,7 @@ def test_the_released_normalisation_alone_is_a_domain_too():
     [
         ("recolor-released", 3, "three channels, found 1"),
         ("normalised", 3, "three channels, found 1"),
-        ("contrast-5", 31, "31 images are asked for, the test part has 30"),
+        ("contrast-5", 31, "31 images are asked for, the test set has 30"),
     ],
 )
 def test_what_the_images_do_not_allow_is_refused_before_it_is_made(name, count, message):

@@ -40,7 +40,7 @@ def test_without_a_person_every_figure_is_drawn_once(explored, monkeypatch, caps
     assert threshold.endswith("trusted above 0.5, z > 0.")
     assert "class → what RSN said" in pictures
     wrong = ~names["correct"]
-    assert f"{(names['z'][wrong] > 0).sum()} of {wrong.sum()} wrong predictions" in capsys.readouterr().out
+    assert f"{(names['z'][wrong] > 0).sum()} of {wrong.sum()} incorrect predictions" in capsys.readouterr().out
 
 
 def test_a_figure_follows_its_sliders(explored, monkeypatch):

@@ -143,7 +143,7 @@ def test_more_images_than_there_are_is_one_line(write_study):
     done = run([sys.executable, "-m", "trustlib", "check", study])
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1] == (
-        "error: domain contrast-5: 1,001 images are asked for, the test part has 1,000; ask for fewer"
+        "error: domain contrast-5: 1,001 images are asked for, the test set has 1,000; ask for fewer"
     )
 
 

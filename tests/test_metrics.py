@@ -46,8 +46,8 @@ def test_fpr95_is_the_lowest_of_the_roc_curve_at_or_above_it(rows):
 
 
 def test_fpr95_compares_in_integers():
-    # 57 of 60 right predictions are exactly 95 %: the wrong one that comes next must not count. With 0.55 of 20 the
-    # product in floating point is 11.000000000000002, and one more would be asked for.
+    # 57 of 60 correct predictions are exactly 95 %: the incorrect one that comes next must not count. With 0.55 of 20
+    # the product in floating point is 11.000000000000002, and one more would be asked for.
     for tpr, right, needed in ((0.95, 60, 57), (0.55, 20, 11)):
         correct = np.r_[np.ones(needed, bool), False, np.ones(right - needed, bool)]
         confidence = -np.arange(right + 1.0)

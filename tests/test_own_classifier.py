@@ -1,4 +1,4 @@
-"""An oracle for anybody's classifier: what is taken, what is refused, and that it learns what there is to learn."""
+"""An oracle for your own classifier: what is taken, what is refused, and that it learns what there is to learn."""
 
 import json
 

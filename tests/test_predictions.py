@@ -1,4 +1,4 @@
-"""Anybody's predictions: what a file may hold, what it must, and the page and numbers made of it."""
+"""Your own predictions: what a file may hold, what it must, and the page and numbers made of it."""
 
 import html
 import json

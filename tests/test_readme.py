@@ -91,7 +91,7 @@ def test_the_times_it_quotes_are_the_committed_ones():
     speeds = pd.read_csv(ROOT / "results/speed/gpu.csv").query("way == 'here'").set_index("model")
     speeds = speeds[["median", "low", "high"]]
     vit, resnet = ("{:,.0f} [{:,.0f}, {:,.0f}]".format(*speeds.loc[m]) for m in ("vit_base_patch16_384", "resnet50"))
-    assert f"from {vit} images a second with ViT-B/16 at 384 pixels and from {resnet} with ResNet-50" in text
+    assert f"from {vit} images/s with ViT-B/16 at 384 pixels and from {resnet} with ResNet-50" in text
     took = times_on_a_gpu()
     for way, quoted in {
         "timm": "timm's own step takes {} and {} times",

@@ -74,8 +74,8 @@ def test_a_published_data_set_gives_what_proc_computes():
 
 
 def test_an_example_by_hand():
-    # Four right predictions 4, 3, 2, 1 + 1/2 and two wrong ones, 2.5 and 0, by hand: of the 8 pairs 6 are in order.
-    # Right components: 1, 1, 1/2, 1/2; wrong ones: 1/2, 1. Variances 1/12 / 4 and 1/8 / 2.
+    # Four correct predictions 4, 3, 2, 1 + 1/2 and two incorrect, 2.5 and 0, by hand: of the 8 pairs 6 are in order.
+    # Right components: 1, 1, 1/2, 1/2; incorrect ones: 1/2, 1. Variances 1/12 / 4 and 1/8 / 2.
     area = statistics.delong([4, 3, 2, 1.5, 2.5, 0], [True] * 4 + [False] * 2)
     assert area.auroc == pytest.approx(6 / 8)
     assert area.error == pytest.approx(np.sqrt(1 / 48 + 1 / 16))
@@ -283,7 +283,7 @@ def test_the_bound_of_a_finite_set_holds_and_is_hoeffdings():
 
 def test_hanley_and_mcneils_interval_is_as_wide_as_exponential_scores_vary():
     rng, n_right, n_wrong, area = np.random.default_rng(0), 120, 40, 0.85
-    rate = 1 / area - 1  # of the right predictions' scores: P(right > wrong) = 1 / (1 + rate)
+    rate = 1 / area - 1  # of the correct predictions' scores: P(right > wrong) = 1 / (1 + rate)
     areas = [(rng.exponential(1 / rate, (n_right, 1)) > rng.exponential(1.0, n_wrong)).mean() for _ in range(2000)]
     low, high = statistics.hanley_mcneil(area, n_right, n_wrong)
     assert (high - low) / 2 / 1.96 == pytest.approx(np.std(areas), rel=0.06)

@@ -22,8 +22,8 @@ def main() -> int:
     evaluate = commands.add_parser(
         "evaluate",
         help="which of your own predictions can be trusted: one HTML page and one JSON file",
-        description="Runs notebooks/your_model.ipynb on a file of predictions, a row each. It holds either correct (0 "
-        "or 1) and a column of numbers for each confidence, or label and, for every class, a column prob_CLASS or "
+        description="Runs notebooks/your_model.ipynb on a file of predictions, one row each. It holds either correct "
+        "(0 or 1) and a column of numbers for each confidence, or label and, for every class, a column prob_CLASS or "
         "logit_CLASS; an .npz has the arrays labels and probabilities or logits (N, K). A column group is optional.",
     )
     evaluate.add_argument("predictions", type=Path, help="a .csv, .parquet or .npz file")

@@ -1,7 +1,7 @@
 """How sure a classifier is of its own predictions: every confidence that needs no oracle.
 
 A score is a function ``(part, fit, reference) -> float64 (N,)``, higher = more to be trusted, of three `Observed`:
-the part to score, the held-out part, on which a temperature or a norm's order is fitted, and the training part, whose
+the part to score, the validation set, on which a temperature or a norm's order is fitted, and the training set, whose
 features serve as reference. To add one, write its function and its line in `SCORES`: every table then has it.
 
 Probabilities near 1 are told apart by what they lack: scores are written in log-odds, or from the sum of the *other*
@@ -100,7 +100,7 @@ def mcp(part: Observed, *_) -> NDArray:
 
 
 def temperature(part: Observed, fit: Observed, *_) -> NDArray:
-    """MCP of the logits over a temperature, fitted by NLL on the held-out part (Guo et al. 2017), as log-odds."""
+    """MCP of the logits over a temperature, fitted by NLL on the validation set (Guo et al. 2017), as log-odds."""
     return _log_odds(part.logits[None] / fitted_temperature(fit), part.predicted)
 
 
@@ -128,7 +128,7 @@ def energy(part: Observed, *_) -> NDArray:
 def p_norm(part: Observed, fit: Observed, *_) -> NDArray:
     """Highest of the centred logits over their p-norm (Cattelan and Silva 2024, MaxLogit-pNorm).
 
-    p is that of `P_NORMS` with the highest AUROC on the held-out part; MCP where none is better there, as they advise.
+    p is that of `P_NORMS` with the highest AUROC on the validation set; MCP where none is better there, as they advise.
     """
     p = _fitted_norm(fit)
     return mcp(part) if p is None else _normed(part, p)

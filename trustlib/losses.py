@@ -26,8 +26,8 @@ def cross_entropy(z: Tensor, target: Tensor, *, weight_correct: float = 1.0, wei
     ----------
     z : float (B,), the oracle's output.
     target : bool or float (B,) in {0, 1}, `correct`.
-    weight_correct, weight_wrong : of right and wrong predictions, > 0. With weights a and b the minimiser is positive
-        exactly where the probability of being right exceeds b / (a + b).
+    weight_correct, weight_wrong : of correct and incorrect predictions, > 0. With weights a and b the minimiser is
+        positive exactly where the probability of being right exceeds b / (a + b).
 
     Returns
     -------
@@ -104,7 +104,7 @@ def steep_slope(z: Tensor, target: Tensor, *, alpha_pos: float = 1.0, alpha_neg:
     ----------
     z : float (B,), the oracle's output.
     target : bool or float (B,) in {0, 1}, `correct`.
-    alpha_pos, alpha_neg : steepness of the slides of right and wrong predictions, > 0. The paper uses
+    alpha_pos, alpha_neg : steepness of the slides of correct and incorrect predictions, > 0. The paper uses
         (1, 3) for its ViT oracles and (2, 5) for its ResNet oracles.
 
     Returns

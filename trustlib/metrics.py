@@ -1,7 +1,7 @@
-"""How well a confidence tells right predictions from wrong ones.
+"""How well a confidence tells correct predictions from incorrect ones.
 
 Every function takes ``confidence`` (N,), any real numbers, higher = more to be trusted, and ``correct`` (N,), bool.
-Right predictions are the positive class. Rank on the raw score: a float32 sigmoid saturates near 16.6 and makes ties
+Correct predictions are the positive class. Rank on the raw score: a float32 sigmoid saturates near 16.6 and makes ties
 that are not there.
 
 All metrics come from one sort, collapsed to distinct thresholds (`rank`): integer counts, float64 ratios, exact, and
@@ -28,8 +28,8 @@ class Ranking:
     """Samples grouped by distinct confidence, most confident first.
 
     threshold : float64 (M,), strictly descending
-    right, wrong : int64 (..., M), right and wrong predictions at exactly that confidence; leading axes, where there
-        are any, are resamples, and every metric of a ranking then has their shape. A count may be 0.
+    right, wrong : int64 (..., M), correct and incorrect predictions at exactly that confidence; leading axes, where
+        there are any, are resamples, and every metric of a ranking then has their shape. A count may be 0.
     """
 
     threshold: NDArray[np.float64]
@@ -43,7 +43,7 @@ class Ranking:
 
     @cached_property
     def right_kept(self) -> NDArray[np.int64]:
-        """Right predictions at or above each threshold; the last is all of them. So `wrong_kept` and `kept`."""
+        """Correct predictions at or above each threshold; the last is all of them. So `wrong_kept` and `kept`."""
         return self.right.cumsum(-1, dtype=self.right.dtype)
 
     @cached_property
@@ -56,7 +56,7 @@ class Ranking:
 
     @cached_property
     def errors(self) -> NDArray[np.int64]:
-        """Where in (M,) a wrong prediction is, in any resample: often few places, and what is summed over wrong
+        """Where in (M,) an incorrect prediction is, in any resample: often few places, and what is summed over wrong
         predictions is 0 at all others."""
         return np.flatnonzero(self.wrong.any(tuple(range(self.wrong.ndim - 1))))
 
@@ -116,13 +116,13 @@ def evaluate(
     -------
     Fractions in [0, 1], or NaN where `undefined` gives a reason:
 
-    accuracy : share of right predictions
-    fpr95 : lowest share of wrong predictions trusted, among thresholds that trust at least 95 % of the right ones
+    accuracy : share of correct predictions
+    fpr95 : lowest share of incorrect predictions trusted, among thresholds that trust at least 95 % of the correct ones
     aupr_error, aupr_success : average precision with wrong (right) predictions as the positive class
-    auroc : probability that a right prediction outranks a wrong one, ties counting one half
-    tpr, tnr : share of right predictions trusted, of wrong predictions not trusted
+    auroc : probability that a correct prediction outranks an incorrect one, ties counting one half
+    tpr, tnr : share of correct predictions trusted, of incorrect predictions not trusted
     aurc : mean over n = 1..N of the risk among the n most confident, in expectation over the order of ties [1]_
-    eaurc : aurc minus that of a confidence that ranks every right prediction above every wrong one [1]_, exactly
+    eaurc : aurc minus that of a confidence that ranks every correct prediction above every incorrect one [1]_, exactly
     augrc : area under the share of silent failures against coverage, from (0, 0), straight across ties [2]_; the mean
         over n = 1..N, which others compute, is larger by (1 - accuracy) / 2N
     tied : share of samples whose confidence another sample has too
@@ -207,15 +207,15 @@ def undefined(correct: ArrayLike) -> dict[str, str]:
     """The metrics that do not exist for these labels, each with its reason.
 
     >>> undefined([True, True])["tnr"]
-    'all 2 predictions are right: there is no wrong one to find'
+    'all 2 predictions are right: there is no incorrect one to find'
     """
     correct = np.asarray(correct, bool)
     every = "the only prediction is" if correct.size == 1 else f"all {correct.size:,} predictions are"
     if correct.all():
-        reason = f"{every} right: there is no wrong one to find"
+        reason = f"{every} right: there is no incorrect one to find"
         return dict.fromkeys(("fpr95", "aupr_error", "auroc", "tnr", *SEPARABILITY), reason)
     if not correct.any():
-        reason = f"{every} wrong: there is no right one to trust"
+        reason = f"{every} wrong: there is no correct one to trust"
         return dict.fromkeys(("fpr95", "aupr_success", "auroc", "tpr", *SEPARABILITY), reason)
     return {}
 
@@ -299,7 +299,7 @@ def risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> tuple[NDArray, N
 
 
 def separability(confidence: ArrayLike, correct: ArrayLike) -> dict[str, float]:
-    """How far apart the confidences of right and wrong predictions lie, both taken for normal (Appendix G).
+    """How far apart the confidences of correct and incorrect predictions lie, both taken for normal (Appendix G).
 
     Normals are fitted by mean and unbiased standard deviation. The paper fits them to sigmoid(z).
 
@@ -327,7 +327,7 @@ def normal_distances(m1: ArrayLike, s1: ArrayLike, m2: ArrayLike, s2: ArrayLike)
 
 
 def fit_normals(confidence: ArrayLike, correct: ArrayLike) -> tuple[float, float, float, float]:
-    """(mean, deviation) of the confidences of right predictions, then of wrong ones; NaN below two samples."""
+    """(mean, deviation) of the confidences of correct predictions, then of incorrect ones; NaN below two samples."""
     confidence, correct = _check(confidence, correct)
     fitted = []
     for group in (confidence[correct], confidence[~correct]):
@@ -343,7 +343,7 @@ def _trusted(ranking: Ranking, kept: NDArray, threshold: float) -> NDArray:
 
 
 def _precision_from_below(ranking: Ranking) -> NDArray:
-    """Average precision of wrong predictions looked for from the least confident up: AUPR-Error."""
+    """Average precision of incorrect predictions looked for from the least confident up: AUPR-Error."""
     at = ranking.errors
     wrong = ranking.wrong[..., at]
     found = ranking.wrong_kept[..., -1:] - ranking.wrong_kept[..., at] + wrong
@@ -373,7 +373,7 @@ def _aurc(ranking: Ranking) -> NDArray:
 
 
 def _best_aurc(right: NDArray, n: NDArray) -> NDArray:
-    """AURC where all right predictions come first: the sum over k > R of (k - R) / k, over n."""
+    """AURC where all correct predictions come first: the sum over k > R of (k - R) / k, over n."""
     harmonic = _harmonic(int(n.max()))
     return (n - right - right * (harmonic[n] - harmonic[right])) / n
 

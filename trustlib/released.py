@@ -54,7 +54,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {"ce": cross_entropy, "focal": focal}
 def aupr_error(confidence: ArrayLike, correct: ArrayLike) -> float:
     """AUPR-Error as released (``src/oracle.py``, line 109): the confidence is not negated.
 
-    Wrong predictions are the positive class but are looked for where confidence is *high*, so a better confidence
+    Incorrect predictions are the positive class but are looked for where confidence is *high*, so a better confidence
     scores lower. The authors' small-scale code and ConfidNet negate it.
     """
     ranking = rank(confidence, correct)
@@ -65,8 +65,8 @@ def fpr95_scan(confidence: ArrayLike, correct: ArrayLike) -> float:
     """FPR-95%-TPR as released (``src/oracle.py``, `compute_performance`): a scan of equally spaced thresholds.
 
     ``t_i = low + i (high - low) / 10000`` for i = 0..9999, from the smallest confidence up to just below the largest.
-    The first t_i that at least 94.95 % and at most 95.05 % of the right predictions reach (``>=``) gives the share of
-    wrong ones that reach it. The released code scans sigmoid(z), float32; another scale of the same score may give
+    The first t_i that at least 94.95 % and at most 95.05 % of the correct predictions reach (``>=``) gives the share of
+    incorrect ones that reach it. The released code scans sigmoid(z), float32; another scale of the same score may give
     another value, and `metrics.fpr_at_tpr` is what it estimates.
 
     Parameters
@@ -76,7 +76,7 @@ def fpr95_scan(confidence: ArrayLike, correct: ArrayLike) -> float:
 
     Returns
     -------
-    float in [0, 1]. NaN where no t_i lands in the window: few right predictions, ties, a saturated or constant score
+    float in [0, 1]. NaN where no t_i lands in the window: few correct predictions, ties, a saturated or constant score
     (the released code then leaves the metric out), and where a class is empty (there it fails).
 
     Raises

@@ -77,12 +77,12 @@ class Arm(Strict):
     hyper: dict[str, float] = {}
     labels: Literal["train", "heldout", "crossfit"] = "train"  # see `experiments.train_oracle`
     training: dict[str, Any] = {}  # what differs from the study's recipe; a rate given here is not tuned
-    backbone: Literal["trained", "frozen"] = "trained"  # frozen: the head alone learns, from cached features
+    backbone: Literal["trained", "frozen"] = "trained"  # frozen: the backbone is frozen, from cached features
     start: str | None = (
-        None  # the arm whose oracle it starts from, of the same seed; its classifier's weights by default
+        None  # the method whose oracle it starts from, of the same seed; its classifier's weights by default
     )
     keep_last: bool = True  # of the oracle it starts from, the last layer too
-    rate_of: str | None = None  # the arm whose tuned learning rate it takes, in an ablation; its own by default
+    rate_of: str | None = None  # the method whose tuned learning rate it takes, in an ablation; its own by default
 
     @model_validator(mode="after")
     def _known(self):
@@ -110,18 +110,18 @@ class Control(Strict):
     question: str
     pairs: list[str] = Field(min_length=1)
     arms: list[str] = Field(min_length=1)
-    against: str | None = None  # the arm that the others are compared with
+    against: str | None = None  # the method that the others are compared with
 
 
 class Audit(Strict):
-    """Ablations: arms trained at the study's learning rate, or each at one that is chosen for it on held-out images."""
+    """Ablations: methods trained at the study's learning rate, or each at its own, chosen on validation images."""
 
-    rates: list[float] = []  # tried for every arm with the first seed, more where the best is at an edge; or none
+    rates: list[float] = []  # tried for every method with the first seed, more where the best is at an edge; or none
     seeds: list[int] = []
     tuning: int = Field(
         default=0, ge=0
-    )  # the last of the held-out images choose a rate; the others may teach an oracle
-    folds: int = Field(default=5, ge=2)  # of the training part, for cross-fitted labels
+    )  # the last of the validation images choose a rate; the others may teach an oracle
+    folds: int = Field(default=5, ge=2)  # of the training set, for cross-fitted labels
     networks: dict[str, Network] = {}  # beside the study's
     arms: dict[str, Arm] = {}  # beside the study's
     controls: dict[str, Control] = {}
@@ -134,7 +134,7 @@ class Audit(Strict):
 
 
 class Domains(Strict):
-    """Unseen domains (`trustlib.shifts.domains`), all made of the first images of the test part."""
+    """Distribution shifts (`trustlib.shifts.domains`), all made of the first images of the test set."""
 
     judged: list[str] = []  # those the report speaks of
     images: int = Field(default=2000, ge=1)
@@ -253,7 +253,7 @@ class Study(Strict):
                 raise ValueError(f"arms.{name}.training: {_explain(error.errors()[0])}") from None
             if arm.labels != "train" and losses.LOSSES[arm.loss].target == "p_true":
                 raise ValueError(
-                    f"arms.{name}: {arm.loss} learns a probability and has no labels but those of the training part"
+                    f"arms.{name}: {arm.loss} learns a probability and has no labels but those of the training set"
                 )
         return self
 

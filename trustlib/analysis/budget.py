@@ -74,7 +74,7 @@ def smallest(frame: pd.DataFrame, pair: str) -> int | None:
 def best(results: Any, pair: str, arm: str) -> str:
     """The method of the ladder that is `arm` with the budget of the highest mean validation AUROC.
 
-    An arm that is not in the ladder stands for itself.
+    A method that is not in the ladder stands for itself.
     """
     frame = results.curves
     of_pair = frame[(frame["pair"] == pair) & (frame["split"] == "heldout")]

@@ -165,7 +165,7 @@ def _pair_label(study: Study, pair: str) -> str:
     return "⟨{}, {}⟩".format(*(networks[n].label if n in networks else NAMES.get(n, n) for n in pair.split("-")))
 
 
-SUFFIXES = {"": "", "+mcp": " with MCP", "-matched": " at SS's TPR"}  # of an arm's name
+SUFFIXES = {"": "", "+mcp": " with MCP", "-matched": " at SS's TPR"}  # of a method's name
 
 
 def _base(arm: str) -> str:

@@ -18,7 +18,7 @@ PAPER_NAMES |= {"mcp": "MCP", "mc_dropout": "MC dropout", "trust_score": "TrustS
 
 
 def table(name: str) -> pd.DataFrame:
-    """A table of data/published, one row a row of the paper, metrics as columns, fractions."""
+    """A table of data/published, one row per row of the paper's table, metrics as columns, fractions."""
     frame = pd.read_csv(data.ROOT / "data" / "published" / f"{name}.csv")
     first = frame.columns[0]
     order = list(dict.fromkeys(zip(frame[first], frame["loss"], strict=True)))
@@ -48,7 +48,7 @@ def table2(dataset: str) -> pd.DataFrame:
 
     Returns
     -------
-    A row a row of the table and metric: loss, metric, estimate, low, high; fractions.
+    One row per row of the table and metric: loss, metric, estimate, low, high; fractions.
     """
     rows = []
     for (group, loss), row in table("table2").iterrows():

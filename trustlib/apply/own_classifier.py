@@ -1,4 +1,4 @@
-"""An oracle for anybody's classifier: any timm model, or any module that an import path names.
+"""An oracle for your own classifier: any timm model, or any module that an import path names.
 
 The images must be ones that the classifier did not learn from: on those it did it is right more often than on new ones,
 and an oracle that learns from them learns too little about mistakes (`results/fashion`, control *labels*). They are
@@ -34,7 +34,7 @@ from ..study import Arm, Study
 
 ALL = "all"  # the one part of a set here
 PARTS = {"learn": 0.6, "choose": 0.1, "judge": 0.3}  # shares of the images
-FEWEST = 5  # right and wrong predictions each, in every part
+FEWEST = 5  # correct and incorrect predictions each, in every part
 IMAGENET = Inputs((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224, interpolation="bilinear")  # torchvision's
 
 
@@ -245,7 +245,7 @@ def drawn(correct: Tensor, seed: int = 0) -> dict[str, Tensor]:
 
     Raises
     ------
-    ClassifierError : when a part has fewer than `FEWEST` right or wrong predictions.
+    ClassifierError : when a part has fewer than `FEWEST` right or incorrect predictions.
     """
     order = torch.randperm(len(correct), generator=torch.Generator().manual_seed(seed))
     ends = [round(len(order) * share) for share in np.cumsum(list(PARTS.values()))[:-1]]
@@ -254,7 +254,7 @@ def drawn(correct: Tensor, seed: int = 0) -> dict[str, Tensor]:
         right = int(correct[index].sum())
         if min(right, len(index) - right) < FEWEST:
             raise ClassifierError(
-                f"expected {FEWEST} right and {FEWEST} wrong predictions or more in each part, found {right:,} and "
+                f"expected {FEWEST} right and {FEWEST} incorrect predictions or more in each part, found {right:,} and "
                 f"{len(index) - right:,} in the {len(index):,} images to {name} from: more images are needed"
             )
     return parts
@@ -284,7 +284,7 @@ def fit(
     Returns
     -------
     oracle : in eval mode, on the CPU.
-    tried : a row a rate: rate, auroc on the images to choose from, loss of the last epoch, chosen.
+    tried : one row per rate: rate, auroc on the images to choose from, loss of the last epoch, chosen.
     """
     device, frozen = training.pick_device(), arm.backbone == "frozen"
     images = _on(Features({ALL: seen["features"][None]}, images.labels) if frozen else images, device)

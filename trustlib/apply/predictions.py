@@ -1,6 +1,6 @@
-"""Anybody's predictions, from a file: confidences, and which predictions were right.
+"""Your own predictions, from a file: confidences, and which predictions were right.
 
-A file is a table, CSV or Parquet, or an ``.npz`` of arrays, a row a prediction. It holds one of two things:
+A file is a table, CSV or Parquet, or an ``.npz`` of arrays, one row per prediction. It holds one of two things:
 
 - ``correct`` (0 or 1, or true and false), and a column of numbers for each confidence, higher = more to be trusted;
   ``label`` and ``prediction`` may stand in place of ``correct``.
@@ -158,7 +158,7 @@ def curve(values: NDArray, correct: NDArray[np.bool_], points: int = 400) -> pd.
 
     Returns
     -------
-    A row a point, ascending: coverage, risk, low, high; fractions.
+    One row per point, ascending: coverage, risk, low, high; fractions.
     """
     coverage, risk = metrics.risk_coverage(values, correct)
     at = np.unique(np.searchsorted(coverage, np.linspace(0, 1, points)).clip(max=len(coverage) - 1))
@@ -186,8 +186,8 @@ def judge(
 
     Returns
     -------
-    A row a score and metric: score, metric, estimate, low, high, difference, difference_low, difference_high; NaN where
-    a metric does not exist (`metrics.undefined`). The accuracy's interval is exact.
+    One row per score and metric: score, metric, estimate, low, high, difference, difference_low, difference_high; NaN
+    where a metric does not exist (`metrics.undefined`). The accuracy's interval is exact.
     """
 
     tenths = 0
@@ -212,7 +212,7 @@ def judge(
 def guarantees(
     scores: Mapping[str, NDArray], correct: NDArray, max_risk: float, delta: float, *, rounded: bool = False
 ) -> pd.DataFrame:
-    """`statistics.guaranteed_threshold` of every score by itself: a row a score, and why there is none in `reason`.
+    """`statistics.guaranteed_threshold` of every score by itself: one row per score, and why there is none in `reason`.
 
     A score that was fitted on these rows has none: the guarantee is for functions that were fixed before.
 
@@ -245,7 +245,7 @@ def groups(values: NDArray, correct: NDArray, member: NDArray, threshold: float 
 
     Returns
     -------
-    A row a group: n, wrong; accuracy, auroc, and of the predictions above the threshold their share, coverage, and
+    One row per group: n, wrong; accuracy, auroc, and of the predictions above the threshold their share, coverage, and
     their errors' share, risk, each with _low and _high; NaN without a threshold. The AUC is NaN where fewer than
     `FEWEST` predictions are right, or wrong, which `note` says.
     """
@@ -278,7 +278,7 @@ def mistakes(found: Predictions, kept: NDArray[np.bool_]) -> pd.DataFrame:
 
 
 def _table(path: Path) -> pd.DataFrame:
-    """A row a prediction, numbered from 1; the arrays of an .npz under the names that a table's columns would have."""
+    """One row per prediction, numbered from 1; the arrays of an .npz under the names of a table's columns."""
     kind = path.suffix.lower()
     if kind not in (".csv", ".parquet", ".npz"):
         raise PredictionsError(f"expected a file that ends in .csv, .parquet or .npz, found {kind or 'no ending'}")
@@ -508,7 +508,7 @@ def _cross_fitted(score: confidence.Score, logits: NDArray, label: NDArray) -> N
     for part in (half, ~half):
         seen, fit = (confidence.Observed(logits[rows], label[rows]) for rows in (part, ~part))
         if why := score.missing(seen, fit, fit):
-            return f"it is fitted on halves, and in one of them {why.replace('held-out part', 'half')}"
+            return f"it is fitted on halves, and in one of them {why.replace('validation set', 'half')}"
         values[part] = score.function(seen, fit, None)
     return values
 

@@ -168,7 +168,7 @@ def load_folder(
 
     Parameters
     ----------
-    heldout : images of train/ that become the held-out part, by a fixed random permutation; the rest is "train".
+    heldout : images of train/ that become the validation set, by a fixed random permutation; the rest is "train".
         val/ is "test", in a random order that is fixed too, so that its first images are a draw of all classes.
     workers : decoding processes of the set, and of the check.
     damaged : "error" raises when a damaged file is read. "skip" decodes all files once and leaves out the damaged

@@ -21,7 +21,7 @@ from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("train", "heldout", "test")
-SPLIT_SEED = 42  # of the permutation that takes the held-out part out of the official training part
+SPLIT_SEED = 42  # of the permutation that takes the validation set out of the official training set
 
 
 class DataError(RuntimeError):
@@ -88,7 +88,7 @@ class Images:
     source : where the files came from
     checksums : file -> SHA-256 of its uncompressed content
     wnids : WordNet id of each class, where they are classes of ImageNet
-    inputs : what a network sees of the pixels; by default standardised by the mean and deviation of the training part
+    inputs : what a network sees of the pixels; by default standardised by the mean and deviation of the training set
     """
 
     images: dict[str, Tensor]
@@ -101,7 +101,7 @@ class Images:
 
     @cached_property
     def mean_and_std(self) -> tuple[float, float]:
-        """Mean and deviation of all pixels of the training part, in [0, 1]."""
+        """Mean and deviation of all pixels of the training set, in [0, 1]."""
         pixels = self.images["train"].float() / 255
         return pixels.mean().item(), pixels.std().item()
 

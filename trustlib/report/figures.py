@@ -1,7 +1,7 @@
 """Figures: each function draws what it is given on a given ``ax`` and returns the artists; none computes or saves.
 
 A loss has one colour in every figure (Okabe and Ito's palette, safe for colour-blind readers). A released form has
-its loss's colour, dashed; further arms of a loss are dotted or dash-dotted. Apply the style once:
+its loss's colour, dashed; further methods of a loss are dotted or dash-dotted. Apply the style once:
 ``plt.style.use(figures.STYLE)``.
 """
 
@@ -35,7 +35,7 @@ BINS = 50  # of a histogram over [0, 1]
 CURVE_POINTS = 500  # at most, in one curve of an SVG
 STEEPEST = 20  # slope at which the axis of slopes ends
 
-DASHES = ("-", ":", "-.", (0, (3, 1, 1, 1, 1, 1)))  # of the arms of one loss that a study trains
+DASHES = ("-", ":", "-.", (0, (3, 1, 1, 1, 1, 1)))  # of the methods of one loss that a study trains
 
 
 def line_style(loss: str, form: str = "corrected", variant: int = 0) -> dict:
@@ -85,7 +85,7 @@ def optimum(ax: Axes, p: NDArray, s: NDArray, crossing: float) -> None:
 def histogram(
     ax: Axes, confidence: NDArray, correct: NDArray, *, threshold: float = 0.5, negative_threshold: float | None = None
 ) -> None:
-    """Confidences of right predictions upwards, of wrong ones downwards, each summing to 1 (Fig. 3).
+    """Confidences of correct predictions upwards, of incorrect ones downwards, each summing to 1 (Fig. 3).
 
     Parameters
     ----------
@@ -134,11 +134,11 @@ def histograms(
 
 
 def normals(ax: Axes, fit: tuple[float, float, float, float]) -> list[Line2D]:
-    """The normals fitted to right and wrong predictions: the share each would put into the bins of a `histogram`.
+    """The normals fitted to correct and incorrect predictions: the share each would put into the bins of a `histogram`.
 
     Parameters
     ----------
-    fit : mean and deviation of right predictions, then of wrong ones (`metrics.fit_normals`).
+    fit : mean and deviation of correct predictions, then of incorrect ones (`metrics.fit_normals`).
     """
     edges = np.linspace(0, 1, BINS + 1)
     lines = []
@@ -191,7 +191,7 @@ def reliability(ax: Axes, probability: NDArray, accuracy: NDArray, low: NDArray,
 
 
 def confusion(ax: Axes, counts: pd.DataFrame) -> None:
-    """Counts, a row a true class and a column a predicted one; empty cells stay white."""
+    """Counts, one row per true class and one column per predicted one; empty cells stay white."""
     sns.heatmap(
         counts.where(counts > 0), annot=counts.size <= 400, fmt=".0f", cmap="Oranges", cbar=False, square=True,
         linewidths=0.4, linecolor="0.93", ax=ax,
@@ -323,7 +323,7 @@ def roc(ax: Axes, fpr: NDArray, tpr: NDArray, *, label: str, **style) -> Line2D:
     """
     keep = np.unique(np.linspace(0, len(fpr) - 1, CURVE_POINTS).astype(int))
     (line,) = ax.plot(fpr[keep], tpr[keep], label=label, **style)
-    ax.set(xlabel="wrong predictions trusted, 1 − TNR", ylabel="right predictions trusted, TPR")
+    ax.set(xlabel="incorrect predictions trusted, 1 − TNR", ylabel="correct predictions trusted, TPR")
     ax.set(xlim=(0, 1), ylim=(0, 1.01))
     return line
 
@@ -336,7 +336,7 @@ def severity(
     Parameters
     ----------
     severities : int (M,).
-    values : float (S, M), fractions, a row a seed; the line is their mean. NaN leaves a gap.
+    values : float (S, M), fractions, one row per seed; the line is their mean. NaN leaves a gap.
     """
     style, percent = line_style(loss, form, variant), 100 * values
     (line,) = ax.plot(severities, percent.mean(0), label=label, marker="o", markersize=2.5, **style)
@@ -347,7 +347,7 @@ def severity(
 
 
 def picture_grid(axs: NDArray, rows: dict[str, NDArray]) -> None:
-    """Pictures, a row a title.
+    """Pictures, one row per title.
 
     Parameters
     ----------

@@ -148,7 +148,7 @@ def evaluate(predictions: Path, page: Path, numbers: Path, **parameters) -> None
 
 
 class _Markdown(IPythonRenderer):
-    """Formulas as MathML, which browsers draw by themselves; markup and pictures as text: they may be anybody's."""
+    """Formulas as MathML, which browsers draw by themselves; markup and pictures as text: they may be your own."""
 
     def inline_math(self, body: str) -> str:
         return to_mathml(_without_tags(body))

@@ -180,8 +180,8 @@ def deviations(study: Study) -> list[str]:
     if betas := sorted({f"{arm.hyper['beta']:.10g}" for arm in study.arms.values() if "beta" in arm.hyper}):
         found.append(
             "**Class-balanced loss.** Its weights tell the classes apart only as far as $1/(1-\\beta)$ exceeds the "
-            f"number of wrong predictions to learn from; here $\\beta$ is {' and '.join(betas)}. The numbers are those "
-            "of the whole training part in all its views."
+            f"number of incorrect predictions to learn from; here $\\beta$ is {' and '.join(betas)}. The numbers are "
+            "those of the whole training set in all its views."
         )
     return found
 

@@ -1,6 +1,6 @@
 """Tables: DataFrames made ready to be read. Nothing is measured here.
 
-`paper_form` takes the tidy frame that `compare.evaluate` returns, one row a run with fractions, and gives a table
+`paper_form` takes the tidy frame that `compare.evaluate` returns, one row per run with fractions, and gives a table
 in the form of the paper's Table 1: per cent, mean ± standard deviation over seeds, best in bold.
 """
 
@@ -64,7 +64,7 @@ def mean_and_deviation(frame: pd.DataFrame, columns: list[str], by: list[str]) -
 def paper_form(
     frame: pd.DataFrame, columns: dict[str, tuple[str, int]] = COLUMNS, *, scale: float = 100, digits: int = 2
 ) -> Styler:
-    """A table in the form of the paper's Table 1, a row a pair and arm.
+    """A table in the form of the paper's Table 1, one row per pair and arm.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ SEPARABILITY = {
     "kl_released": ("average KL as released", 0),
 }
 BOTH_SIGNS = {
-    "wrong": ("wrong predictions", 0),
+    "wrong": ("incorrect predictions", 0),
     "auroc": COLUMNS["auroc"],
     "aupr_error": COLUMNS["aupr_error"],
     "aupr_error_released": ("AUPR-Error as released", 0),
@@ -228,7 +228,7 @@ def domains_form(compared: pd.DataFrame, scale: float = 100, *, few: Collection[
 def unseen_forms(
     clean: pd.DataFrame, judged: pd.DataFrame, study: Study, *, few: Collection[str] = ()
 ) -> tuple[Styler, Styler]:
-    """One pair on the unseen domains: MCP and its oracles in `domains_form`, the AUC of every score in `across_pairs`.
+    """One pair under distribution shift: MCP and its oracles in `domains_form`, AUC of every score in `across_pairs`.
 
     Parameters
     ----------
@@ -238,12 +238,12 @@ def unseen_forms(
     label = {name: domains.parse(name).label for name in study.domains.judged}
     rows = labelled(judged.assign(domain=judged["domain"].map(label)), study)
     of_oracles = rows[judged["arm"].isin(["mcp", *study.arms])]
-    beside = [labelled(clean, study).assign(pair="Clean test part"), rows.assign(pair=rows["domain"])]
+    beside = [labelled(clean, study).assign(pair="Clean test set"), rows.assign(pair=rows["domain"])]
     return domains_form(of_oracles, few=few), across_pairs(pd.concat(beside), "auroc", few=few)
 
 
 def severities_form(swept: pd.DataFrame, metric: str, severity: int, scale: float = 100) -> Styler:
-    """One metric under every corruption, a row a corruption and their mean last, a column an arm: Table A1's kind.
+    """One metric under every corruption, one row per corruption and their mean last, a column an arm: Table A1's kind.
 
     Parameters
     ----------
@@ -299,7 +299,7 @@ def control_form(compared: pd.DataFrame, study: Study, against: str | None) -> S
     Parameters
     ----------
     compared : rows of what `audit.compare` returns, of one pair.
-    against : the arm that the others are compared with.
+    against : the method that the others are compared with.
     """
     order = compared["arm"].drop_duplicates()
     chosen = ("auroc", "fpr95", "tpr", "tnr")
@@ -414,7 +414,7 @@ def table2_form(published: pd.DataFrame, compared: pd.DataFrame, rows: dict[str,
     ----------
     published : what `published.table2` returns. Its TNR of TCP is the paper's, at 1/K.
     compared : what `compare.compare_pairs` returns for one pair.
-    rows : row of the table -> arm or score of the study, `published.TABLE_2`; None where it has none.
+    rows : row of the table -> method or score of the study, `published.TABLE_2`; None where it has none.
     """
     frames = {}
     for loss, arm in rows.items():
@@ -450,7 +450,7 @@ def runs_table(rows: list[dict]) -> Styler:
 
 
 def provenance_form(facts: dict[str, Any]) -> Styler:
-    """What made a result, a row a fact: `provenance.provenance`, with what a notebook adds to it."""
+    """What made a result, one row per fact: `provenance.provenance`, with what a notebook adds to it."""
     rows: dict[str, str] = {}
     for name, value in ({k: v for k, v in facts.items() if k != "versions"} | facts["versions"]).items():
         if name == "dirty":
@@ -463,7 +463,7 @@ def provenance_form(facts: dict[str, Any]) -> Styler:
 def plain(table: Styler | pd.DataFrame) -> Styler:
     """A Styler that writes the same HTML every time, its cells' ids its own; names of rows and columns are left out.
 
-    Texts are shown as they are, since they may be anybody's: headings, and the cells of a frame. The cells of a Styler
+    Texts are shown as they are, since they may be your own: headings, and the cells of a frame. The cells of a Styler
     are as it formats them.
     """
     style = table.style.format(escape="html") if isinstance(table, pd.DataFrame) else table

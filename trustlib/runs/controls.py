@@ -1,6 +1,6 @@
 """The audit's trainings: ablations, at the study's learning rate or each arm at its own best one.
 
-Where the study lists rates to try, one is chosen for every arm and pair alike: by AUC on the last held-out images,
+Where the study lists rates to try, one is chosen for every arm and pair alike: by AUC on the last validation images,
 with one seed, from one grid, which goes on where the best lies at its edge. All seeds are then trained at it. Test data
 plays no part until the report.
 """
@@ -25,7 +25,7 @@ class Tuning:
     """The search for an arm's rate.
 
     rate : the chosen one; None while there are rates still to be tried, and where every one of them diverged
-    tried : rate -> AUC in [0, 1] on the last held-out images, NaN where the training diverged; ascending by rate
+    tried : rate -> AUC in [0, 1] on the last validation images, NaN where the training diverged; ascending by rate
     missing : the rates to try next
     """
 
@@ -37,7 +37,7 @@ class Tuning:
 def tuning(study: Study, pair: str, arm: str) -> Tuning:
     """How far the search for the rate of an arm on a pair has come; an arm with a rate of its own is not searched.
 
-    An arm with ``rate_of`` takes the rate that is found for that arm. A study without ``audit.rates`` searches none.
+    An arm with ``rate_of`` takes the rate that is found for that method. A study without ``audit.rates`` searches none.
     """
     if study.arm(arm).rate_of:
         return tuning(study, pair, study.arm(arm).rate_of)
@@ -59,7 +59,7 @@ def tuning(study: Study, pair: str, arm: str) -> Tuning:
 
 
 def _tried(study: Study, pair: str, arm: str, rate: float) -> float | None:
-    """AUC on the last held-out images at one rate; NaN where the training diverged, None where it was not tried."""
+    """AUC on the last validation images at one rate; NaN where the training diverged, None where it was not tried."""
     seed, last = study.audit.seeds[0], slice(-study.audit.tuning, None)
     z = outputs.of_oracles(study, pair, arm, [seed], "heldout", rate=rate)
     if z:
@@ -95,7 +95,7 @@ def train(study: Study, pair: str, arm: str, log: Callable[[str], None] = print)
 def trainings(study: Study, names: Iterable[str] | None = None) -> list[dict]:
     """All that the audit, or some of its controls, plans to make, as far as it is known; as `experiments.trainings`.
 
-    Dicts with two keys more: control, and chosen (whether it is at the arm's rate, or was tried for it). What two
+    Dicts with two keys more: control, and chosen (whether it is at the method's rate, or was tried for it). What two
     controls share is there for each. A training that diverged while a rate was looked for is "diverged", not "failed".
     """
     rows = []

@@ -1,7 +1,7 @@
 """What a study makes, each once and then read from its file: `train_classifier`, `score_classifier`, `train_oracle`.
 
-A notebook calls them for what it needs; whatever is there already is not made again. What these say of unseen domains
-is `trustlib.runs.unseen`'s. After them nothing needs a model, see `trustlib.runs.results`.
+A notebook calls them for what it needs; whatever is there already is not made again. Their outputs under distribution
+shift are `trustlib.runs.unseen`'s. After them nothing needs a model, see `trustlib.runs.results`.
 """
 
 import time
@@ -42,7 +42,7 @@ def train_classifier(study: Study, name: str, log: Log = print, seed: int | None
     - ``reference.index`` int64 (M,), the training images that scores refer to, all or a draw of a large set
       (`confidence.drawn_reference`), ``reference.logits`` (M, K) and penultimate ``reference.features`` (M, d) of these
     - ``heldout.*`` and ``test.*``: correct, p_true, mcp (N,), logits (N, K), features (N, d) of the image as it is
-    - ``views.heldout`` bool (V, N), correct on every view of the held-out part
+    - ``views.heldout`` bool (V, N), correct on every view of the validation set
     """
     network = study.network(name)
     seed = study.classifier_seeds[0] if seed is None else seed
@@ -77,7 +77,7 @@ def train_classifier(study: Study, name: str, log: Log = print, seed: int | None
 
 
 def cross_fit(study: Study, name: str, fold: int, log: Log = print) -> dict:
-    """Train the classifier of a study on all folds of the training part but one, and ask it about that one.
+    """Train the classifier of a study on all folds of the training set but one, and ask it about that one.
 
     Fold k holds the training images k, k + K, k + 2 K, ... of K = ``study.audit.folds``; seed and recipe are those of
     the classifier that is judged. In the file: ``correct`` bool (V, images of the fold). Returns its manifest.
@@ -134,7 +134,7 @@ def extract_features(study: Study, pair: str, log: Log = print) -> dict:
 def score_classifier(study: Study, name: str, log: Log = print) -> dict:
     """Every confidence of a classifier that needs no oracle (`trustlib.confidence`); return the file's manifest.
 
-    What is fitted is fitted on the held-out part, what needs neighbours or learns looks at the training part. In the
+    What is fitted is fitted on the validation set, what needs neighbours or learns looks at the training set. In the
     file: ``heldout.<score>`` and ``test.<score>``, float32 (N,); in the manifest, the seconds that each score took and
     the reason why one is missing.
     """
@@ -164,17 +164,17 @@ def score_classifier(study: Study, name: str, log: Log = print) -> dict:
 def train_oracle(study: Study, pair: str, arm: str, seed: int, log: Log = print, *, rate: float | None = None) -> dict:
     """Train one oracle of a pair and store its weights and ``z``; return its manifest.
 
-    The backbone starts from the classifier of its own kind and the head is new, unless the arm starts from another. The
-    classifier that is judged does not run: its correctness and probabilities come from the cache. In the file:
+    The backbone starts from the classifier of its own kind and the head is new, unless the method starts from another.
+    The classifier that is judged does not run: its correctness and probabilities come from the cache. In the file:
     ``weights.*``, of the head alone where the backbone is frozen, ``heldout.z`` and ``test.z``, float32 (N,), and
     ``train.z`` (M,) on ``train.index`` int64 (M,), the first 10,000 of the images that it learnt from.
 
     Parameters
     ----------
     arm : of the study or of its audit. Its ``labels`` say what the oracle learns from: "train", how the classifier
-        did on its own training images; "heldout", on held-out images, but for the last ``study.audit.tuning``;
+        did on its own training images; "heldout", on validation images, but for the last ``study.audit.tuning``;
         "crossfit", how classifiers that were not trained on them did on the training images (`cross_fit`).
-    rate : the learning rate, the study's or the arm's own by default.
+    rate : the learning rate, the study's or the method's own by default.
 
     Raises
     ------
@@ -422,7 +422,7 @@ def _estimate_statistics(net: nn.Module, images: data.Images, among: Tensor | No
 def _targets(study: Study, pair: str, settings: Arm) -> tuple[str, Tensor | None, dict[str, Tensor]]:
     """What an oracle can learn: part, images of it (None for all), and targets, (V, N) each.
 
-    The targets are correct, bool, and of the training part p_true, float32 in [0, 1].
+    The targets are correct, bool, and of the training set p_true, float32 in [0, 1].
     """
     classifier_name = study.pair(pair)[1]
     path = store.classifier_path(study, classifier_name)
@@ -469,7 +469,7 @@ def _features(net: nn.Module, x: Tensor) -> Tensor:
 
 
 def _noisy_features(study: Study, net: nn.Module, images: data.Images) -> dict[str, Tensor]:
-    """What `extract_features` keeps of the training part, seen with dropout left on; `net` is in eval mode after it."""
+    """What `extract_features` keeps of the training set, seen with dropout left on; `net` is in eval mode after it."""
     if not backbone.leave_dropout_on(net):
         raise ValueError("feature_passes: this network has no dropout to leave on; set it to 0")
     torch.manual_seed(study.classifier_seeds[0])
@@ -480,7 +480,7 @@ def _noisy_features(study: Study, net: nn.Module, images: data.Images) -> dict[s
 
 
 def observed(path: Path, images: data.Images, part: str) -> confidence.Observed:
-    """What a classifier's file says of a part, as arrays; of the training part, of the images that scores refer to."""
+    """What a classifier's file says of a part, as arrays; of the training set, of the images that scores refer to."""
     if part == "train":
         seen = store.read_tensors(path, "reference.")
         labels = images.labels["train"].cpu()[seen["index"]]

@@ -33,7 +33,7 @@ HEADS = {
 LABELS = {
     "train": "training images",
     "crossfit": "training images, cross-fitted",
-    "heldout": "held-out images",
+    "heldout": "validation images",
 }
 SIZES = (250, 1000, 4000, 16_000)  # and all there are
 SEEDS = range(5)  # of the subset and of what a head starts from
@@ -51,7 +51,7 @@ def fit(study: Study, name: str) -> dict:
 
     In the file, float32 (S, N): ``LABELS/HEAD/n``, z of the test images for S seeds (one where nothing depends on the
     seed), and ``LABELS/HEAD/n/fused``, the same combined with MCP (`combined`). The last ``study.audit.tuning``
-    held-out images, or half where the study has none or all, choose what a head's fit leaves open and fit the
+    validation images, or half where the study has none or all, choose what a head's fit leaves open and fit the
     combination.
     """
 

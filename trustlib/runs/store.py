@@ -8,7 +8,7 @@
                          oracles/<pair>/<arm>/seed<k>.safetensors     an oracle, its z, its history
                          oracles/<pair>/<arm>/rate<r>-seed<k>...      the same at another rate than the study's
                          oracles/<pair>/<arm>/seed<k>.failed.json     a training that failed, with its traceback
-                         domains/<domain>/images/<made for>.safetensors  the images of an unseen domain
+                         domains/<domain>/images/<made for>.safetensors  the images of a distribution shift
                          domains/<domain>/<classifier or pair>.safetensors  what was said of them
                          sweeps/<domain>/...                          the same, for the curves against severity
                          bootstraps/<pair>/<score>.safetensors        resampled metrics of a score
@@ -87,7 +87,7 @@ def bootstrap_path(study: Study, score: str) -> Path:
 
 
 def domain_path(study: Study, part: str, name: str) -> Path:
-    """Of a classifier or a pair on an unseen domain; part: "domains/..." or "sweeps/..."."""
+    """Of a classifier or a pair on a distribution shift; part: "domains/..." or "sweeps/..."."""
     return run_folder(study) / part / f"{name}.safetensors"
 
 

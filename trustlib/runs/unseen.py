@@ -1,4 +1,4 @@
-"""What a study's classifiers, scores and oracles say of unseen domains: `make_domain`, `observe_domain`, `ask_oracles`.
+"""Outputs of classifiers, scores and oracles under distribution shift: `make_domain`, `observe_domain`, `ask_oracles`.
 
 Each is made once and then read from its file, as `trustlib.runs.experiments` does.
 """
@@ -28,7 +28,7 @@ def dataset(study: Study) -> str:
 
 
 def make_domain(study: Study, part: str, classifier_name: str, log: Log = print) -> dict:
-    """Make the images of an unseen domain (`shifts.domains.make`); return their file's manifest, which says how.
+    """Make the images of a distribution shift (`shifts.domains.make`); return their file's manifest, which says how.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def domain_images(study: Study, part: str, classifier_name: str) -> Tensor:
 
 
 def observe_domain(study: Study, part: str, classifier_name: str, log: Log = print) -> dict:
-    """Every confidence of a classifier on an unseen domain, fitted as on the clean images; return the file's manifest.
+    """Every confidence of a classifier under distribution shift, fitted as on clean images; return the file's manifest.
 
     In the file: ``correct`` bool (N,), ``mcp`` float64 (N,), and the scores of `confidence.SCORES`, float32 (N,).
     """
@@ -106,7 +106,7 @@ def observe_domain(study: Study, part: str, classifier_name: str, log: Log = pri
 
 
 def ask_oracles(study: Study, part: str, pair: str, log: Log = print) -> dict:
-    """``z`` of every oracle of a pair that is trained, on an unseen domain; return the file's manifest.
+    """``z`` of every oracle of a pair that is trained, on a distribution shift; return the file's manifest.
 
     In the file: ``ARM/seedK``, float32 (N,).
 
@@ -197,7 +197,7 @@ def trained_oracles(study: Study, pair: str) -> dict[str, str]:
 
 
 def visits(study: Study, parts: Iterable[str] | None = None) -> list[dict]:
-    """All that the study plans to ask on unseen domains, those it judges or some parts; dicts as `trainings`.
+    """All that the study plans to ask on distribution shifts, those it judges or some parts; dicts as `trainings`.
 
     Kinds: "images"; "observed", a classifier's confidences; "asked", a pair's oracles.
     """
@@ -234,7 +234,7 @@ def _images_path(study: Study, part: str, classifier_name: str) -> Path:
 def _unseen(
     study: Study, images: data.Images, part: str, classifier_name: str, oracle_name: str | None = None
 ) -> data.Images:
-    """The study's images with those of a domain for its test part, as the classifier, or an oracle of it, sees them.
+    """The study's images with those of a domain for its test set, as the classifier, or an oracle of it, sees them.
 
     Of a dataset of folders they are what the classifier sees, cut and of its size: an oracle of another size gets them
     resized.

@@ -1,4 +1,4 @@
-"""Unseen domains: what a corruption, a style or an attack makes of test images.
+"""Distribution shifts: what a corruption, a style or an attack makes of test images.
 
 A domain has a name, which says how it is made:
 
@@ -120,7 +120,7 @@ def check(images: data.Images, name: str, count: int) -> None:
     """ValueError when a domain cannot be made of so many of these test images, or of images of their kind."""
     domain, (there, channels, *_) = parse(name), images.images["test"].shape
     if count > there:
-        raise ValueError(f"domain {name}: {count:,} images are asked for, the test part has {there:,}; ask for fewer")
+        raise ValueError(f"domain {name}: {count:,} images are asked for, the test set has {there:,}; ask for fewer")
     if channels != 3 and (domain.kind == NORMALISED or (domain.kind == RECOLOR and domain.what)):
         raise ValueError(f"domain {name}: ImageNet's mean and deviation are of three channels, found {channels}")
 
@@ -135,7 +135,7 @@ def make(
     classifier: Callable[[Tensor], Tensor] | None = None,
     log: Callable[[str], None] = print,
 ) -> tuple[Tensor, dict]:
-    """The first images of the test part as they are in a domain.
+    """The first images of the test set as they are in a domain.
 
     Parameters
     ----------

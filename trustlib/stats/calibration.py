@@ -51,7 +51,7 @@ def reliability(probability: ArrayLike, correct: ArrayLike, *, bins: int = BINS)
 
     Returns
     -------
-    A row a bin, ascending: probability (mean), accuracy, n.
+    One row per bin, ascending: probability (mean), accuracy, n.
     """
     ranking = metrics.rank(probability, correct)
     if ranking.threshold[0] > 1 or ranking.threshold[-1] < 0:

@@ -20,7 +20,7 @@ from .. import metrics
 
 CHUNK = 1 << 17  # counts handled at once: small enough for a processor's cache
 RESAMPLES = 2000  # of the images, where a study's confidences are compared
-FEWEST = 10  # right and wrong predictions each, for an interval of what compares the two
+FEWEST = 10  # correct and incorrect predictions each, for an interval of what compares the two
 
 
 @dataclass(frozen=True)
@@ -220,8 +220,8 @@ def intervals(boot: Bootstrap, level: float = 0.95) -> pd.DataFrame:
 
     Returns
     -------
-    A row a score and metric (index), columns estimate, low, high, seeds. NaN where a metric does not exist; resamples
-    without one class are left out.
+    One row per score and metric (index), columns estimate, low, high, seeds. NaN where a metric does not exist;
+    resamples without one class are left out.
     """
     rows = {
         (name, metric): crossed(boot.estimate[name][:, k], boot.samples[name][:, :, k], level)
@@ -238,7 +238,7 @@ def difference(boot: Bootstrap, a: str, b: str, level: float = 0.95) -> pd.DataF
 
     Returns
     -------
-    A row a metric, columns as those of `intervals`.
+    One row per metric, columns as those of `intervals`.
     """
     for name in (a, b):
         if name not in boot.estimate:

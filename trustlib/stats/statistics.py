@@ -163,10 +163,10 @@ def hanley_mcneil(auroc: float, n_right: int, n_wrong: int, level: float = 0.95)
 
 
 def _components(confidence: ArrayLike, correct: ArrayLike) -> tuple[NDArray, NDArray]:
-    """Structural components of the AUROC, means over seeds: of right samples (R,), of wrong ones (W,), in [0, 1].
+    """Structural components of the AUROC, means over seeds: of right samples (R,), of incorrect ones (W,), in [0, 1].
 
-    A right sample's is the share of wrong ones below it, a wrong sample's the share of right ones above, ties counting
-    one half: a mid-rank among all minus the mid-rank in its class. NaN where the other class is empty.
+    A correct sample's is the share of incorrect ones below it, an incorrect one's the share of correct ones above, ties
+    counting one half: a mid-rank among all minus the mid-rank in its class. NaN where the other class is empty.
     """
     confidence = np.asarray(confidence)
     seeds = confidence[None] if confidence.ndim == 1 else confidence
