@@ -23,7 +23,7 @@ def job_path(name):
 
 
 JOBS = [f"{kind}-{name}" for kind in ("classifier", "confidence") for name in plan.networks]
-JOBS += dict.fromkeys(plan.oracle_job(pair, arm) for pair in plan.pairs for arm in plan.arms)
+JOBS += dict.fromkeys(plan.oracle_job(pair, arm) for pair in plan.pairs for arm in plan.methods)
 TRAINED = list(JOBS)  # asked about distribution shifts once all are there; where one has failed, the report says "not made yet"
 JOBS += [f"domain-{name}" for name in plan.domains.judged]
 SWEPT = [part for parts in plan.domains.sweep.values() for part in parts]
@@ -159,7 +159,7 @@ def of_oracles(wildcards):
 def before_oracles(wildcards):
     """The classifiers of a pair, and the job of the method that this one starts from."""
     pair, methods = of_oracles(wildcards)
-    starts = [plan.oracle_job(pair, plan.arms[arm].start) for arm in methods if plan.arms[arm].start]
+    starts = [plan.oracle_job(pair, plan.methods[arm].start) for arm in methods if plan.methods[arm].start]
     return [job_path(name) for name in [*(f"classifier-{name}" for name in dict.fromkeys(plan.pair(pair))), *starts]]
 
 
@@ -175,7 +175,7 @@ rule oracles:
     params:
         name="oracles-{oracles}",
         pair=lambda wildcards: of_oracles(wildcards)[0],
-        methods=lambda wildcards: f"{{arms: [{', '.join(of_oracles(wildcards)[1])}]}}",
+        methods=lambda wildcards: f"{{methods: [{', '.join(of_oracles(wildcards)[1])}]}}",
     resources:
         cpus_per_task=CPUS,
     message:

@@ -27,7 +27,7 @@ TINY = {
     },
     "pairs": ["rsn-rsn"],
     "oracle": {"epochs": 1, "images": 400, "batch": 50, "rate": 1.0e-3, "weight_decay": 0.0},
-    "arms": {
+    "methods": {
         "ce": {"label": "CE", "loss": "ce", "head": "linear"},
         "ss": {"label": "SS", "loss": "ss", "head": "distance"},
     },
@@ -44,11 +44,11 @@ AUDIT = {
         "labels": {
             "question": "Which labels?",
             "pairs": ["rsn-rsn"],
-            "arms": ["ce", "ce-crossfit", "ce-heldout", "ss"],
+            "methods": ["ce", "ce-crossfit", "ce-heldout", "ss"],
             "against": "ce",
         }
     },
-    "arms": {
+    "methods": {
         "ce-crossfit": {"label": "CE, cross-fitted", "loss": "ce", "head": "linear", "labels": "crossfit"},
         "ce-heldout": {"label": "CE, held out", "loss": "ce", "head": "linear", "labels": "heldout"},
         "ce-fixed": {"label": "CE, fixed", "loss": "ce", "head": "linear", "training": {"rate": 2.0e-3}},

@@ -59,12 +59,14 @@ def test_converged_compares_with_twice_the_steps():
 def ladders(write_study, monkeypatch, tmp_path):
     """A study with a ladder of two budgets for cross entropy, trained with two seeds."""
     monkeypatch.setenv("TRUST_RESULTS", str(tmp_path / "results"))
-    arms = {
+    methods = {
         "ce-8": {"label": "CE, 8 steps", "loss": "ce", "head": "linear", "rate_of": "ce-16"},
         "ce-16": {"label": "CE, 16 steps", "loss": "ce", "head": "linear", "training": {"epochs": 2}},
     }
-    control = {"question": "How long?", "pairs": ["rsn-rsn"], "arms": ["ce-8", "ce-16"]}
-    return load_study(write_study(audit=AUDIT | {"arms": AUDIT["arms"] | arms, "controls": {"budget": control}}))
+    control = {"question": "How long?", "pairs": ["rsn-rsn"], "methods": ["ce-8", "ce-16"]}
+    return load_study(
+        write_study(audit=AUDIT | {"methods": AUDIT["methods"] | methods, "controls": {"budget": control}})
+    )
 
 
 def test_curves_hold_every_split_of_what_is_trained_and_a_shared_learning_rate(ladders):
@@ -88,9 +90,9 @@ def test_curves_hold_every_split_of_what_is_trained_and_a_shared_learning_rate(l
 
 def test_without_a_search_the_studys_own_methods_are_a_rung(write_study, monkeypatch, tmp_path):
     monkeypatch.setenv("TRUST_RESULTS", str(tmp_path / "results"))
-    arms = {"ce-16": {"label": "CE, 16 steps", "loss": "ce", "head": "linear", "training": {"epochs": 2}}}
-    control = {"question": "How long?", "pairs": ["rsn-rsn"], "arms": ["ce-16"]}
-    study = load_study(write_study(audit={**AUDIT, "rates": [], "arms": arms, "controls": {"budget": control}}))
+    methods = {"ce-16": {"label": "CE, 16 steps", "loss": "ce", "head": "linear", "training": {"epochs": 2}}}
+    control = {"question": "How long?", "pairs": ["rsn-rsn"], "methods": ["ce-16"]}
+    study = load_study(write_study(audit={**AUDIT, "rates": [], "methods": methods, "controls": {"budget": control}}))
     controls.train(study, "rsn-rsn", "ce-16", lambda _: None)
     controls.train(study, "rsn-rsn", "ce", lambda _: None)
     frame = Run(study).curves

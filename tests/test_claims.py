@@ -25,7 +25,7 @@ RELEASED = {"label": "CE, as released", "loss": "ce", "form": "released", "head"
 
 @pytest.fixture
 def study(write_study):
-    return load_study(write_study(arms=TINY["arms"] | {"ce-released": RELEASED}))
+    return load_study(write_study(methods=TINY["methods"] | {"ce-released": RELEASED}))
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ class Seen:
 
 
 def rule(**test):
-    asked = {"metric": "auroc", "arms": ["ss"], "minus": ["ce"], "pairs": ["rsn-rsn"]} | test
+    asked = {"metric": "auroc", "methods": ["ss"], "minus": ["ce"], "pairs": ["rsn-rsn"]} | test
     return rules.Test.model_validate(asked)
 
 
@@ -212,7 +212,7 @@ def test_a_study_below_the_papers_protocol_answers_our_own_questions_alone(write
 @pytest.mark.parametrize(("rate", "rule"), [(0.0, {"below": 0.01}), (1.0, {"above": 0.99})])
 def test_a_rate_that_no_resample_changes_has_the_exact_interval(study, rate, rule):
     values = {arm: ([rate], 0) for arm in ("ce", "ce-released")}
-    test = {"metric": "tnr", "arms": ["ce"], "minus": [], **rule}
+    test = {"metric": "tnr", "methods": ["ce"], "minus": [], **rule}
     assert verdict(study, values, counts=(900, 98), **test) == rules.INCONCLUSIVE  # 0 of 98: up to 3.69 %
     assert verdict(study, values, counts=(900, 980), **test) == rules.REPRODUCED
     test["metric"] = "tpr"
@@ -235,43 +235,45 @@ def test_few_correct_or_incorrect_predictions_decide_nothing(study):
 
 def test_a_released_form_is_alike_in_all_else(write_study):
     other = {"frozen": {"backbone": "frozen"}, "longer": {"training": {"epochs": 2}}, "distance": {"head": "distance"}}
-    rule = rules.Test(metric="auroc", arms=["ce"], above=0.0)
+    rule = rules.Test(metric="auroc", methods=["ce"], above=0.0)
     for change in other.values():
-        study = load_study(write_study(arms=TINY["arms"] | {"ce-other": RELEASED | change}))
+        study = load_study(write_study(methods=TINY["methods"] | {"ce-other": RELEASED | change}))
         assert claims.as_released(study, [rule]) == [rule]
-    study = load_study(write_study(arms=TINY["arms"] | {"ce-other": RELEASED | other["frozen"], "twin": RELEASED}))
-    assert claims.as_released(study, [rule])[0].arms == ["twin"]
+    study = load_study(
+        write_study(methods=TINY["methods"] | {"ce-other": RELEASED | other["frozen"], "twin": RELEASED})
+    )
+    assert claims.as_released(study, [rule])[0].methods == ["twin"]
 
 
 def test_the_papers_tnr_counts_tcp_at_one_in_k_and_shows_it_at_zero_beside(write_study, monkeypatch):
     monkeypatch.setattr(resampling, "RESAMPLES", 50)
-    arms = TINY["arms"] | {"tcp": {"label": "TCP", "loss": "tcp", "head": "linear"}}
-    study = load_study(write_study(arms=arms, seeds=[0, 1]))
+    methods = TINY["methods"] | {"tcp": {"label": "TCP", "loss": "tcp", "head": "linear"}}
+    study = load_study(write_study(methods=methods, seeds=[0, 1]))
     rng = np.random.default_rng(0)
     right, z = rng.random(400) < 0.5, rng.normal(logit(0.1), 1, 400)  # ten classes: half of z lies below 1/K
     results = given(study, right, tcp=np.stack([z, z]), ce=np.stack([z, z]))
     at = {"tcp": (expit(z[~right]) <= 0.1).mean(), "ce": (z[~right] <= 0).mean()}
     for arm, rate in at.items():
-        test = rules.Test(metric="tnr_paper", arms=[arm], below=0.7)
+        test = rules.Test(metric="tnr_paper", methods=[arm], below=0.7)
         answer, found = claims._judged(Evidence(results), [test])[:2]
         assert found.startswith(f"TNR {100 * rate:.2f} [")
         assert f"with TCP's at z = 0, TNR {100 * at['ce']:.2f} [" in found
         assert answer == {"tcp": rules.REPRODUCED, "ce": rules.CONTRADICTED}[arm]
     with pytest.raises(ValueError, match="tnr_paper is that of"):
-        rules.Test(metric="tnr_paper", arms=["tcp"], tuned=True, below=0.1)
+        rules.Test(metric="tnr_paper", methods=["tcp"], tuned=True, below=0.1)
 
 
 def test_separability_is_one_metric_at_one_rate():
     for change in ({"metric": "kl", "tuned": True}, {"metric": "kl + auroc"}, {"metric": "kl + bhattacharyya"}):
         with pytest.raises(ValueError, match="a test of separability"):
-            rules.Test.model_validate({"arms": ["ss"], "above": 0.0} | change)
+            rules.Test.model_validate({"methods": ["ss"], "above": 0.0} | change)
 
 
 def test_the_stronger_network_is_that_of_the_higher_accuracy(write_study):
     networks = {name: TINY["networks"]["rsn"] | {"label": name.upper()} for name in ("rsn", "vit")}
     pairs = ["rsn-rsn", "rsn-vit", "vit-rsn", "vit-vit"]
     study = load_study(write_study(networks=networks, pairs=pairs))
-    rule = rules.Test(metric="tnr", arms=["ce"], pairs=["strong-weak"], minus_pairs=["weak-strong"], above=0.0)
+    rule = rules.Test(metric="tnr", methods=["ce"], pairs=["strong-weak"], minus_pairs=["weak-strong"], above=0.0)
     answer, found = claims._judged(Evidence(Given(study)), [rule])[:2]
     assert (answer, found) == (rules.NOT_TESTED, "not run: ⟨stronger, weaker⟩ CE − ⟨weaker, stronger⟩")
     right = {"rsn": np.arange(10) < 9, "vit": np.arange(10) < 8}
@@ -287,7 +289,7 @@ def test_the_stronger_network_is_that_of_the_higher_accuracy(write_study):
 
 def test_what_a_study_has_not_is_named_as_a_reader_knows_it(study):
     def found(**test):
-        rule = rules.Test.model_validate({"metric": "auroc", "arms": ["ss"], "above": 0.0} | test)
+        rule = rules.Test.model_validate({"metric": "auroc", "methods": ["ss"], "above": 0.0} | test)
         return claims._found(Evidence(Given(study)), [rule])[1]
 
     assert found(minus=["focal", "tcp", "cb"]) == (
@@ -298,7 +300,7 @@ def test_what_a_study_has_not_is_named_as_a_reader_knows_it(study):
     assert found(tuned=True, minus=["ce"]) == "this study has no tuned learning rates"
     assert found(minus=["ce"]) == "not run: ⟨RSN, RSN⟩ SS − CE"
     for entry in rules.load():
-        for arm in {arm for test in entry.tests for arm in (*test.arms, *test.minus)}:
+        for arm in {arm for test in entry.tests for arm in (*test.methods, *test.minus)}:
             assert evidence.label_of(study, arm)[0].isupper() or evidence.label_of(study, arm).startswith("weighted CE")
 
 
@@ -318,10 +320,10 @@ def test_the_file_is_sound_and_each_verdict_leads_to_a_section():
 
 
 def test_the_studies_on_fashion_have_the_methods_that_the_claims_compare():
-    methods = load_study("fashion").arms.keys() | load_study("ablations").all_arms.keys() | {"mcp"}
+    methods = load_study("fashion").methods.keys() | load_study("ablations").all_methods.keys() | {"mcp"}
     for entry in rules.load():
         for test in () if entry.studies else entry.tests:
-            assert {evidence._base(arm) for arm in [*test.arms, *test.minus]} <= methods, entry.id
+            assert {evidence._base(arm) for arm in [*test.methods, *test.minus]} <= methods, entry.id
 
 
 def test_a_study_that_has_hardly_run_is_judged_without_a_guess(write_study, monkeypatch):
@@ -369,8 +371,8 @@ def test_the_bound_is_that_of_networks_that_are_oracles(write_study):
 
 
 def test_the_bound_says_which_arm_it_is_of(write_study, monkeypatch):
-    frozen = TINY["arms"]["ss"] | {"label": "SS, frozen", "backbone": "frozen", "training": {"images": 300}}
-    study = load_study(write_study(arms={"ss-frozen": frozen} | TINY["arms"]))
+    frozen = TINY["methods"]["ss"] | {"label": "SS, frozen", "backbone": "frozen", "training": {"images": 300}}
+    study = load_study(write_study(methods={"ss-frozen": frozen} | TINY["methods"]))
     monkeypatch.setattr(Run, "manifest", lambda *_: {"parameters": 9})
     row = facts.bounds(Run(study)).loc["RSN, this study's SS, frozen"]
     assert tuple(row[["parameters", "images"]]) == (9, 300)
@@ -389,7 +391,9 @@ def of_normal(study, values, right):
 
 
 def test_normality_is_of_both_groups_of_oracles_that_are_not_collapsed(write_study):
-    study = load_study(write_study(arms=TINY["arms"] | {"tcp": {"label": "TCP", "loss": "tcp", "head": "linear"}}))
+    study = load_study(
+        write_study(methods=TINY["methods"] | {"tcp": {"label": "TCP", "loss": "tcp", "head": "linear"}})
+    )
     n, few = 40_000, 400
     right = np.arange(n + few) < n
     normal = np.concatenate([statistics.norm.ppf((np.arange(size) + 0.5) / size) for size in (n, few)]) / 20 + 0.5
@@ -441,7 +445,7 @@ def test_the_threshold_of_the_cost_is_chosen_on_validation_images(study, monkeyp
     monkeypatch.setattr(resampling, "RESAMPLES", 20)
     one = study.model_copy(update={"seeds": [0]})
     results = Given(one, {("rsn-rsn", part): Predictions(right[part], {"ce": score[part]}) for part in right})
-    test = rule(metric="cost", arms=["ce"], minus=[], above=0.0)
+    test = rule(metric="cost", methods=["ce"], minus=[], above=0.0)
     estimate, samples = Evidence(results).difference(test, ("rsn-rsn", "ce", "test"), None)
     assert estimate == pytest.approx(cost("test", threshold) / 500)
     assert samples.shape == (20, 1)
@@ -456,7 +460,7 @@ def test_aupr_error_is_measured_with_either_sign(study, monkeypatch):
     for metric, expected in (
         ("aupr_error", metrics.evaluate(z, right)["aupr_error"]), ("aupr_error_released", released.aupr_error(z, right))
     ):  # fmt: skip
-        test = rule(metric=metric, arms=["ce"], minus=[], above=0.0)
+        test = rule(metric=metric, methods=["ce"], minus=[], above=0.0)
         assert seen.difference(test, ("rsn-rsn", "ce", "test"), None)[0] == pytest.approx([expected] * 2)
 
 
@@ -478,7 +482,7 @@ def test_a_gap_that_the_error_leaves_no_room_for_decides_nothing(study, monkeypa
 @pytest.mark.parametrize("longer", [1.0, -1.0, 0.0])
 def test_tails_are_compared_seed_by_seed(write_study, longer):
     linear = {"ss-linear": {"label": "SS, linear", "loss": "ss", "head": "linear"}}
-    study = load_study(write_study(arms=TINY["arms"] | linear, seeds=[0, 1, 2]))
+    study = load_study(write_study(methods=TINY["methods"] | linear, seeds=[0, 1, 2]))
     body = np.linspace(-1, 1, 1001)  # an interquartile range of 1
 
     def z(more):
@@ -513,10 +517,10 @@ def test_table_2_is_asked_of_its_studies_alone(write_study):
 
 @pytest.mark.parametrize(
     "change",
-    [{"fact": "no_such"}, {"tests": []}, {"tests": [{"metric": "auroc", "arms": ["ce"]}]}],
+    [{"fact": "no_such"}, {"tests": []}, {"tests": [{"metric": "auroc", "methods": ["ce"]}]}],
 )
 def test_an_entry_that_cannot_be_decided_in_one_way_is_refused(change):
-    test = {"metric": "auroc", "arms": ["ss"], "above": 0.5}
+    test = {"metric": "auroc", "methods": ["ss"], "above": 0.5}
     entry = {"id": "x", "claim": "c", "where": "w", "quantity": "q", "section": "s", "tests": [test]}
     rules.Claim.model_validate(entry)
     with pytest.raises(ValueError, match=r"one of|above"):
@@ -528,8 +532,8 @@ def test_the_studies_of_table_2_have_what_its_claims_and_its_rows_need(name):
     study = load_study(name)
     entries = [entry for entry in rules.load() if name.removesuffix("-full") in entry.studies]
     assert len(entries) >= 4
-    arms = {arm for entry in entries for test in entry.tests for arm in (*test.arms, *test.minus)}
-    assert arms | set(paper.TABLE_2.values()) <= {*study.arms, *confidence.SCORES, None}
+    methods = {arm for entry in entries for test in entry.tests for arm in (*test.methods, *test.minus)}
+    assert methods | set(paper.TABLE_2.values()) <= {*study.methods, *confidence.SCORES, None}
 
 
 def test_published_intervals_follow_from_the_counts_of_the_published_errors():

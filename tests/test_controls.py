@@ -91,7 +91,7 @@ def test_cross_fitted_labels_are_those_of_classifiers_that_did_not_see_the_image
         correct = store.read_tensors(store.fold_path(study, "rsn", fold))["correct"]
         assert correct.shape == (2, 1500)  # views, images of the fold
         assert set(seen[fold].tolist()) == set(range(3000)) - set(range(fold, 3000, 2))
-    part, among, target = experiments._lesson(study, "rsn-rsn", study.arm("ce-crossfit"))
+    part, among, target = experiments._lesson(study, "rsn-rsn", study.method("ce-crossfit"))
     assert (part, among, target.shape) == ("train", None, (2, 3000))
     for fold in range(2):
         kept = store.read_tensors(store.fold_path(study, "rsn", fold))["correct"]
@@ -100,7 +100,7 @@ def test_cross_fitted_labels_are_those_of_classifiers_that_did_not_see_the_image
 
 def test_held_out_labels_leave_out_the_images_that_choose_a_rate(study):
     experiments.train_classifier(study, "rsn", quiet)
-    part, among, target = experiments._lesson(study, "rsn-rsn", study.arm("ce-heldout"))
+    part, among, target = experiments._lesson(study, "rsn-rsn", study.method("ce-heldout"))
     cache = store.read_tensors(store.classifier_path(study, "rsn"))
     assert part == "heldout"
     assert among.tolist() == list(range(600))
@@ -109,7 +109,7 @@ def test_held_out_labels_leave_out_the_images_that_choose_a_rate(study):
 
 
 def test_a_control_is_trained_once_and_compared(study, monkeypatch):
-    for arm in study.control("labels").arms:
+    for arm in study.control("labels").methods:
         controls.train(study, "rsn-rsn", arm, quiet)
     assert controls.is_done(study, "labels")
     rows = controls.trainings(study)
@@ -121,7 +121,7 @@ def test_a_control_is_trained_once_and_compared(study, monkeypatch):
     frame = ablations.compare(run, "labels")
     auroc = frame[frame["metric"] == "auroc"].set_index("arm")
     right = outputs.correct(study, "rsn-rsn")
-    for arm in study.control("labels").arms:
+    for arm in study.control("labels").methods:
         z = run.tuned_outputs("rsn-rsn", arm)
         mean = np.mean([metrics.evaluate(row, right)["auroc"] for row in z])
         assert auroc.loc[arm, "estimate"] == pytest.approx(mean)
@@ -129,13 +129,13 @@ def test_a_control_is_trained_once_and_compared(study, monkeypatch):
     assert auroc.loc["ss", "difference"] == pytest.approx(auroc.loc["ss", "estimate"] - auroc.loc["ce", "estimate"])
     assert np.isnan(auroc.loc["ce", "difference"])
     monkeypatch.setattr(training, "train", None)  # training again would now fail
-    for arm in study.control("labels").arms:
+    for arm in study.control("labels").methods:
         controls.train(study, "rsn-rsn", arm, quiet)
-    pair_of_arms(run)
+    pair_of_methods(run)
     what_is_read_off(run)
 
 
-def pair_of_arms(run):
+def pair_of_methods(run):
     less = ablations.difference(run, "rsn-rsn", "ce-crossfit", "ce")
     boots = [ablations.resampled(run, "rsn-rsn", arm) for arm in ("ce-crossfit", "ce")]
     k = metrics.METRICS.index("auroc")

@@ -42,7 +42,7 @@ def asked(tmp_path_factory):
         path = folder / "tiny.yaml"
         path.write_text(yaml.safe_dump(TINY | {"domains": DOMAINS}, sort_keys=False))
         study = load_study(str(path))
-        for arm in study.arms:
+        for arm in study.methods:
             for seed in study.seeds:
                 experiments.train_oracle(study, "rsn-rsn", arm, seed, quiet)
         ask(study, [*study.domains.parts.values(), *study.domains.sweep["contrast"]])
@@ -311,7 +311,7 @@ def test_oracles_that_are_not_trained_are_asked_for_by_name(write_study):
 
 
 def test_a_claim_is_judged_on_its_domain(asked):
-    test = {"metric": "auroc", "arms": ["ss"], "minus": ["ce"], "pairs": ["rsn-rsn"], "above": 0.0}
+    test = {"metric": "auroc", "methods": ["ss"], "minus": ["ce"], "pairs": ["rsn-rsn"], "above": 0.0}
     seen = Evidence(Run(asked))
     for name in ("gaussian_noise-5", "stylized"):
         rule = rules.Test.model_validate(test | {"domains": [name]})

@@ -73,14 +73,14 @@ BESIDE = {  # what is added -> what it stands beside: a table or figure that lis
     "Logit gap above 5": {"Temperature-scaled MCP", "Linear probe, CE", "Linear probe, SS"},
 }
 
-RATE = {"training": {"rate": 1.0e-3}}  # the arm's own, so that the audit need not look for one
+RATE = {"training": {"rate": 1.0e-3}}  # the method's own, so that the audit need not look for one
 LABELS = {"ce": "CE", "focal": "Focal", "tcp": "TCP", "ss": "SS", "cb": "Class-balanced"}
-ARMS = {loss: {"label": label, "loss": loss, "head": "linear", **RATE} for loss, label in LABELS.items()}
-ARMS["hinge"] = {"label": "Hinge", "loss": "hinge", "head": "linear", "hyper": {"margin": 2.0}, **RATE}
-ARMS["weighted_tcp"] = {"label": "Weighted TCP", "loss": "weighted_tcp", "head": "linear", **RATE}
-CONTROL = {"question": "Which loss?", "pairs": ["rsn-rsn"], "arms": ["ce", "focal", "ss", "hinge"], "against": "ce"}
+METHODS = {loss: {"label": label, "loss": loss, "head": "linear", **RATE} for loss, label in LABELS.items()}
+METHODS["hinge"] = {"label": "Hinge", "loss": "hinge", "head": "linear", "hyper": {"margin": 2.0}, **RATE}
+METHODS["weighted_tcp"] = {"label": "Weighted TCP", "loss": "weighted_tcp", "head": "linear", **RATE}
+CONTROL = {"question": "Which loss?", "pairs": ["rsn-rsn"], "methods": ["ce", "focal", "ss", "hinge"], "against": "ce"}
 STUDY = TINY | {
-    "arms": ARMS,
+    "methods": METHODS,
     "seeds": [0],
     "domains": {"judged": ["contrast-3"], "images": 100, "swept": ["contrast"], "sweep_images": 60},
     "audit": {
@@ -108,9 +108,9 @@ def extended(tmp_path_factory):
         (folder / "extended.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
         study = load_study(str(folder / "extended.yaml"))
         experiments.score_classifier(study, "rsn", quiet)
-        for arm in study.arms:
+        for arm in study.methods:
             experiments.train_oracle(study, "rsn-rsn", arm, 0, quiet)
-        for arm in CONTROL["arms"]:
+        for arm in CONTROL["methods"]:
             controls.train(study, "rsn-rsn", arm, quiet)
         for part in (*study.domains.parts.values(), *study.domains.sweep["contrast"]):
             unseen.observe_domain(study, part, "rsn", quiet)
@@ -222,12 +222,12 @@ def test_an_oracle_for_anybodys_classifier_learns_by_the_entry_alone(extended):
 
 def test_labels_of_other_images_are_refused_for_a_probability(extended, write_study):
     with pytest.raises(StudyError, match="weighted_tcp learns a probability and has no labels but those of the train"):
-        load_study(write_study(arms={"held": ARMS["weighted_tcp"] | {"labels": "heldout"}}))
+        load_study(write_study(methods={"held": METHODS["weighted_tcp"] | {"labels": "heldout"}}))
 
 
 def test_a_hyper_parameter_is_checked_as_the_others_are(extended, write_study):
     with pytest.raises(StudyError, match=r"loss 'hinge' has no 'margn'; did you mean 'margin'\?"):
-        load_study(write_study(arms={"hinge": ARMS["hinge"] | {"hyper": {"margn": 2.0}}}))
+        load_study(write_study(methods={"hinge": METHODS["hinge"] | {"hyper": {"margn": 2.0}}}))
 
 
 def test_each_added_loss_has_a_colour_of_its_own(monkeypatch):

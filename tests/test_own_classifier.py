@@ -14,7 +14,7 @@ from torch import nn
 from trustlib.apply import own_classifier as own
 from trustlib.apply import predictions
 from trustlib.data import ROOT, DataError
-from trustlib.study import Arm
+from trustlib.study import Method
 
 MODULE = """
 import torch
@@ -75,8 +75,8 @@ def told(n=3000, *, informative=True):
     return own.Tensors({own.ALL: x[None]}, {own.ALL: labels})
 
 
-def arm(loss="ce", **settings):
-    return Arm(label="oracle", **{"loss": loss, "head": "linear", "backbone": "frozen"} | settings)
+def method(loss="ce", **settings):
+    return Method(label="oracle", **{"loss": loss, "head": "linear", "backbone": "frozen"} | settings)
 
 
 def trained(images, settings, net=None, **options):
@@ -244,7 +244,7 @@ def test_the_parts_share_all_images_and_each_needs_right_and_wrong_ones():
 @pytest.mark.parametrize("backbone", ["frozen", "trained"])
 def test_an_oracle_finds_what_mcp_cannot_know_and_the_verdict_says_so(backbone):
     images = told()
-    _, seen, parts, made, tried = trained(images, arm(backbone=backbone))
+    _, seen, parts, made, tried = trained(images, method(backbone=backbone))
     found = judged(images, seen, parts, made)
     assert own.verdict(found).startswith("The oracle beats MCP beyond the interval. AUC 9")
     assert tried["chosen"].sum() == 1
@@ -253,15 +253,16 @@ def test_an_oracle_finds_what_mcp_cannot_know_and_the_verdict_says_so(backbone):
 
 def test_where_mcp_knows_all_the_verdict_is_that_it_is_not_beaten():
     images = told(informative=False)
-    _, seen, parts, made, _ = trained(images, arm())
+    _, seen, parts, made, _ = trained(images, method())
     assert own.verdict(judged(images, seen, parts, made)).startswith("The oracle does not beat MCP")
 
 
 @pytest.mark.parametrize(
     "settings",
     [
-        arm("tcp"), arm("ss", head="distance", hyper={"alpha_pos": 2.0, "alpha_neg": 5.0}),
-        arm("cb", hyper={"beta": 0.99}), arm("focal", head="mlp"), arm(backbone="trained", head="mlp-distance"),
+        method("tcp"), method("ss", head="distance", hyper={"alpha_pos": 2.0, "alpha_neg": 5.0}),
+        method("cb", hyper={"beta": 0.99}), method("focal", head="mlp"),
+        method(backbone="trained", head="mlp-distance"),
     ],
     ids=lambda settings: f"{settings.loss}-{settings.head}-{settings.backbone}",
 )  # fmt: skip
@@ -283,8 +284,8 @@ def test_an_oracle_of_an_imported_classifier_comes_back_by_itself(module):
     x = torch.randn(400, 3, 8, 8, generator=draw)
     images = own.Tensors({own.ALL: x[None]}, {own.ALL: torch.randint(3, (400,), generator=draw)})
     source = own.Source("mine:net")
-    _, _, parts, made, _ = trained(images, arm(), source.build(), rates=[1e-3], epochs=1)
-    own.save(module / "oracle.safetensors", made, arm(), source)
+    _, _, parts, made, _ = trained(images, method(), source.build(), rates=[1e-3], epochs=1)
+    own.save(module / "oracle.safetensors", made, method(), source)
     with torch.inference_mode():
         z = own.load(module / "oracle.safetensors")(x[parts["judge"]])
     np.testing.assert_allclose(z, own.ask(made, images, parts["judge"]), rtol=1e-5, atol=1e-6)
@@ -300,8 +301,8 @@ def test_layers_that_share_their_weights_are_saved_and_no_images_are_one_error(t
     net, images = Reader().eval(), told(600)
     net.again = net.body = nn.Conv2d(2, 2, 1).to(memory_format=torch.channels_last)
     net.last = net._modules.pop("last")  # the last layer still
-    _, _, _, made, _ = trained(images, arm(), net, rates=[1e-2], epochs=1)
-    own.save(tmp_path / "oracle.safetensors", made, arm(), own.Source(""))
+    _, _, _, made, _ = trained(images, method(), net, rates=[1e-2], epochs=1)
+    own.save(tmp_path / "oracle.safetensors", made, method(), own.Source(""))
     assert torch.equal(own.load(tmp_path / "oracle.safetensors", net).backbone.net.again.weight, net.body.weight)
     with pytest.raises(own.ClassifierError, match="found none named"):
         own.images("", own.Source("mine:net"))
@@ -309,7 +310,7 @@ def test_layers_that_share_their_weights_are_saved_and_no_images_are_one_error(t
 
 def test_two_trainings_give_the_same_bits():
     images = told(600)
-    outputs = [own.ask(trained(images, arm())[3], images, torch.arange(50)) for _ in range(2)]
+    outputs = [own.ask(trained(images, method())[3], images, torch.arange(50)) for _ in range(2)]
     np.testing.assert_array_equal(*outputs)
 
 

@@ -41,7 +41,7 @@ STUDY = {
     },
     "pairs": ["large-small", "small-small"],
     "oracle": {"epochs": 1, "batch": 5, "rate": 1.0e-4, "weight_decay": 0.0, "optimizer": "onecycle"},
-    "arms": {
+    "methods": {
         "ce": {"label": "CE", "loss": "ce", "head": "linear"},
         "ss-frozen": {
             "label": "SS, frozen", "loss": "ss", "head": "distance", "backbone": "frozen",
@@ -90,7 +90,7 @@ def quiet(line):
 
 def make(study, pair="large-small"):
     """The manifests of a pair's oracles, trained where they must be."""
-    return {arm: experiments.train_oracle(study, pair, arm, 0, quiet) for arm in study.arms}
+    return {arm: experiments.train_oracle(study, pair, arm, 0, quiet) for arm in study.methods}
 
 
 def outputs(study, arm, pair="large-small", part="test"):
@@ -153,7 +153,7 @@ def test_imagenets_images_as_others_published_them_are_preferred_and_named(write
 def test_a_trained_and_a_frozen_oracle_judge_every_image_and_are_evaluated(write):
     study = write()
     make(study)
-    for arm in study.arms:
+    for arm in study.methods:
         for part, count in (("heldout", 20), ("test", 15)):
             z = outputs(study, arm, part=part)
             assert z.shape == (count,)
@@ -172,7 +172,7 @@ def test_the_number_of_workers_changes_no_bit(write, tmp_path, monkeypatch):
         monkeypatch.setenv("TRUST_RESULTS", str(tmp_path / f"workers{workers}"))
         study = write(workers=workers)
         make(study, "small-small")
-        found.append([outputs(study, arm, "small-small") for arm in study.arms])
+        found.append([outputs(study, arm, "small-small") for arm in study.methods])
     assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
 
 

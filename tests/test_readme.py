@@ -31,8 +31,8 @@ def test_the_loss_that_it_adds_is_the_one_that_is_tested(monkeypatch, write_stud
     names = dict(vars(losses))
     exec(fragment, names)  # as if it stood at the end of the module
     monkeypatch.setitem(losses.LOSSES, "hinge", names["LOSSES"]["hinge"])
-    (arms,) = fragments("yaml")
-    arm = load_study(write_study(**yaml.safe_load(arms))).arm("hinge")
+    (methods,) = fragments("yaml")
+    arm = load_study(write_study(**yaml.safe_load(methods))).method("hinge")
     z, correct = torch.tensor([0.5, 0.5]), torch.tensor([True, False])
     assert arm.loss_function(z, correct, **arm.hyper).tolist() == [1.5, 2.5]
     assert '"logit_gap": Score("Logit gap", logit_gap)' in (ROOT / "README.md").read_text()
@@ -123,7 +123,7 @@ def test_the_ladder_of_budgets_is_the_committed_one_cell_by_cell():
     mean = curves.groupby(["pair", "loss", "steps", "split"])[["auroc", "mcp"]].mean().mul(100)
     study = load_study("budget")
     called = {study.pair_label(pair): pair for pair in study.pairs}
-    names = {study.arm_label(arm): settings.loss for arm, settings in study.arms.items()}
+    names = {study.method_label(arm): settings.loss for arm, settings in study.methods.items()}
     rows = table("### How long must an oracle train?")
     assert len(rows) == len(called) * (len(names) + 1)
     steps = sorted(curves["steps"].unique())
@@ -144,7 +144,7 @@ def test_the_table_of_trained_oracles_is_the_committed_one():
     compared = pd.read_csv(folder / "comparisons.csv").set_index(["metric", "pair", "arm"]).loc["auroc"]
     curves = pd.read_csv(folder / "budget.csv").query("split == 'train'").groupby(["pair", "arm"])
     called = {study.pair_label(pair): pair for pair in study.pairs}
-    names = {study.arm_label(arm): arm for arm in study.arms} | {"MCP": "mcp"}
+    names = {study.method_label(arm): arm for arm in study.methods} | {"MCP": "mcp"}
     rows = table("### Do trained oracles rank above MCP?")
     assert len(rows) == len(called) * 6
     for label, method, steps, trained, tested, less in rows:

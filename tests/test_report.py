@@ -131,8 +131,11 @@ def test_one_metric_across_pairs_has_intervals_and_keeps_the_order_of_scores(stu
 
 
 def test_rows_are_grouped_and_a_frozen_oracle_stands_with_the_probes(write_study):
-    arms = {"ce": TINY["arms"]["ce"], "head": TINY["arms"]["ce"] | {"label": "CE, frozen", "backbone": "frozen"}}
-    plan = load_study(write_study(arms=arms))
+    methods = {
+        "ce": TINY["methods"]["ce"],
+        "head": TINY["methods"]["ce"] | {"label": "CE, frozen", "backbone": "frozen"},
+    }
+    plan = load_study(write_study(methods=methods))
     row = compared().query("arm == 'energy'")
     frame = pd.concat([row.assign(arm=name) for name in ("mcp", "linear_ce", "ce", "head", "ensemble")])
     rows = list(tables.across_pairs(tables.labelled(frame, plan), "auroc").data.index)
@@ -193,15 +196,15 @@ def test_losses_are_compared_that_were_trained_alike(name, couples):
     plan = load_study(name)
     rows = [
         {"arm": arm, "pair": pair, "metric": metric, "estimate": 0.5 + 0.01 * i + 0.002 * j}
-        for i, arm in enumerate(["mcp", *plan.arms])
+        for i, arm in enumerate(["mcp", *plan.methods])
         for j, pair in enumerate(plan.pairs)
         for metric in ("auroc", "tpr", "tnr")
     ]
     frame = pd.DataFrame(rows).assign(difference=np.nan, difference_low=np.nan, difference_high=np.nan)
     sentences = [line for line in prose.findings(frame, plan) if " minus that of " in line]
-    place = {arm: i for i, arm in enumerate(plan.arms)}
+    place, label = {arm: i for i, arm in enumerate(plan.methods)}, plan.method_label
     assert sentences == [
-        f"The AUC of {plan.arm_label(ss)} minus that of {plan.arm_label(ce)} is {place[ss] - place[ce]:+.1f} points."
+        f"The AUC of {label(ss)} minus that of {label(ce)} is {place[ss] - place[ce]:+.1f} points."
         for ss, ce in sorted(couples, key=lambda couple: place[couple[0]])
     ]
 
@@ -255,8 +258,8 @@ def test_a_heading_does_not_break_before_an_arrow():
 def test_dashes_are_explained_where_they_are_drawn():
     plan = load_study("mnist")
     assert figures.dashes([plan.line("mcp"), plan.line("ce-head")]) == "A colour is a loss, solid its first arm."
-    assert figures.dashes(list(map(plan.line, plan.arms))).endswith(
-        "first arm, dotted and dash-dotted its further arms."
+    assert figures.dashes(list(map(plan.line, plan.methods))).endswith(
+        "first arm, dotted and dash-dotted its further methods."
     )
     assert "dashed its released form" in figures.dashes([load_study("digits").line("ce-released")])
 
@@ -345,10 +348,10 @@ MARKUP = [
 
 @pytest.mark.parametrize("text", MARKUP)
 def test_a_studys_own_words_are_no_markup(text, tmp_path, monkeypatch, write_study):
-    """Its note, labels of a network and an arm, as the report's tables, captions, figures and sentences show them."""
+    """Its note, labels of a network and a method, as the report's tables, captions, figures and sentences show them."""
     networks = {"rsn": TINY["networks"]["rsn"] | {"label": text}}
-    arms = TINY["arms"] | {"ss": TINY["arms"]["ss"] | {"label": text}}
-    study, shown = load_study(write_study(note=text, networks=networks, arms=arms)), []
+    methods = TINY["methods"] | {"ss": TINY["methods"]["ss"] | {"label": text}}
+    study, shown = load_study(write_study(note=text, networks=networks, methods=methods)), []
     monkeypatch.setattr(page, "display", shown.append)
     labelled = tables.labelled(compared(), study)
     for form in (tables.across_pairs(labelled, "auroc"), tables.against_mcp(labelled), tables.plain(labelled)):
@@ -402,9 +405,9 @@ def test_what_is_said_of_a_study_follows_from_its_plan(name, monkeypatch):
     text = " ".join(prose.deviations(plan))
     for network in plan.networks.values():
         assert f"{network.label}, {'given weights' if network.weights else 'trained from scratch'}" in text
-    assert ("trained in both forms" in text) == ("released" in {arm.form for arm in plan.arms.values()})
-    assert ("Class-balanced" in text) == ("cb" in {arm.loss for arm in plan.arms.values()})
-    optimisers = {plan.recipe(plan.pairs[0], arm).optimizer for arm in plan.arms} | {
+    assert ("trained in both forms" in text) == ("released" in {arm.form for arm in plan.methods.values()})
+    assert ("Class-balanced" in text) == ("cb" in {arm.loss for arm in plan.methods.values()})
+    optimisers = {plan.recipe(plan.pairs[0], arm).optimizer for arm in plan.methods} | {
         n.training.optimizer for n in plan.networks.values() if n.training
     }
     for key, words in prose.OPTIMISERS.items():

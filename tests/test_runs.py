@@ -185,7 +185,7 @@ def test_a_study_trains_once_and_only_again_what_changed(write_study):
     study = load_study(write_study())
     manifests = {
         (arm, seed): experiments.train_oracle(study, "rsn-rsn", arm, seed, quiet)
-        for arm in study.arms
+        for arm in study.methods
         for seed in study.seeds
     }
     files = sorted((store.run_folder(study)).rglob("*.safetensors"))
@@ -222,7 +222,7 @@ def test_the_classifier_is_cached_as_the_oracles_need_it_and_does_not_run_again(
 
 
 def test_evaluate_has_mcp_first_and_one_row_a_training(tiny):
-    for arm in tiny.arms:
+    for arm in tiny.methods:
         experiments.train_oracle(tiny, "rsn-rsn", arm, 1, quiet)
     frame = compare.evaluate(Run(tiny))
     assert list(zip(frame["arm"], frame["seed"], strict=True)) == [("mcp", 0), ("ce", 1), ("ss", 1)]
@@ -279,7 +279,7 @@ def test_dropout_passes_and_members_are_seen(write_study, tiny):
 
 
 def test_a_comparison_is_made_once_and_follows_its_scores(tiny, monkeypatch):
-    for arm in tiny.arms:
+    for arm in tiny.methods:
         for seed in tiny.seeds:
             experiments.train_oracle(tiny, "rsn-rsn", arm, seed, quiet)
     monkeypatch.setattr(resampling, "RESAMPLES", 50)
@@ -301,7 +301,7 @@ def test_a_comparison_is_made_once_and_follows_its_scores(tiny, monkeypatch):
 
 def test_publish_copies_report_tables_and_scores_but_no_weights(tiny, monkeypatch):
     experiments.score_classifier(tiny, "rsn", quiet)
-    for arm in tiny.arms:
+    for arm in tiny.methods:
         for seed in tiny.seeds:
             experiments.train_oracle(tiny, "rsn-rsn", arm, seed, quiet)
     folder = store.run_folder(tiny)
@@ -397,7 +397,7 @@ STAGES = {
 
 
 def test_a_head_learns_alone_and_other_oracles_start_from_it(write_study):
-    study = load_study(write_study(arms=STAGES, seeds=[0]))
+    study = load_study(write_study(methods=STAGES, seeds=[0]))
     for arm in ("ss", "ss-new"):  # what they start from is trained with them
         experiments.train_oracle(study, "rsn-rsn", arm, 0, quiet)
     assert {row["status"] for row in experiments.trainings(study) if row["kind"] == "oracle"} == {"done"}
@@ -420,9 +420,9 @@ def test_a_head_learns_alone_and_other_oracles_start_from_it(write_study):
 
 
 def test_an_oracle_is_stale_when_what_it_starts_from_is(write_study):
-    study = load_study(write_study(arms=STAGES, seeds=[0]))
+    study = load_study(write_study(methods=STAGES, seeds=[0]))
     other = STAGES | {"ce-head": STAGES["ce-head"] | {"training": {"rate": 0.1}}}
-    changed = load_study(write_study(arms=other, seeds=[0]))
+    changed = load_study(write_study(methods=other, seeds=[0]))
     for arm in STAGES:
         keys = {provenance.digest(experiments.oracle_config(s, "rsn-rsn", arm, 0)) for s in (study, changed)}
         assert len(keys) == 2, arm
@@ -442,7 +442,7 @@ def test_features_of_both_views_are_kept_for_heads(tiny):
 def test_a_head_learns_from_passes_with_dropout_and_their_own_labels(write_study):
     networks_ = copy.deepcopy(TINY["networks"])
     networks_["rsn"]["args"]["drop_rate"] = 0.5
-    study = load_study(write_study(networks=networks_, arms=STAGES, seeds=[0], feature_passes=3))
+    study = load_study(write_study(networks=networks_, methods=STAGES, seeds=[0], feature_passes=3))
     experiments.extract_features(study, "rsn-rsn", quiet)
     path = store.features_path(study, "rsn")
     seen = store.read_tensors(path)

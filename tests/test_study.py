@@ -21,7 +21,7 @@ FOUR = ["vit-vit", "vit-rsn", "rsn-vit", "rsn-rsn"]
 )
 def test_the_committed_studies_train_what_the_paper_compares(name, pairs):
     study = load_study(name)
-    trained = {(arm.loss, arm.form) for arm in study.arms.values()}
+    trained = {(arm.loss, arm.form) for arm in study.methods.values()}
     corrected = {(loss, "corrected") for loss in ("ce", "focal", "tcp", "ss", "cb")}
     assert trained == corrected | {("ce", "released"), ("focal", "released")}
     assert study.pairs == pairs
@@ -46,21 +46,21 @@ def changed(path, value):
         ("sedes", [0], "unknown key 'sedes'; did you mean 'seeds'"),
         ("oracle.epoch", 3, "unknown key 'oracle.epoch'; did you mean 'epochs'"),
         ("networks.rsn.modell", "x", "unknown key 'networks.rsn.modell'; did you mean 'model'"),
-        ("arms.ce.headd", "linear", "unknown key 'arms.ce.headd'; did you mean 'head'"),
+        ("methods.ce.headd", "linear", "unknown key 'methods.ce.headd'; did you mean 'head'"),
         ("oracle.rate", "fast", "oracle.rate: input should be a valid number, found 'fast'"),
         ("oracle.epochs", 1.5, "oracle.epochs: input should be a valid integer"),
         ("flip", "yes", "flip: input should be a valid boolean"),
         ("networks.rsn.steep_slope.alpha_neg", 0.0, "alpha_neg: input should be greater than 0, found 0"),
         ("networks.rsn.steep_slope.alpha_pos", -1.0, "alpha_pos: input should be greater than 0"),
-        ("arms.ce.loss", "foc", "unknown loss 'foc'; did you mean 'focal'"),
-        ("arms.ce.head", "round", "arms.ce.head: input should be 'linear', 'distance', 'mlp' or 'mlp-distance'"),
-        ("arms.ss.form", "released", "loss 'ss' has no released form"),
+        ("methods.ce.loss", "foc", "unknown loss 'foc'; did you mean 'focal'"),
+        ("methods.ce.head", "round", "methods.ce.head: input should be 'linear', 'distance', 'mlp' or 'mlp-distance'"),
+        ("methods.ss.form", "released", "loss 'ss' has no released form"),
         ("dataset", "fasion", "unknown dataset 'fasion'; did you mean 'fashion'"),
         ("pairs", ["rsn-vit"], "'rsn-vit' is not ORACLE-CLASSIFIER"),
-        ("arms.ce.hyper", {"gama": 2.0}, "hyper: loss 'ce' has no 'gama'"),
-        ("arms.focal", FOCAL | {"hyper": {"gama": 2.0}}, "has no 'gama'; did you mean 'gamma'"),
-        ("arms.focal", FOCAL | {"hyper": {"gamma": -1.0}}, "arms.focal: focal: gamma must be >= 0, found -1"),
-        ("arms.mcp", FOCAL, "'mcp' is a score of the classifier itself"),
+        ("methods.ce.hyper", {"gama": 2.0}, "hyper: loss 'ce' has no 'gama'"),
+        ("methods.focal", FOCAL | {"hyper": {"gama": 2.0}}, "has no 'gama'; did you mean 'gamma'"),
+        ("methods.focal", FOCAL | {"hyper": {"gamma": -1.0}}, "methods.focal: focal: gamma must be >= 0, found -1"),
+        ("methods.mcp", FOCAL, "'mcp' is a score of the classifier itself"),
         ("seeds", [1, 1], "seeds: holds something twice"),
         ("seeds", [], "seeds: list should have at least 1 item"),
     ],
@@ -92,24 +92,28 @@ def test_unknown_pairs_networks_and_arms_suggest_the_nearest(tiny):
         tiny.pair("rsn-rns")
     with pytest.raises(StudyError, match="no network 'vit'; known: rsn"):
         tiny.network("vit")
-    with pytest.raises(StudyError, match="no arm 'sss'; did you mean 'ss'"):
-        tiny.chosen_arms(["ce", "sss"])
-    assert tiny.chosen_arms([]) == ["ce", "ss"]
+    with pytest.raises(StudyError, match="no method 'sss'; did you mean 'ss'"):
+        tiny.chosen_methods(["ce", "sss"])
+    assert tiny.chosen_methods([]) == ["ce", "ss"]
 
 
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("controls.labels.arms", ["ce", "cee"], "audit.controls.labels: unknown arm 'cee'; did you mean 'ce'"),
-        ("controls.labels.against", "sss", "audit.controls.labels: unknown arm 'sss'"),
+        ("controls.labels.methods", ["ce", "cee"], "audit.controls.labels: unknown method 'cee'; did you mean 'ce'"),
+        ("controls.labels.against", "sss", "audit.controls.labels: unknown method 'sss'"),
         ("controls.labels.pairs", ["rsn"], "audit.controls.labels.pairs: 'rsn' is not ORACLE-CLASSIFIER"),
         ("controls.labels.armz", [], "unknown key 'audit.controls.labels.armz'"),
         ("rates", [1e-3], "controls need seeds, at least two, rates, two or none"),
         ("seeds", [1, 1], "audit.seeds: holds something twice"),
-        ("arms.ce", AUDIT["arms"]["ce-fixed"], "audit: 'ce' is a name of the study's own"),
-        ("arms.ce-fixed.training", {"ratee": 1.0}, "arms.ce-fixed.training: unknown key 'ratee'"),
-        ("arms.ce-fixed.training", {"optimizer": "adagrad"}, "arms.ce-fixed.training: optimizer: input should be"),
-        ("arms.ce-heldout.loss", "tcp", "arms.ce-heldout: tcp learns a probability"),
+        ("methods.ce", AUDIT["methods"]["ce-fixed"], "audit: 'ce' is a name of the study's own"),
+        ("methods.ce-fixed.training", {"ratee": 1.0}, "methods.ce-fixed.training: unknown key 'ratee'"),
+        (
+            "methods.ce-fixed.training",
+            {"optimizer": "adagrad"},
+            "methods.ce-fixed.training: optimizer: input should be",
+        ),
+        ("methods.ce-heldout.loss", "tcp", "methods.ce-heldout: tcp learns a probability"),
     ],
 )
 def test_a_mistake_in_an_audit_names_the_key(write_study, path, value, message):
@@ -128,12 +132,12 @@ def test_what_an_audit_adds_is_known_by_name(write_study):
     study = load_study(write_study(audit=AUDIT))
     assert study.recipe(study.pairs[0], "ce-fixed").rate == 2e-3
     assert study.recipe(study.pairs[0], "ce", 5e-3).rate == 5e-3
-    assert study.arm_label("ce-heldout") == "CE, held out"
-    assert list(study.arms) == ["ce", "ss"]
+    assert study.method_label("ce-heldout") == "CE, held out"
+    assert list(study.methods) == ["ce", "ss"]
     with pytest.raises(StudyError, match="no control 'label'; did you mean 'labels'"):
         study.control("label")
-    with pytest.raises(StudyError, match="no arm 'ce-fix'; did you mean 'ce-fixed'"):
-        study.arm("ce-fix")
+    with pytest.raises(StudyError, match="no method 'ce-fix'; did you mean 'ce-fixed'"):
+        study.method("ce-fix")
 
 
 def test_a_study_over_another_holds_what_differs(write_study, tmp_path):
@@ -143,9 +147,9 @@ def test_a_study_over_another_holds_what_differs(write_study, tmp_path):
     study = load_study(str(above))
     assert (study.name, study.seeds, study.oracle.rate) == ("above", [7], 0.5)
     assert study.oracle.epochs == below.oracle.epochs
-    assert list(study.arms) == list(below.arms)
-    assert study.arms["ce"].hyper == {"weight_wrong": 2.0}
-    assert study.arms["ce"].label == "CE"
+    assert list(study.methods) == list(below.methods)
+    assert study.methods["ce"].hyper == {"weight_wrong": 2.0}
+    assert study.methods["ce"].label == "CE"
 
 
 @pytest.mark.parametrize("base", ["nothing", "above", 3])
@@ -184,12 +188,12 @@ GIVEN = {
         ({"folder": "photos"}, "folder: dataset 'digits' has none"),
         ({"dataset": "folder", "folder": "photos"}, "heldout: a dataset of folders needs the number"),
         (
-            {"arms": {"ce": TINY["arms"]["ce"] | {"start": "see"}, "ss": TINY["arms"]["ss"]}},
-            "arms.ce.start: unknown arm 'see'",
+            {"methods": {"ce": TINY["methods"]["ce"] | {"start": "see"}, "ss": TINY["methods"]["ss"]}},
+            "methods.ce.start: unknown method 'see'",
         ),
         (
-            {"arms": {"ce": TINY["arms"]["ce"] | {"start": "ss"}, "ss": TINY["arms"]["ss"] | {"start": "ce"}}},
-            "arms.ce.start: ce starts from ss starts from ce",
+            {"methods": {"ce": TINY["methods"]["ce"] | {"start": "ss"}, "ss": TINY["methods"]["ss"] | {"start": "ce"}}},
+            "methods.ce.start: ce starts from ss starts from ce",
         ),
     ],
 )
@@ -203,4 +207,4 @@ def test_what_does_not_go_together_is_refused(write_study, changes, message):
 def test_every_study_that_comes_with_the_project_is_sound(path):
     study = load_study(path.stem)
     assert study.pairs
-    assert study.arms
+    assert study.methods

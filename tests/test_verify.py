@@ -17,17 +17,17 @@ from trustlib.runs.results import Run
 from trustlib.stats import resampling
 from trustlib.study import load_study
 
-ARMS = {
+METHODS = {
     "tcp": {"label": "TCP", "loss": "tcp", "head": "linear"},
     "ce-released": {"label": "CE, as released", "loss": "ce", "form": "released", "head": "linear"},
 }
-AGAINST = {"metric": "auroc", "arms": ["ss"], "minus": ["ce", "mcp"]}
+AGAINST = {"metric": "auroc", "methods": ["ss"], "minus": ["ce", "mcp"]}
 RULES = {  # claim -> its tests; two cells each, but for the audit's, whose scores are not published
     "higher": [AGAINST | {"above": 0.9}],
     "unseen": [AGAINST | {"above": 0.9, "domains": ["contrast-3"]}],
-    "apart": [{"metric": "kl", "arms": ["ce", "tcp"], "below": 1e9}],
-    "negatives": [{"metric": "tnr_paper", "arms": ["tcp", "ss"], "below": 0.9}],
-    "tuned": [{"metric": "auroc", "arms": ["ss"], "minus": ["ce"], "above": 0.0, "tuned": True}],
+    "apart": [{"metric": "kl", "methods": ["ce", "tcp"], "below": 1e9}],
+    "negatives": [{"metric": "tnr_paper", "methods": ["tcp", "ss"], "below": 0.9}],
+    "tuned": [{"metric": "auroc", "methods": ["ss"], "minus": ["ce"], "above": 0.0, "tuned": True}],
 }
 SAID = {"claim": "c", "where": "w", "quantity": "q", "section": "s"}
 CLAIMS = [rules.Claim.model_validate(SAID | {"id": name, "tests": tests}) for name, tests in RULES.items()]
@@ -50,11 +50,11 @@ def published(tmp_path_factory):
         patch.setattr(resampling, "FEWEST", 1)
         patch.setattr(rules, "FALL", -1.0)
         patch.setattr(Evidence, "is_untrained", lambda self, pair, arm: arm == "tcp")
-        plan = TINY | {"arms": TINY["arms"] | ARMS, "domains": {"judged": ["contrast-3"], "images": 200}}
+        plan = TINY | {"methods": TINY["methods"] | METHODS, "domains": {"judged": ["contrast-3"], "images": 200}}
         (home / "tiny.yaml").write_text(json.dumps(plan))
         study = load_study(str(home / "tiny.yaml"))
         experiments.score_classifier(study, "rsn", quiet)
-        for arm in study.arms:
+        for arm in study.methods:
             for seed in study.seeds:
                 experiments.train_oracle(study, "rsn-rsn", arm, seed, quiet)
         for part in study.domains.parts.values():

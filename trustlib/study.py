@@ -1,4 +1,4 @@
-"""A study: a dataset with its networks, pairs, arms and seeds, read from one YAML file and checked."""
+"""A study: a dataset with its networks, pairs, methods and seeds, read from one YAML file and checked."""
 
 import dataclasses
 import difflib
@@ -67,7 +67,7 @@ class Network(Strict):
         return self
 
 
-class Arm(Strict):
+class Method(Strict):
     """One way to train an oracle: a loss, its form, a head."""
 
     label: str
@@ -100,16 +100,16 @@ class Arm(Strict):
 
     @property
     def loss_function(self) -> Callable[..., torch.Tensor]:
-        """The loss in the arm's form, ``(z, target, **hyper) -> tensor``."""
+        """The loss in the method's form, ``(z, target, **hyper) -> tensor``."""
         return released.LOSSES[self.loss] if self.form == "released" else losses.LOSSES[self.loss].function
 
 
 class Control(Strict):
-    """One question of the audit, and the arms whose comparison answers it."""
+    """One question of the audit, and the methods whose comparison answers it."""
 
     question: str
     pairs: list[str] = Field(min_length=1)
-    arms: list[str] = Field(min_length=1)
+    methods: list[str] = Field(min_length=1)
     against: str | None = None  # the method that the others are compared with
 
 
@@ -123,7 +123,7 @@ class Audit(Strict):
     )  # the last of the validation images choose a rate; the others may teach an oracle
     folds: int = Field(default=5, ge=2)  # of the training set, for cross-fitted labels
     networks: dict[str, Network] = {}  # beside the study's
-    arms: dict[str, Arm] = {}  # beside the study's
+    methods: dict[str, Method] = {}  # beside the study's
     controls: dict[str, Control] = {}
 
     @model_validator(mode="after")
@@ -169,7 +169,7 @@ class Domains(Strict):
 
 
 class Study(Strict):
-    """A dataset with its classifiers, pairs, arms and seeds: one YAML file in studies/."""
+    """A dataset with its classifiers, pairs, methods and seeds: one YAML file in studies/."""
 
     name: str
     note: str = ""  # what a reader of its results has to know, in a sentence
@@ -194,7 +194,7 @@ class Study(Strict):
     networks: dict[str, Network]
     pairs: list[str]
     oracle: Recipe
-    arms: dict[str, Arm]
+    methods: dict[str, Method]
     seeds: list[int] = Field(min_length=1)
     domains: Domains = Domains()
     audit: Audit = Audit()
@@ -210,14 +210,16 @@ class Study(Strict):
         trained = [name for name, network in self.all_networks.items() if network.weights is None]
         if self.folder is not None and trained:
             raise ValueError(f"networks.{trained[0]}: a dataset of folders needs weights, for inputs of a size")
-        for own, other in ((self.networks, self.audit.networks), (self.arms, self.audit.arms)):
+        for own, other in ((self.networks, self.audit.networks), (self.methods, self.audit.methods)):
             for name in own.keys() & other.keys():
                 raise ValueError(f"audit: {name!r} is a name of the study's own")
         for name in self.all_networks:
             if "-" in name:
                 raise ValueError(f"networks: {name!r} may hold no '-', which parts the names of a pair")
-        for name in self.all_arms.keys() & confidence.SCORES.keys():
-            raise ValueError(f"arms: {name!r} is a score of the classifier itself and cannot be the name of an arm")
+        for name in self.all_methods.keys() & confidence.SCORES.keys():
+            raise ValueError(
+                f"methods: {name!r} is a score of the classifier itself and cannot be the name of a method"
+            )
         lists = {key: getattr(self, key) for key in ("pairs", "seeds", "classifier_seeds")}
         lists |= {"domains.judged": self.domains.judged, "domains.swept": self.domains.swept}
         for key, values in (lists | {"audit.seeds": self.audit.seeds, "audit.rates": self.audit.rates}).items():
@@ -231,9 +233,11 @@ class Study(Strict):
                     if pair.count("-") != 1 or name not in networks:
                         raise ValueError(f"{where}: {pair!r} is not ORACLE-CLASSIFIER with names from {list(networks)}")
         for control, settings in self.audit.controls.items():
-            for arm in settings.arms + [settings.against] * (settings.against is not None):
-                if arm not in self.all_arms:
-                    raise ValueError(f"audit.controls.{control}: unknown arm {arm!r}{nearest(arm, self.all_arms)}")
+            for arm in filter(None, [*settings.methods, settings.against]):
+                if arm not in self.all_methods:
+                    raise ValueError(
+                        f"audit.controls.{control}: unknown method {arm!r}{nearest(arm, self.all_methods)}"
+                    )
         if any(network.weights for network in self.all_networks.values()):
             self._check_given()
         if self.feature_passes and (mixed := [pair for pair in self.all_pairs if len(set(pair.split("-"))) > 1]):
@@ -243,17 +247,21 @@ class Study(Strict):
                 Recipe.model_validate(self.oracle.model_dump() | network.oracle)
             except ValidationError as error:
                 raise ValueError(f"networks.{name}.oracle: {_explain(error.errors()[0])}") from None
-        for name, arm in self.all_arms.items():
+        for name, arm in self.all_methods.items():
             self._check_start(name)
-            if arm.rate_of is not None and (arm.rate_of not in self.all_arms or self.all_arms[arm.rate_of].rate_of):
-                raise ValueError(f"arms.{name}.rate_of: {arm.rate_of!r} is no arm with a learning rate of its own")
+            if arm.rate_of is not None and (
+                arm.rate_of not in self.all_methods or self.all_methods[arm.rate_of].rate_of
+            ):
+                raise ValueError(
+                    f"methods.{name}.rate_of: {arm.rate_of!r} is no method with a learning rate of its own"
+                )
             try:
                 Recipe.model_validate(self.oracle.model_dump() | arm.training)
             except ValidationError as error:
-                raise ValueError(f"arms.{name}.training: {_explain(error.errors()[0])}") from None
+                raise ValueError(f"methods.{name}.training: {_explain(error.errors()[0])}") from None
             if arm.labels != "train" and losses.LOSSES[arm.loss].target == "p_true":
                 raise ValueError(
-                    f"arms.{name}: {arm.loss} learns a probability and has no labels but those of the training set"
+                    f"methods.{name}: {arm.loss} learns a probability and has no labels but those of the training set"
                 )
         return self
 
@@ -261,22 +269,24 @@ class Study(Strict):
         """Refuse what cannot be done with classifiers that are not trained here."""
         if len(self.classifier_seeds) > 1:
             raise ValueError("classifier_seeds: a network with given weights has one, not an ensemble")
-        crossfit = [name for name, arm in self.all_arms.items() if arm.labels == "crossfit"]
+        crossfit = [name for name, arm in self.all_methods.items() if arm.labels == "crossfit"]
         if crossfit:
-            raise ValueError(f"arms.{crossfit[0]}: cross-fitted labels need classifiers that are trained here")
+            raise ValueError(f"methods.{crossfit[0]}: cross-fitted labels need classifiers that are trained here")
         for name in self.domains.judged:
             kind = domains.parse(name).kind
             if kind == domains.NORMALISED or (kind == domains.RECOLOR and (name != kind or not self.folder)):
                 raise ValueError(f"domains: {name} needs networks that see the images standardised as they are")
 
     def _check_start(self, name: str) -> None:
-        """An arm starts from another one, in the end from one that starts from a classifier."""
+        """A method starts from another one, in the end from one that starts from a classifier."""
         chain = [name]
-        while (start := self.all_arms[chain[-1]].start) is not None:
-            if start not in self.all_arms:
-                raise ValueError(f"arms.{chain[-1]}.start: unknown arm {start!r}{nearest(start, self.all_arms)}")
+        while (start := self.all_methods[chain[-1]].start) is not None:
+            if start not in self.all_methods:
+                raise ValueError(
+                    f"methods.{chain[-1]}.start: unknown method {start!r}{nearest(start, self.all_methods)}"
+                )
             if start in chain:
-                raise ValueError(f"arms.{name}.start: {' starts from '.join([*chain, start])}")
+                raise ValueError(f"methods.{name}.start: {' starts from '.join([*chain, start])}")
             chain.append(start)
 
     def images(self) -> "data.Images":
@@ -296,15 +306,15 @@ class Study(Strict):
         return self.networks | self.audit.networks
 
     @property
-    def all_arms(self) -> dict[str, Arm]:
-        """The study's arms and those of its audit."""
-        return self.arms | self.audit.arms
+    def all_methods(self) -> dict[str, Method]:
+        """The study's methods and those of its audit."""
+        return self.methods | self.audit.methods
 
     @property
     def one_a_loss(self) -> list[str]:
-        """The first of the study's arms for each loss as in the text: for a figure that has no room for all of them."""
+        """The first of the study's methods for each loss as in the text: for figures without room for all of them."""
         first = {}
-        for name, arm in self.arms.items():
+        for name, arm in self.methods.items():
             if arm.form == "corrected":
                 first.setdefault(arm.loss, name)
         return list(first.values())
@@ -325,8 +335,8 @@ class Study(Strict):
         return f"oracles-{pair}-{arm}" if self.jobs == "method" else f"oracles-{pair}"
 
     def recipe(self, pair: str, arm: str, rate: float | None = None) -> Recipe:
-        """How an oracle is trained: the study's recipe, changed by its network, by its arm, and by `rate`, if given."""
-        changed = self.all_networks[pair.split("-")[0]].oracle | self.all_arms[arm].training
+        """How an oracle is trained: the study's recipe, changed by its network, the method, and `rate`, if given."""
+        changed = self.all_networks[pair.split("-")[0]].oracle | self.all_methods[arm].training
         return Recipe.model_validate(self.oracle.model_dump() | changed | ({} if rate is None else {"rate": rate}))
 
     def pair(self, pair: str) -> tuple[str, str]:
@@ -341,10 +351,10 @@ class Study(Strict):
             raise StudyError(f"study {self.name} has no network {name!r}{nearest(name, self.all_networks)}")
         return self.all_networks[name]
 
-    def arm(self, name: str) -> Arm:
-        if name not in self.all_arms:
-            raise StudyError(f"study {self.name} has no arm {name!r}{nearest(name, self.all_arms)}")
-        return self.all_arms[name]
+    def method(self, name: str) -> Method:
+        if name not in self.all_methods:
+            raise StudyError(f"study {self.name} has no method {name!r}{nearest(name, self.all_methods)}")
+        return self.all_methods[name]
 
     def control(self, name: str) -> Control:
         controls = self.audit.controls
@@ -362,51 +372,51 @@ class Study(Strict):
             raise StudyError(f"study {self.name} has no domain {domain!r}{near}")
         return known[domain]
 
-    def chosen_arms(self, arms: list[str]) -> list[str]:
-        """The arms asked for, all when none is."""
-        for arm in arms:
-            if arm not in self.arms:
-                raise StudyError(f"study {self.name} has no arm {arm!r}{nearest(arm, self.arms)}")
-        return list(arms or self.arms)
+    def chosen_methods(self, methods: list[str]) -> list[str]:
+        """The methods asked for, all when none is."""
+        for arm in methods:
+            if arm not in self.methods:
+                raise StudyError(f"study {self.name} has no method {arm!r}{nearest(arm, self.methods)}")
+        return list(methods or self.methods)
 
     def pair_label(self, pair: str) -> str:
         """<O, C> in the paper's words."""
         return "⟨{}, {}⟩".format(*(self.network(name).label for name in pair.split("-")))
 
-    def arm_label(self, arm: str) -> str:
-        """The label of an arm, or of a score of the classifier itself, which is no arm but a row of every table."""
-        return self.all_arms[arm].label if arm in self.all_arms else confidence.SCORES[arm].label
+    def method_label(self, arm: str) -> str:
+        """The label of a method, or of a score of the classifier itself, which is a row of every table."""
+        return self.all_methods[arm].label if arm in self.all_methods else confidence.SCORES[arm].label
 
     def group_of(self, arm: str) -> str:
-        """The group of `confidence.GROUPS` of an arm or score; an arm's says whether its backbone is frozen."""
-        if arm not in self.all_arms:
+        """The group of `confidence.GROUPS` of a method or score; a method's says whether its backbone is frozen."""
+        if arm not in self.all_methods:
             return confidence.SCORES[arm].group
-        return "probe" if self.all_arms[arm].backbone == "frozen" else "oracle"
+        return "probe" if self.all_methods[arm].backbone == "frozen" else "oracle"
 
     def threshold_of(self, arm: str) -> float | None:
         """Above it a prediction is trusted: 0 for ``z`` and log-odds, 0.5 for MCP; None for a score that has none."""
         if arm == "mcp":
             return 0.5
-        return 0.0 if arm in self.all_arms or confidence.SCORES[arm].has_zero else None
+        return 0.0 if arm in self.all_methods or confidence.SCORES[arm].has_zero else None
 
     def hyper(self, pair: str, arm: str) -> dict[str, float]:
         """Hyper-parameters of a method's loss; the slopes of the steep slope loss are those of the oracle's network."""
-        settings = self.arm(arm)
+        settings = self.method(arm)
         takes_slopes = losses.LOSSES[settings.loss].slopes
         slopes = self.network(self.pair(pair)[0]).steep_slope.model_dump() if takes_slopes else {}
         return slopes | settings.hyper
 
     def is_oracle(self, arm: str) -> bool:
-        """Whether it is an oracle: an arm, or a probe, which is an oracle on the classifier's own frozen features."""
+        """Whether it is an oracle: a method, or a probe, which is an oracle on the classifier's own frozen features."""
         return self.group_of(arm) in ("probe", "oracle")
 
     def line(self, arm: str) -> dict[str, Any]:
-        """The loss, form and number among the study's arms of that kind, by which figures choose colour and dashes."""
-        settings = self.all_arms.get(arm)
+        """The loss, form and number among the study's methods of that kind, for the colour and dashes of figures."""
+        settings = self.all_methods.get(arm)
         if settings is None:
             return {"loss": arm}
         kind = {"loss": settings.loss, "form": settings.form}
-        alike = [name for name, other in self.arms.items() if (other.loss, other.form) == tuple(kind.values())]
+        alike = [name for name, other in self.methods.items() if (other.loss, other.form) == tuple(kind.values())]
         return kind | {"variant": alike.index(arm) if arm in alike else 0}
 
 

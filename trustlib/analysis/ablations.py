@@ -47,7 +47,7 @@ def compare(run: Any, name: str) -> pd.DataFrame:
     Methods that are not trained are left out.
     """
     control = run.study.control(name)
-    frames = [_compare_pair(run, pair, control.arms, control.against) for pair in control.pairs]
+    frames = [_compare_pair(run, pair, control.methods, control.against) for pair in control.pairs]
     columns = ["pair", "arm", "rate", "metric", *INTERVAL, "seeds", *DIFFERENCE]
     made = [frame for frame in frames if frame is not None]
     return (pd.concat(made) if made else pd.DataFrame(columns=columns)).assign(control=name)
@@ -134,7 +134,7 @@ def operating_points(run: Any, pair: str) -> pd.DataFrame:
     points = [("SS, z = 0", "ss", 0.0), ("CE, z = 0", "ce", 0.0), ("CE, threshold moved", "ce", moved)]
     boots = {point: resampled(run, pair, *point[1:]) for point in points}
     boots["CE, threshold at SS's TPR", "ce", np.nan] = _matched_boot(run, pair, "ce", "ss")
-    if "ce-weighted" in run.study.all_arms:
+    if "ce-weighted" in run.study.all_methods:
         boots["CE, weighted, z = 0", "ce-weighted", 0.0] = resampled(run, pair, "ce-weighted")
     rows = {}
     for (name, arm, at), boot in boots.items():

@@ -36,7 +36,7 @@ def gaps(run: Any) -> dict[str, pd.DataFrame]:
     (DeLong) and seeds. Of the study's own ablations, for oracles of the classifier's own kind.
     """
     study, frame, by_classifier = run.study, run.curves, {}
-    if not set(frame["arm"]) <= study.all_arms.keys():  # another study's
+    if not set(frame["arm"]) <= study.all_methods.keys():  # another study's
         return {}
     for pair in dict.fromkeys(frame["pair"]):
         predictions, rows = run.predictions(pair), []
@@ -44,7 +44,7 @@ def gaps(run: Any) -> dict[str, pd.DataFrame]:
         for steps, of_rung in mean.groupby(level="steps"):
             arm = of_rung.idxmax()[1]
             estimate, low, high = _minus_mcp(run.tuned_outputs(pair, arm), predictions)
-            step = f"fine-tuned oracle ({study.arm(arm).loss.upper()}), {steps:,} steps"
+            step = f"fine-tuned oracle ({study.method(arm).loss.upper()}), {steps:,} steps"
             rows.append({"step": step, "estimate": estimate, "low": low, "high": high})
         by_classifier[study.pair(pair)[1]] = pd.DataFrame(rows)
     return by_classifier
@@ -80,7 +80,7 @@ def best(results: Any, pair: str, arm: str) -> str:
     of_pair = frame[(frame["pair"] == pair) & (frame["split"] == "heldout")]
     if arm not in set(of_pair["arm"]):
         return arm
-    loss = results.study.arm(arm).loss
+    loss = results.study.method(arm).loss
     return of_pair[of_pair["loss"] == loss].groupby("arm")["auroc"].mean().idxmax()
 
 
@@ -108,14 +108,14 @@ def state(results: Any, pair: str, arm: str) -> State:
     still lie below.
     """
     study = results.study
-    if arm not in study.all_arms or study.arm(arm).backbone == "frozen":
+    if arm not in study.all_methods or study.method(arm).backbone == "frozen":
         return "trained"
     fitted, size = results.on_training(pair, arm), results.budget(pair, arm)
     if fitted is not None and fitted["auroc"].mean() < fitted["mcp"].mean():
         return "not trained"
     network = study.pair(pair)[0]  # the ladder of an oracle network on its own classifier speaks for its other pairs
     ladder = f"{network}-{network}"
-    enough = size and converged(results.curves, ladder, study.arm(arm).loss, size["steps"])
+    enough = size and converged(results.curves, ladder, study.method(arm).loss, size["steps"])
     if enough is None:
         return "unknown"
     return "trained" if enough else "not trained"

@@ -92,14 +92,15 @@ def _found(evidence: Evidence, tests: list[rules.Test], any_budget: bool = False
 
 
 def as_released(study: Study, tests: list[rules.Test]) -> list[rules.Test]:
-    """The same tests with the released form of every arm that has one: an arm that differs in its form alone."""
+    """The same tests with the released form of every arm that has one: a method that differs in its form alone."""
 
     def twin(name: str) -> str:
-        if name not in study.arms:
+        if name not in study.methods:
             return name
-        asked = study.arms[name].model_copy(update={"form": "released", "label": ""})
-        return next((n for n, arm in study.arms.items() if arm.model_copy(update={"label": ""}) == asked), name)
+        asked = study.methods[name].model_copy(update={"form": "released", "label": ""})
+        return next((n for n, arm in study.methods.items() if arm.model_copy(update={"label": ""}) == asked), name)
 
     return [
-        test.model_copy(update={"arms": [*map(twin, test.arms)], "minus": [*map(twin, test.minus)]}) for test in tests
+        test.model_copy(update={"methods": [*map(twin, test.methods)], "minus": [*map(twin, test.minus)]})
+        for test in tests
     ]

@@ -183,7 +183,7 @@ def _measured(results: Results, predictions: Predictions, arm: str, seed: int, s
     if counts_at_chance(study, arm):
         row["tnr_paper"] = metrics.evaluate(score, correct, threshold=negative_tcp(results.classes))["tnr"]
     row["aupr_error_released"] = released.aupr_error(score, correct)
-    if arm == "mcp" or arm in study.arms:
+    if arm == "mcp" or arm in study.methods:
         probability = as_probability(arm, score)
         row |= metrics.separability(probability, correct)
         row["kl_released"] = released.average_kl(probability, correct)
@@ -261,7 +261,7 @@ def first_seed(results: Results, pair: str, split: str = "test") -> tuple[NDArra
     """(correct (N,), name -> confidence (N,)) of MCP and the oracles of the study's first seed: what figures show."""
     predictions, study = results.predictions(pair, split), results.study
     shown = predictions.of_seed(study.seeds[0])
-    return predictions.correct, {name: score for name, score in shown.items() if name in ("mcp", *study.arms)}
+    return predictions.correct, {name: score for name, score in shown.items() if name in ("mcp", *study.methods)}
 
 
 # --- Conventions ---
@@ -274,7 +274,7 @@ def negative_tcp(classes: int) -> float:
 
 def counts_at_chance(study: Study, arm: str) -> bool:
     """Whether the paper counts a method's true negatives at 1/K: those that learn the true class's probability."""
-    return arm in study.arms and LOSSES[study.arms[arm].loss].target == "p_true"
+    return arm in study.methods and LOSSES[study.methods[arm].loss].target == "p_true"
 
 
 def as_probability(arm: str, score: NDArray) -> NDArray[np.float64]:

@@ -103,7 +103,7 @@ def _ways(evidence: "Evidence", test: rules.Test) -> list[tuple[str, tuple]]:
     ways, study = [], evidence.study
     parts = {domains.parse(name).label: f"domains/{name}" for name in test.domains} or {"": "test"}
     pairs, minus_pairs = _by_strength(evidence, test.pairs), _by_strength(evidence, test.minus_pairs)
-    for (where, part), pair, arm in product(parts.items(), pairs or study.pairs, test.arms):
+    for (where, part), pair, arm in product(parts.items(), pairs or study.pairs, test.methods):
         if test.tuned:
             arm = evidence.own_budget(pair, arm)
         minus = [evidence.own_budget(pair, other) for other in test.minus] if test.tuned else test.minus
@@ -145,7 +145,7 @@ def _absent(study: Study, tuned: bool, pair: str, arm: str, part: str) -> str:
         return "" if len(study.classifiers) > 1 else "second network"
     if pair not in study.all_pairs:
         return f"{_pair_label(study, pair)} pair"
-    if (base := _base(arm)) != "mcp" and base not in study.all_arms:
+    if (base := _base(arm)) != "mcp" and base not in study.all_methods:
         return f"method {label_of(study, base)!r}"
     if part not in ("test", *study.domains.parts.values()):
         return f"domain {domains.parse(part.removeprefix('domains/')).label!r}"
@@ -177,7 +177,7 @@ def _base(arm: str) -> str:
 
 def label_of(study: Study, arm: str) -> str:
     base = _base(arm)
-    label = study.arm_label(base) if base == "mcp" or base in study.all_arms else NAMES.get(base, base)
+    label = study.method_label(base) if base == "mcp" or base in study.all_methods else NAMES.get(base, base)
     return label + SUFFIXES[arm.removeprefix(base)]
 
 
@@ -213,17 +213,17 @@ class Evidence:
             return None
         if arm == "mcp":
             return predictions.confidence["mcp"]
-        if arm not in study.all_arms:
+        if arm not in study.all_methods:
             return None
-        if tuned or (arm in study.audit.arms and not study.audit.rates):
+        if tuned or (arm in study.audit.methods and not study.audit.rates):
             return self.results.tuned_outputs(pair, arm, split) if split in data.PARTS else None
-        z = predictions.confidence.get(arm) if arm in study.arms else None
+        z = predictions.confidence.get(arm) if arm in study.methods else None
         return z if z is not None and len(z) == len(study.seeds) else None
 
     def is_untrained(self, pair: str, arm: str) -> bool:
         """Whether `budget.state` calls the oracles of a method not trained; never of MCP or of a released form."""
         base = _base(arm)
-        if base == "mcp" or self.study.arm(base).form == "released":
+        if base == "mcp" or self.study.method(base).form == "released":
             return False
         if (pair, base) not in self._states:
             self._states[pair, base] = budget.state(self.results, pair, base)
@@ -288,7 +288,7 @@ class Evidence:
 
     def _boot(self, pair: str, arm: str, split: str, tuned: bool, kind: str) -> resampling.Bootstrap | None:
         """Resampled metrics of a score: a method's, MCP, or one made of them on validation images."""
-        if not kind and not tuned and (arm == "mcp" or arm in self.study.arms):
+        if not kind and not tuned and (arm == "mcp" or arm in self.study.methods):
             if self.outputs(pair, arm, split) is None:
                 return None
             return self.results.resample(self.results.predictions(pair, split))
@@ -325,7 +325,7 @@ class Evidence:
 
     def _separability(self, pair: str) -> dict:
         if pair not in self._distances:
-            z = {arm: self.outputs(pair, arm) for arm in self.study.arms}
+            z = {arm: self.outputs(pair, arm) for arm in self.study.methods}
             confidences = {arm: expit(rows.astype(float)) for arm, rows in z.items() if rows is not None}
             self._distances[pair] = (
                 resampling.separability(confidences, self.correct(pair), resamples=resampling.RESAMPLES)

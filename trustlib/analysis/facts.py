@@ -50,7 +50,7 @@ def _normality(evidence: Evidence) -> rules.Judgement:
     study = evidence.study
     distances: dict[tuple[str, str, str], NDArray] = {}
     counts = {}
-    for pair, (arm, settings) in product(study.pairs, study.arms.items()):
+    for pair, (arm, settings) in product(study.pairs, study.methods.items()):
         if settings.loss not in FIGURE_3 or settings.form != "corrected" or not evidence.has(pair):
             continue
         correct, z = evidence.correct(pair), evidence.outputs(pair, arm)
@@ -63,7 +63,7 @@ def _normality(evidence: Evidence) -> rules.Judgement:
     for (pair, arm, name), found in distances.items():
         mean, images = found.mean(), np.sqrt(np.log(2 / (1 - rules.LEVEL)) / (2 * counts[pair, arm, name]))
         half = np.sqrt(images**2 + resampling.seed_error(found, rules.LEVEL, pooled) ** 2)
-        label = f"{study.pair_label(pair)} {study.arm_label(arm)}, {name}"
+        label = f"{study.pair_label(pair)} {study.method_label(arm)}, {name}"
         ends = (mean - half, mean + half)
         caveat = _training_caveat(evidence, pair, [arm], len(found))
         freedom = pooled[1] if pooled else 0
@@ -86,9 +86,9 @@ def _from_normal(values: NDArray) -> float:
     return float(max(np.abs(fitted - ranks[1:]).max(), np.abs(fitted - ranks[:-1]).max()))
 
 
-def _training_caveat(evidence: Evidence, pair: str, arms: Sequence[str], seeds: int) -> str:
+def _training_caveat(evidence: Evidence, pair: str, methods: Sequence[str], seeds: int) -> str:
     """Why what is measured of some methods' oracles decides nothing, or nothing."""
-    if any(evidence.is_untrained(pair, arm) for arm in arms):
+    if any(evidence.is_untrained(pair, arm) for arm in methods):
         return rules.NOT_TRAINED
     return rules.ONE_TRAINING if seeds == 1 else ""
 
@@ -109,25 +109,25 @@ def _overfitting(evidence: Evidence) -> rules.Judgement:
     The sampling error on the training images is taken to be that on the test images, independent of it.
     """
     study, order = evidence.study, np.random.default_rng(0).permutation(resampling.RESAMPLES)
-    arms = [arm for arm in ("ce", "focal", "tcp") if arm in study.arms]
-    if not arms:
+    methods = [arm for arm in ("ce", "focal", "tcp") if arm in study.methods]
+    if not methods:
         return rules.Judgement(rules.NOT_TESTED, f"{rules.NOT_PLANNED} method 'CE'")
     gaps: dict[tuple[str, str, str], tuple[NDArray, NDArray]] = {}
-    for pair, arm in product(study.pairs, arms):
+    for pair, arm in product(study.pairs, methods):
         trained = evidence.results.on_training(pair, arm) if evidence.has(pair) else None
         for metric in OVERFITTED if trained else ():
             estimate, samples = evidence.values([metric], pair, arm)
             noise = samples - estimate
             gap = trained[metric] - estimate
             gaps[metric, pair, arm] = gap, gap + noise[order] - noise
-    if len(gaps) < len(study.pairs) * len(arms) * len(OVERFITTED):
+    if len(gaps) < len(study.pairs) * len(methods) * len(OVERFITTED):
         return rules.Judgement(rules.NOT_TESTED, f"{rules.NOT_RUN}: outputs on training images")
     cells = []
     for metric, margin in OVERFITTED.items():
         pooled = resampling.pooled_variance(gap for (m, *_), (gap, _) in gaps.items() if m == metric)
         for (_, pair, arm), (gap, samples) in ((key, gaps[key]) for key in gaps if key[0] == metric):
             mean, low, high, seeds = resampling.crossed(gap, samples, rules.LEVEL, pooled)
-            label = f"{study.pair_label(pair)} {study.arm_label(arm)}"
+            label = f"{study.pair_label(pair)} {study.method_label(arm)}"
             caveat = _training_caveat(evidence, pair, [arm], seeds)
             freedom = pooled[1] if pooled else 0
             cells.append(
@@ -178,12 +178,12 @@ def _tails(evidence: Evidence) -> rules.Judgement:
 
     The range of the middle 99 % in units of the interquartile range; 3.82 for a normal.
     """
-    study, arms = evidence.study, ["ss", "ss-linear"]
-    if lacking := [arm for arm in arms if arm not in study.arms]:
+    study, methods = evidence.study, ["ss", "ss-linear"]
+    if lacking := [arm for arm in methods if arm not in study.methods]:
         return rules.Judgement(rules.NOT_TESTED, f"{rules.NOT_PLANNED} method {label_of(study, lacking[0])!r}")
     longer = {}
     for pair in study.pairs:
-        z = [evidence.outputs(pair, arm) if evidence.has(pair) else None for arm in arms]
+        z = [evidence.outputs(pair, arm) if evidence.has(pair) else None for arm in methods]
         if any(rows is None for rows in z):
             return rules.Judgement(rules.NOT_TESTED, f"{rules.NOT_RUN}: {study.pair_label(pair)}")
         ranges = [np.quantile(rows, (0.005, 0.25, 0.75, 0.995), axis=1) for rows in z]
@@ -192,7 +192,7 @@ def _tails(evidence: Evidence) -> rules.Judgement:
     cells, pooled = [], resampling.pooled_variance(longer.values())
     for pair, values in longer.items():
         mean, low, high, seeds = resampling.crossed(values, values[None], rules.LEVEL, pooled)
-        caveat = _training_caveat(evidence, pair, arms, seeds)
+        caveat = _training_caveat(evidence, pair, methods, seeds)
         freedom = pooled[1] if pooled else 0
         margin, label = rules.Margin(above=0.0), study.pair_label(pair)
         cells.append(rules.Cell("tails, SS − SS, linear", label, margin, mean, (low, high), seeds, freedom, caveat))
@@ -222,11 +222,11 @@ def bounds(run: Any, delta: float = 0.05) -> pd.DataFrame:
     sizes["a head of 769 parameters, the paper's images"] = (769, 1.0, 3.0, PAPER_IMAGES)
     for name in dict.fromkeys(pair.split("-")[0] for pair in study.pairs):
         network, pair = study.networks[name], next(pair for pair in study.pairs if pair.startswith(f"{name}-"))
-        arm = next((arm for arm, settings in study.arms.items() if settings.loss == "ss"), None)
+        arm = next((arm for arm, settings in study.methods.items() if settings.loss == "ss"), None)
         manifest = arm and run.manifest(pair, arm, study.seeds[0])
         if manifest:
             slopes, images = network.steep_slope, study.recipe(pair, arm).images or len(study.images().labels["train"])
-            sizes[f"{network.label}, this study's {study.arm_label(arm)}"] = (
+            sizes[f"{network.label}, this study's {study.method_label(arm)}"] = (
                 manifest["parameters"], slopes.alpha_pos, slopes.alpha_neg, images,
             )  # fmt: skip
     rows = {}

@@ -36,7 +36,7 @@ ROUNDED = 0.5001e-4  # half a unit of the last digit of a published rate
 
 def follows_table2(study: Study) -> bool:
     """Whether a study is one of those that follow ConfidNet's protocol, and so has Table 2 of its own."""
-    return study.dataset in ("mnist", "cifar10") and "ss-released" in study.arms
+    return study.dataset in ("mnist", "cifar10") and "ss-released" in study.methods
 
 
 def table2(dataset: str) -> pd.DataFrame:

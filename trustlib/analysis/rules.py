@@ -77,10 +77,10 @@ class Margin(Strict):
 
 
 class Test(Margin):
-    """A metric of some arms, or its difference from others, against a margin; see the head of data/claims.yaml."""
+    """A metric of some methods, or its difference from others, against a margin; see the head of data/claims.yaml."""
 
     metric: str
-    arms: list[str]
+    methods: list[str]
     minus: list[str] = Field(default=[])
     pairs: list[str] = Field(default=[])
     minus_pairs: list[str] = Field(default=[])

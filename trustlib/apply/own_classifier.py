@@ -30,7 +30,7 @@ from ..data import Features, Inputs, folders
 from ..models import backbone, pretrained
 from ..recipe import Recipe
 from ..runs import experiments, networks, store
-from ..study import Arm, Study
+from ..study import Method, Study
 
 ALL = "all"  # the one part of a set here
 PARTS = {"learn": 0.6, "choose": 0.1, "judge": 0.3}  # shares of the images
@@ -265,7 +265,7 @@ def fit(
     images: Images,
     seen: dict[str, Tensor],
     parts: dict[str, Tensor],
-    arm: Arm,
+    arm: Method,
     *,
     rates: Sequence[float],
     epochs: int,
@@ -348,7 +348,7 @@ def verdict(judged: pd.DataFrame, name: str = "oracle", base: str = "MCP") -> st
     )
 
 
-def save(path: Path, net: oracle.Oracle, arm: Arm, source: Source) -> None:
+def save(path: Path, net: oracle.Oracle, arm: Method, source: Source) -> None:
     """Write an oracle's weights, the whole network's, as safetensors; what it was made of in the header."""
     said = {"source": asdict(source), "arm": arm.model_dump()}
     # copies: layers may share a tensor, which safetensors refuses, and convolutions keep theirs with the channels last
@@ -375,7 +375,7 @@ def load(path: Path | str, classifier: nn.Module | None = None) -> oracle.Oracle
         raise ClassifierError(f"{path} holds no oracle that was saved here")
     inputs = said["source"]["inputs"]
     source = Source(**said["source"] | {"inputs": inputs and Inputs(**inputs)})
-    arm, weights = Arm(**said["arm"]), store.read_tensors(path)
+    arm, weights = Method(**said["arm"]), store.read_tensors(path)
     if classifier is None and not source.name:
         raise ClassifierError(f"{path} does not say where its classifier comes from: give it, load(path, classifier)")
     known = _with_methods(source.build() if classifier is None else classifier)

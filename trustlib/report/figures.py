@@ -50,7 +50,7 @@ def dashes(lines: list[dict]) -> str:
     kinds = ["a colour is a loss, solid its first arm"]
     kinds += ["dashed its released form"] if any(line.get("form") == "released" for line in lines) else []
     further = any(line.get("variant") and line.get("form") != "released" for line in lines)
-    kinds += ["dotted and dash-dotted its further arms"] if further else []
+    kinds += ["dotted and dash-dotted its further methods"] if further else []
     return ", ".join(kinds).capitalize() + "."
 
 

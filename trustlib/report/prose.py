@@ -7,7 +7,7 @@ import pandas as pd
 from .. import confidence, released
 from ..analysis.paper import PAPER_NAMES
 from ..recipe import Recipe
-from ..study import Arm, Study
+from ..study import Method, Study
 from .tables import DATA, _span, number
 
 OPTIMISERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD", "onecycle": "SGD under OneCycleLR"}
@@ -19,14 +19,14 @@ FROZEN = {"nothing": "", "norm": ", batch norm frozen", "noise": ", batch norm f
 HEADS = {"linear": "linear", "distance": "signed distance", "mlp": "MLP", "mlp-distance": "MLP with a signed distance"}
 
 
-def ranges(compared: pd.DataFrame, arms: list[str]) -> str:
-    """AUC, TPR and TNR of some arms, from the lowest to the highest mean, per cent: a piece of a sentence.
+def ranges(compared: pd.DataFrame, methods: list[str]) -> str:
+    """AUC, TPR and TNR of some methods, from the lowest to the highest mean, per cent: a piece of a sentence.
 
     Parameters
     ----------
     compared : rows with columns arm, metric and estimate, as `audit.compare` returns.
     """
-    percent = compared[compared["arm"].isin(arms)].groupby("metric")["estimate"].agg(["min", "max"]).mul(100)
+    percent = compared[compared["arm"].isin(methods)].groupby("metric")["estimate"].agg(["min", "max"]).mul(100)
     parts = []
     for metric, heading in (("auroc", "AUC"), ("tpr", "TPR"), ("tnr", "TNR")):
         low, high = (f"{value:.1f}" for value in percent.loc[metric])
@@ -44,10 +44,10 @@ def findings(compared: pd.DataFrame, study: Study) -> list[str]:
     compared : what `compare.compare_pairs` returns, for all pairs.
     """
     percent = compared.set_index(["arm", "pair", "metric"])["estimate"].unstack("metric").mul(100)
-    if not len(percent) or percent["auroc"].isna().all() or not set(study.arms) & set(compared["arm"]):
+    if not len(percent) or percent["auroc"].isna().all() or not set(study.methods) & set(compared["arm"]):
         return ["There is no pair with an oracle and an AUC."]
     auc = percent["auroc"].unstack("arm")
-    oracles = auc[[arm for arm in study.arms if arm in auc]]
+    oracles = auc[[arm for arm in study.methods if arm in auc]]
     groups: dict[str, list[str]] = {}
     for name in auc:
         groups.setdefault(study.group_of(name), []).append(name)
@@ -72,16 +72,16 @@ def findings(compared: pd.DataFrame, study: Study) -> list[str]:
                 f"below 0 in {below} and above 0 in {above}."
             )
     for ss, ce in product(oracles, oracles):
-        if _alike(study.arms[ss], study.arms[ce]):
+        if _alike(study.methods[ss], study.methods[ce]):
             gain = _between(oracles[ss] - oracles[ce])
-            sentences.append(f"The AUC of {study.arm_label(ss)} minus that of {study.arm_label(ce)} {gain}.")
-    sentences += [f"{study.arm_label(name)}: {ranges(compared, [name])}." for name in oracles]
+            sentences.append(f"The AUC of {study.method_label(ss)} minus that of {study.method_label(ce)} {gain}.")
+    sentences += [f"{study.method_label(name)}: {ranges(compared, [name])}." for name in oracles]
     return sentences
 
 
 def _distinct(rows: pd.DataFrame, study: Study) -> pd.DataFrame:
     """Rows of pairs and methods without what is there twice: pairs with one classifier share its scores."""
-    of = rows["pair"].where(rows["arm"].isin(study.arms), rows["pair"].str.split("-").str[1])
+    of = rows["pair"].where(rows["arm"].isin(study.methods), rows["pair"].str.split("-").str[1])
     return rows[~pd.DataFrame({"arm": rows["arm"], "of": of}).duplicated()]
 
 
@@ -125,7 +125,7 @@ def trainings_of(study: Study) -> list[str]:
         sentences.append(f"{network.label}: {how}.")
     pair_of = {pair.split("-")[0]: pair for pair in study.pairs}  # one of each oracle network
     alike: dict[str, dict[str, list[str]]] = {}  # recipe -> oracle network -> methods
-    for (oracle, pair), (name, arm) in product(pair_of.items(), study.arms.items()):
+    for (oracle, pair), (name, arm) in product(pair_of.items(), study.methods.items()):
         recipe, held = study.recipe(pair, name), counts["heldout"] - study.audit.tuning
         if arm.backbone == "frozen":
             recipe = recipe.model_copy(update={"frozen": "nothing"})  # of the head, which has neither
@@ -137,7 +137,7 @@ def trainings_of(study: Study) -> list[str]:
         of.setdefault(study.network(oracle).label, []).append(arm.label)
     for how, of in alike.items():
         methods = {
-            who: "; ".join(labels) if len(labels) < len(study.arms) else "every loss and form"
+            who: "; ".join(labels) if len(labels) < len(study.methods) else "every loss and form"
             for who, labels in of.items()
         }
         alone = len(of) == len(pair_of) and len(set(methods.values())) == 1
@@ -163,7 +163,7 @@ def deviations(study: Study) -> list[str]:
     rates = {n.label: [f"`{k}` {v:g}" for k, v in n.args.items() if k.endswith("drop_rate")] for n in networks}
     dropout = "; ".join(f"{label}: {', '.join(said) or 'as the model has it'}" for label, said in rates.items())
     heads: dict[str, dict] = {}
-    for arm in study.arms.values():
+    for arm in study.methods.values():
         heads.setdefault(HEADS[arm.head], {})[PAPER_NAMES.get(arm.loss, arm.loss)] = None
     heads_of = [f"{head}: {', '.join(of)}" for head, of in heads.items()]
     found = [
@@ -177,7 +177,7 @@ def deviations(study: Study) -> list[str]:
         f"**Heads.** {'; '.join(heads_of)}. As released: linear for all losses but the steep slope loss, which has the "
         "signed distance of Eq. 7.",
     ]
-    if betas := sorted({f"{arm.hyper['beta']:.10g}" for arm in study.arms.values() if "beta" in arm.hyper}):
+    if betas := sorted({f"{arm.hyper['beta']:.10g}" for arm in study.methods.values() if "beta" in arm.hyper}):
         found.append(
             "**Class-balanced loss.** Its weights tell the classes apart only as far as $1/(1-\\beta)$ exceeds the "
             f"number of incorrect predictions to learn from; here $\\beta$ is {' and '.join(betas)}. The numbers are "
@@ -188,7 +188,7 @@ def deviations(study: Study) -> list[str]:
 
 def _forms(study: Study) -> str:
     """Which forms of cross entropy and focal loss a study trains."""
-    trained = {(arm.loss, arm.form) for arm in study.arms.values()}
+    trained = {(arm.loss, arm.form) for arm in study.methods.values()}
     ways: dict[str, list[str]] = {}
     for loss in released.LOSSES:
         forms = [form for form in ("corrected", "released") if (loss, form) in trained]
@@ -215,7 +215,7 @@ def _between(points: pd.Series) -> str:
     return f"is {low} points" if low == high else f"lies between {low} and {high} points"
 
 
-def _alike(ss: Arm, ce: Arm) -> bool:
+def _alike(ss: Method, ce: Method) -> bool:
     """Steep slope loss and cross entropy as in the text, each with its head of the paper, trained in the same way?"""
     losses = [(arm.loss, arm.form, arm.head.endswith("distance")) for arm in (ss, ce)]
     ways = [(arm.backbone, arm.start is None, arm.training, arm.labels) for arm in (ss, ce)]

@@ -43,9 +43,9 @@ FEW = 50  # predictions of one kind, right or wrong, below which no score is cal
 
 
 def labelled(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """The tidy frame with pairs and arms named as a reader knows them, and the group of each arm."""
+    """The tidy frame with pairs and methods named as a reader knows them, and the group of each arm."""
     group = [confidence.GROUPS[study.group_of(arm)] for arm in frame["arm"]]
-    return frame.assign(pair=frame["pair"].map(study.pair_label), arm=frame["arm"].map(study.arm_label), group=group)
+    return frame.assign(pair=frame["pair"].map(study.pair_label), arm=frame["arm"].map(study.method_label), group=group)
 
 
 def _by_group(frame: pd.DataFrame) -> pd.MultiIndex:
@@ -113,7 +113,7 @@ def measured_forms(scores: pd.DataFrame, study: Study) -> dict[str, Styler]:
     performance, of every score; separability (nats) and signs (of AUPR-Error, as of FPR-95%-TPR), of MCP and oracles.
     """
     every = labelled(scores.assign(wrong=1 - scores["accuracy"]), study)
-    oracles = every[scores["arm"].isin(["mcp", *study.arms])]
+    oracles = every[scores["arm"].isin(["mcp", *study.methods])]
     return {
         "performance": paper_form(every, PERFORMANCE),
         "separability": paper_form(oracles, SEPARABILITY, scale=1, digits=3),
@@ -237,13 +237,13 @@ def unseen_forms(
     """
     label = {name: domains.parse(name).label for name in study.domains.judged}
     rows = labelled(judged.assign(domain=judged["domain"].map(label)), study)
-    of_oracles = rows[judged["arm"].isin(["mcp", *study.arms])]
+    of_oracles = rows[judged["arm"].isin(["mcp", *study.methods])]
     beside = [labelled(clean, study).assign(pair="Clean test set"), rows.assign(pair=rows["domain"])]
     return domains_form(of_oracles, few=few), across_pairs(pd.concat(beside), "auroc", few=few)
 
 
 def severities_form(swept: pd.DataFrame, metric: str, severity: int, scale: float = 100) -> Styler:
-    """One metric under every corruption, one row per corruption and their mean last, a column an arm: Table A1's kind.
+    """One metric under every corruption, one row per corruption, their mean last, a column a method: Table A1's kind.
 
     Parameters
     ----------
@@ -292,7 +292,7 @@ def claims_form(claims: pd.DataFrame) -> Styler:
 
 
 def control_form(compared: pd.DataFrame, study: Study, against: str | None) -> Styler:
-    """The arms of one control on one pair: their rates, metrics and difference in AUC from one of them, per cent.
+    """The methods of one control on one pair: their rates, metrics and difference in AUC from one of them, per cent.
 
     Differences whose interval leaves out 0 are in bold.
 
@@ -308,7 +308,7 @@ def control_form(compared: pd.DataFrame, study: Study, against: str | None) -> S
     columns["AUC ↑"] = with_interval(part["auroc"], ("estimate", "low", "high"), 100)
     marked = pd.DataFrame(False, index=order, columns=["rate", "AUC ↑"])
     if against:
-        less = f"AUC minus {study.arm_label(against)}'s"
+        less = f"AUC minus {study.method_label(against)}'s"
         difference = ("difference", "difference_low", "difference_high")
         columns[less] = with_interval(part["auroc"], difference, 100, sign="+")
         marked[less] = (part["auroc"]["difference_low"] > 0) | (part["auroc"]["difference_high"] < 0)
@@ -317,7 +317,7 @@ def control_form(compared: pd.DataFrame, study: Study, against: str | None) -> S
     columns |= {m.upper(): part[m]["estimate"].mul(100).map("{:.2f}".format) for m in ("tpr", "tnr")}
     text = pd.DataFrame(columns, index=order)
     marked = marked.reindex(columns=text.columns, fill_value=False)
-    text.index = marked.index = [study.arm_label(arm) for arm in order]
+    text.index = marked.index = [study.method_label(arm) for arm in order]
     return plain(text.style.apply(lambda _: _bold(marked), axis=None))
 
 

@@ -22,7 +22,7 @@ LOWEST, HIGHEST = 1e-6, 1.0  # where a grid of rates ends, whatever lies beyond
 
 @dataclass(frozen=True)
 class Tuning:
-    """The search for an arm's rate.
+    """The search for a method's rate.
 
     rate : the chosen one; None while there are rates still to be tried, and where every one of them diverged
     tried : rate -> AUC in [0, 1] on the last validation images, NaN where the training diverged; ascending by rate
@@ -35,13 +35,13 @@ class Tuning:
 
 
 def tuning(study: Study, pair: str, arm: str) -> Tuning:
-    """How far the search for the rate of an arm on a pair has come; an arm with a rate of its own is not searched.
+    """How far the search for the rate of a method on a pair has come; a method with a rate of its own is not searched.
 
     An arm with ``rate_of`` takes the rate that is found for that method. A study without ``audit.rates`` searches none.
     """
-    if study.arm(arm).rate_of:
-        return tuning(study, pair, study.arm(arm).rate_of)
-    if "rate" in study.arm(arm).training or not study.audit.rates:
+    if study.method(arm).rate_of:
+        return tuning(study, pair, study.method(arm).rate_of)
+    if "rate" in study.method(arm).training or not study.audit.rates:
         return Tuning(study.recipe(pair, arm).rate, {}, [])
     grid, tried = sorted(study.audit.rates), {}
     while True:
@@ -71,13 +71,13 @@ def _tried(study: Study, pair: str, arm: str, rate: float) -> float | None:
 
 
 def train(study: Study, pair: str, arm: str, log: Callable[[str], None] = print) -> dict:
-    """Choose the rate of an arm and train all its seeds at it; return the manifest of the last.
+    """Choose the rate of a method and train all its seeds at it; return the manifest of the last.
 
     Raises
     ------
-    TrainingError : when an arm diverges at every rate, or at the chosen one with another seed.
+    TrainingError : when a method diverges at every rate, or at the chosen one with another seed.
     """
-    searched = study.arm(arm).rate_of or arm
+    searched = study.method(arm).rate_of or arm
     while (search := tuning(study, pair, arm)).missing:
         for rate in search.missing:
             try:
@@ -107,19 +107,19 @@ def trainings(study: Study, names: Iterable[str] | None = None) -> list[dict]:
             config, path = experiments.classifier_config(study, network), store.classifier_path(study, network)
             row = {"kind": "classifier", "run": f"{network}/{path.stem}", "path": path, "chosen": True}
             rows.append(shared | row | store.status(path, config))
-        if any(study.arm(arm).labels == "crossfit" for arm in control.arms):
+        if any(study.method(arm).labels == "crossfit" for arm in control.methods):
             for network, fold in ((n, k) for n in sorted(judged) for k in range(study.audit.folds)):
                 path, config = store.fold_path(study, network, fold), experiments.fold_config(study, network, fold)
                 row = {"kind": "fold", "run": f"{network}/fold{fold}", "path": path, "chosen": True}
                 rows.append(shared | row | store.status(path, config))
-        for pair, arm in ((pair, arm) for pair in control.pairs for arm in control.arms):
+        for pair, arm in ((pair, arm) for pair in control.pairs for arm in control.methods):
             rows += [shared | row for row in _oracles(study, pair, arm)]
     return rows
 
 
 def _oracles(study: Study, pair: str, arm: str) -> list[dict]:
     search, (first, *_) = tuning(study, pair, arm), study.audit.seeds
-    tried = [] if study.arm(arm).rate_of else [*search.tried, *search.missing]
+    tried = [] if study.method(arm).rate_of else [*search.tried, *search.missing]
     planned = [(rate, first, False) for rate in tried if rate != search.rate]
     planned += [(search.rate, seed, True) for seed in study.audit.seeds if search.rate is not None]
     rows = []
@@ -135,9 +135,9 @@ def _oracles(study: Study, pair: str, arm: str) -> list[dict]:
 
 def is_done(study: Study, name: str) -> bool:
     """Has everything been made that a control asks for?"""
-    arms = [(pair, arm) for pair in study.control(name).pairs for arm in study.control(name).arms]
+    methods = [(pair, arm) for pair in study.control(name).pairs for arm in study.control(name).methods]
     made = all(row["status"] in ("done", "diverged") for row in trainings(study, [name]))
-    return made and all(tuning(study, *arm).rate is not None for arm in arms)
+    return made and all(tuning(study, *arm).rate is not None for arm in methods)
 
 
 def tuned_outputs(study: Study, pair: str, arm: str, split: str = "test") -> NDArray | None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .. import confidence, data, losses, training
 from ..models import backbone, pretrained
-from ..study import Arm, Study
+from ..study import Method, Study
 from . import networks, store
 from .provenance import digest, processor, source_digest
 
@@ -181,7 +181,7 @@ def train_oracle(study: Study, pair: str, arm: str, seed: int, log: Log = print,
     TrainingError : when the loss or an output is not finite.
     """
     config, path = oracle_config(study, pair, arm, seed, rate), store.oracle_path(study, pair, arm, seed, rate)
-    settings, (oracle_name, classifier_name) = study.arm(arm), study.pair(pair)
+    settings, (oracle_name, classifier_name) = study.method(arm), study.pair(pair)
     for name in dict.fromkeys((oracle_name, classifier_name)):
         train_classifier(study, name, log)
     if settings.labels == "crossfit":
@@ -277,7 +277,7 @@ def fold_config(study: Study, name: str, fold: int) -> dict:
 def oracle_config(study: Study, pair: str, arm: str, seed: int, rate: float | None = None) -> dict:
     """All that an oracle depends on; its digest is the key of its file."""
     oracle_name, classifier_name = study.pair(pair)
-    settings = study.arm(arm)
+    settings = study.method(arm)
     labels: dict[str, list] = {"train": [], "heldout": [study.audit.tuning], "crossfit": []}
     if settings.labels == "crossfit":
         folds = range(study.audit.folds)
@@ -317,7 +317,7 @@ def trainings(study: Study) -> list[dict]:
         path, config = store.confidence_path(study, name), confidence_config(study, name)
         row = {"kind": "confidences", "run": f"{name}/confidences", "job": f"confidence-{name}", "path": path}
         rows.append(row | store.status(path, config))
-    for pair, arm, seed in product(study.pairs, study.arms, study.seeds):
+    for pair, arm, seed in product(study.pairs, study.methods, study.seeds):
         path, config = store.oracle_path(study, pair, arm, seed), oracle_config(study, pair, arm, seed)
         row = {"kind": "oracle", "run": f"{pair}/{arm}/seed{seed}", "job": study.oracle_job(pair, arm), "path": path}
         rows.append(row | store.status(path, config))
@@ -419,7 +419,7 @@ def _estimate_statistics(net: nn.Module, images: data.Images, among: Tensor | No
     net.eval()
 
 
-def _targets(study: Study, pair: str, settings: Arm) -> tuple[str, Tensor | None, dict[str, Tensor]]:
+def _targets(study: Study, pair: str, settings: Method) -> tuple[str, Tensor | None, dict[str, Tensor]]:
     """What an oracle can learn: part, images of it (None for all), and targets, (V, N) each.
 
     The targets are correct, bool, and of the training set p_true, float32 in [0, 1].

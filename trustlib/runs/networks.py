@@ -44,7 +44,7 @@ def given_classifier(study: Study, name: str) -> nn.Module:
 def new_oracle(study: Study, pair: str, arm: str, seed: int) -> oracle.Oracle:
     """An oracle before its training: a new head, and the weights it starts from; on the CPU."""
     oracle_name, _ = study.pair(pair)
-    network, settings = study.network(oracle_name), study.arm(arm)
+    network, settings = study.network(oracle_name), study.method(arm)
     # The head's initial weights. With the same seed a new last layer would be what the oracle it replaces began with.
     torch.manual_seed(seed if settings.keep_last else seed + ANEW)
     net = oracle.Oracle(backbone.build_backbone(network.model, network.args), settings.head)
@@ -57,7 +57,7 @@ def new_oracle(study: Study, pair: str, arm: str, seed: int) -> oracle.Oracle:
 
 def trained_oracle(study: Study, pair: str, arm: str, seed: int, device: torch.device) -> oracle.Oracle:
     """A trained oracle of the study, in eval mode."""
-    network, settings = study.network(study.pair(pair)[0]), study.arm(arm)
+    network, settings = study.network(study.pair(pair)[0]), study.method(arm)
     net = oracle.Oracle(backbone.build_backbone(network.model, network.args), settings.head)
     if settings.backbone == "frozen":
         oracle.initialise(

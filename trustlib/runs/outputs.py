@@ -77,14 +77,14 @@ def of_all_oracles(study: Study, pair: str, split: str = "test") -> dict[tuple[s
     if split in data.PARTS:
         return {
             (method, seed): z
-            for method in study.arms
+            for method in study.methods
             for seed, z in of_oracles(study, pair, method, study.seeds, split).items()
         }
     path = store.domain_path(study, split, pair)
     if not store.current(path, asked_config(study, split, pair)):
         return {}
     z = store.read_tensors(path)
-    order = [(method, seed) for method, seed in product(study.arms, study.seeds) if f"{method}/seed{seed}" in z]
+    order = [(method, seed) for method, seed in product(study.methods, study.seeds) if f"{method}/seed{seed}" in z]
     return {(method, seed): z[f"{method}/seed{seed}"].numpy() for method, seed in order}
 
 
@@ -101,7 +101,7 @@ def fit(
     if not store.current(path, oracle_config(study, pair, method, seed, rate)):
         return None
     saved = store.read_tensors(path, f"{split}.")
-    from_validation = split == "train" and study.arm(method).labels == "heldout"
+    from_validation = split == "train" and study.method(method).labels == "heldout"
     part = "heldout" if from_validation else split
     cache = store.read_tensors(store.classifier_path(study, study.pair(pair)[1]), f"{part}.")
     images = saved["index"] if split == "train" else slice(None)

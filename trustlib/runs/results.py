@@ -85,7 +85,7 @@ class Run:
         """
         audit = self.study.audit
         seeds, rate = self.study.seeds, None
-        if method in audit.arms:
+        if method in audit.methods:
             seeds, rate = audit.seeds, self.learning_rate(pair, method)
         rows = [outputs.fit(self.study, pair, method, seed, "train", rate=rate) for seed in seeds]
         complete = [row for row in rows if row is not None]
@@ -106,10 +106,10 @@ class Run:
         ladder = [control for name, control in study.audit.controls.items() if name.startswith("budget")]
         if not ladder:
             return published_curves(study.budget_from)
-        methods = [(pair, arm) for control in ladder for pair in control.pairs for arm in control.arms]
+        methods = [(pair, arm) for control in ladder for pair in control.pairs for arm in control.methods]
         if not study.audit.rates:
-            compared = {study.arm(arm).loss for _, arm in methods}
-            own = [arm for arm in study.one_a_loss if study.arm(arm).loss in compared]
+            compared = {study.method(arm).loss for _, arm in methods}
+            own = [arm for arm in study.one_a_loss if study.method(arm).loss in compared]
             methods += product(dict.fromkeys(pair for pair, _ in methods), own)
         rows = [row for pair, arm in methods for row in self._rungs(pair, arm)]
         return pd.DataFrame(rows, columns=CURVES).sort_values("pair", kind="stable", ignore_index=True)
@@ -117,7 +117,7 @@ class Run:
     def _rungs(self, pair: str, method: str) -> list[dict]:
         """The rows of `curves` of one method and budget; none until all its seeds are trained."""
         study, lr = self.study, self.learning_rate(pair, method)
-        shared = {"pair": pair, "loss": study.arm(method).loss, "arm": method, "lr": lr, **self.budget(pair, method)}
+        shared = {"pair": pair, "loss": study.method(method).loss, "arm": method, "lr": lr, **self.budget(pair, method)}
         rows = []
         for seed, split in product(study.audit.seeds, SPLITS):
             fit = None if lr is None else outputs.fit(study, pair, method, seed, split, rate=lr)
@@ -220,7 +220,7 @@ class Published:
         confidences = {"mcp": scores[f"{of_classifier}mcp"]}
         others = [key for key in confidence.SCORES if key != "mcp" and own + key in scores]
         confidences |= {key: scores[own + key] for key in others}
-        names = {(arm, seed): z.format(arm, seed) for arm, seed in product(self.study.arms, self.study.seeds)}
+        names = {(arm, seed): z.format(arm, seed) for arm, seed in product(self.study.methods, self.study.seeds)}
         oracles = {key: scores[name] for key, name in names.items() if name in scores}
         predicted = scores.get(f"{of_classifier}predicted")
         return assembled(self.study, scores[f"{of_classifier}correct"], confidences, oracles, predicted)
@@ -324,7 +324,7 @@ def published_manifest(study: Study) -> dict:
 
 
 def _check_oracles(study: Study, scores: dict[str, NDArray]) -> None:
-    planned = {f"{pair}/{arm}/seed{seed}.z" for pair, arm, seed in product(study.pairs, study.arms, study.seeds)}
+    planned = {f"{pair}/{arm}/seed{seed}.z" for pair, arm, seed in product(study.pairs, study.methods, study.seeds)}
     if differing := planned ^ {name for name in scores if name.endswith(".z") and ".heldout." not in name}:
         first = min(differing)
         raise JobError(

@@ -96,7 +96,7 @@ def oracle_path(study: Study, pair: str, arm: str, seed: int, rate: float | None
 
 
 def oracle_name(study: Study, pair: str, arm: str, seed: int, rate: float | None = None) -> str:
-    """PAIR/ARM/seedK, with the rate where it is not the one the arm has by itself."""
+    """PAIR/ARM/seedK, with the rate where it is not the one the method has by itself."""
     own = rate is None or rate == study.recipe(pair, arm).rate
     return f"{pair}/{arm}/seed{seed}" if own else f"{pair}/{arm}/rate{rate:g}-seed{seed}"
 

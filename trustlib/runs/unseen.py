@@ -127,7 +127,7 @@ def ask_oracles(study: Study, part: str, pair: str, log: Log = print) -> dict:
         for run in config["oracles"]:
             arm, seed = run.split("/seed")
             net = networks.trained_oracle(study, pair, arm, int(seed), device)
-            if study.arms[arm].backbone == "trained":
+            if study.methods[arm].backbone == "trained":
                 (tensors[run],) = training.predict(net, unseen, "test")
                 continue
             if looked is None:  # one backbone, the classifier's, for all that are frozen
@@ -189,7 +189,7 @@ def asked_config(study: Study, part: str, pair: str, oracles: dict[str, str] | N
 def trained_oracles(study: Study, pair: str) -> dict[str, str]:
     """ARM/seedK -> key, of the pair's oracles that are trained, by today's settings."""
     found = {}
-    for arm, seed in product(study.arms, study.seeds):
+    for arm, seed in product(study.methods, study.seeds):
         config = experiments.oracle_config(study, pair, arm, seed)
         if store.current(store.oracle_path(study, pair, arm, seed), config):
             found[f"{arm}/seed{seed}"] = digest(config)
