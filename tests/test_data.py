@@ -6,6 +6,7 @@ import io
 import pickle
 import shutil
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from torchvision import datasets
 from torchvision.datasets import CIFAR10
 
 from trustlib import data
-from trustlib.data import images, small
+from trustlib.data import Inputs, images, small
 
 
 def test_digits_have_three_disjoint_parts_and_need_no_network():
@@ -37,6 +38,22 @@ def test_a_view_is_normalised_and_mirrored_where_asked():
     both = images.view("train", torch.tensor([5, 5]), view)
     torch.testing.assert_close(both[1], both[0].flip(-1))
     torch.testing.assert_close(images.view("train", slice(5, 6), 1)[0], both[1])
+
+
+@pytest.mark.parametrize(
+    "inputs", [None, Inputs((0.5,), (0.5,)), Inputs((0.5,), (0.5,), size=28), Inputs((0.5,), (0.5,), 20, crop=0.9)]
+)
+def test_a_view_leaves_images_of_float32_as_they_are(inputs):
+    """Images of a domain need not be rounded, nor lie between 0 and 255."""
+    whole = data.digits().seen_by(inputs)
+    stored = whole.images["test"][:4].float() * 1.2 - 30
+    before = stored.clone()
+    images = replace(whole, images=whole.images | {"test": stored})
+    first = images.view("test", slice(None))
+    assert torch.equal(stored, before)
+    assert torch.equal(images.view("test", slice(None)), first)
+    exact = replace(whole, images=whole.images | {"test": before.double()})
+    assert torch.equal(exact.view("test", slice(None)), first)
 
 
 def test_the_split_is_fixed_disjoint_and_complete():
