@@ -21,7 +21,6 @@ EXCEPTIONS = {  # file -> rooms that it should not know: analysis still opens fi
     "analysis/evaluation.py": {"runs"},
     "analysis/heads.py": {"runs"},
     "confidence.py": {"training"},
-    "data/folders.py": {"runs"},
     "runs/controls.py": {"analysis"},
 }
 FILES = sorted(path for path in (ROOT / "trustlib").rglob("*.py") if path.name != "__init__.py")
