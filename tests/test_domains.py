@@ -221,7 +221,7 @@ def test_the_released_normalisation_reaches_every_network_through_view():
     x = images.images["test"][:6].float() / 255
     mean, std = (torch.tensor(v)[:, None, None] for v in (domains.IMAGENET_MEAN, domains.IMAGENET_STD))
     assert torch.allclose(seen[0], (x - mean) / std, atol=1e-4)
-    parts = images.images | {"test": made.double()}
+    parts = images.images | {"test": made}
     view = data.Images(parts, images.labels, images.classes, "", {}).view("test", slice(6))
     assert torch.allclose(view, seen[-1], atol=0.1)  # one step lies between the last look and the result
 
@@ -231,7 +231,7 @@ def test_the_released_normalisation_alone_is_a_domain_too():
     made, _ = domains.make(images, "digits", "normalised", 6)
     x = images.images["test"][:6].float() / 255
     mean, std = (torch.tensor(v)[:, None, None] for v in (domains.IMAGENET_MEAN, domains.IMAGENET_STD))
-    parts = images.images | {"test": made.double()}
+    parts = images.images | {"test": made}
     view = data.Images(parts, images.labels, images.classes, "", {}).view("test", slice(6))
     assert torch.allclose(view, (x - mean) / std, atol=1e-4)
 

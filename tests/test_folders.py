@@ -1,9 +1,7 @@
 """Folders of images: decoded as torchvision and timm do it, the same by any number of workers, and what is refused."""
 
 import hashlib
-import json
 import multiprocessing
-import os
 import pickle
 import shutil
 from pathlib import Path
@@ -39,9 +37,8 @@ def save(path, mode="RGB", size=(24, 20), seed=0):
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch):
-    """Three classes of 4 images to train on and 2 to test on, in every shape and mode, and an empty data root."""
-    monkeypatch.setenv("TRUST_DATA", str(tmp_path / "data"))
+def root(tmp_path):
+    """Three classes of 4 images to train on and 2 to test on, in every shape and mode."""
     k = 0
     for name in ("n03", "n01", "n02"):
         for folder, count in (("train", 4), ("val", 2)):
@@ -52,11 +49,7 @@ def root(tmp_path, monkeypatch):
 
 
 def load(root, **arguments):
-    return folders.load_folder(root, **{"heldout": 5, "log": no_log, **arguments}).seen_by(SQUARE)
-
-
-def no_log(line):
-    pytest.fail(f"said {line!r}")
+    return folders.load_folder(root, **{"heldout": 5, **arguments}).seen_by(SQUARE)
 
 
 # --- What is there ---
@@ -90,19 +83,6 @@ def test_labels_are_the_places_of_the_sorted_class_names(root):
     assert aligned(images)
 
 
-@pytest.mark.parametrize("backwards", [False, True])
-def test_the_order_in_which_a_disk_lists_its_files_does_not_matter(root, monkeypatch, backwards):
-    images = load(root)
-
-    def listed(path, scandir=os.scandir):
-        return iter(sorted(scandir(path), key=lambda entry: entry.name, reverse=backwards))
-
-    monkeypatch.setattr(folders.os, "scandir", listed)
-    again = load(root)
-    assert (again.classes, again.paths, again.checksums) == (images.classes, images.paths, images.checksums)
-    assert aligned(again)
-
-
 def test_source_and_checksum_do_not_depend_on_where_the_folder_lies(root, tmp_path, monkeypatch):
     images = load(root)
     lines = [
@@ -126,7 +106,6 @@ def test_other_files_are_ignored_and_endings_may_be_small(root):
     before = load(root)
     (root / "train" / "n01" / "notes.txt").write_text("no image")
     (root / "train" / "loose.jpg").write_text("in no class")
-    save(root / "train" / "n01" / "deeper.jpg" / "a.jpg")
     assert load(root).checksums == before.checksums
     save(root / "val" / "n01" / "b.jpg")
     assert len(load(root).labels["test"]) == len(before.labels["test"]) + 1
@@ -223,110 +202,25 @@ def test_what_a_worker_is_sent_does_not_grow_with_the_set(root):
     assert len(pickle.dumps(images._decode)) < 1000
 
 
-# --- What is damaged ---
+# --- What is refused ---
 
 DAMAGE = {"truncated": lambda raw: raw[: len(raw) // 2], "empty": lambda raw: b"", "no image": lambda raw: b"text" * 50}
 
 
-def damage(path, how="truncated"):
-    path.write_bytes(DAMAGE[how](path.read_bytes()))
-
-
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("how", DAMAGE)
-def test_a_damaged_file_is_named_when_it_is_read(root, how, workers):
+@pytest.mark.parametrize("how", [*DAMAGE, "gone"])
+def test_an_image_that_cannot_be_read_is_named(root, how, workers):
     images = load(root, workers=workers)
     bad = Path(images.paths["test"][3])
-    damage(bad, how)
+    if how == "gone":
+        bad.unlink()
+    else:
+        bad.write_bytes(DAMAGE[how](bad.read_bytes()))
     batches = images.batches("test", [slice(0, 2), slice(2, 4), slice(4, 6)], [0] * 3)
     assert len(next(batches)) == 2
-    with pytest.raises(data.DataError) as error:
+    with pytest.raises(data.DataError, match=rf"^{bad} cannot be read as an image \(.+\): replace the file") as error:
         list(batches)
-    for part in (f"{bad} is damaged ({how}" if how != "truncated" else f"{bad} is damaged", "`damaged: skip`"):
-        assert part in str(error.value)
     assert "Traceback" not in str(error.value)
-    assert "0x" not in str(error.value)
-    with pytest.raises(data.DataError, match=rf"{bad.name} is damaged"):
-        images.view("test", slice(3, 4))
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_damaged_files_are_left_out_before_the_split_where_the_study_says_so(root, monkeypatch, workers):
-    monkeypatch.setattr(folders, "CHECKED_TOGETHER", 1)
-    clean = load(root)
-    bad = ("train/n01/n01_2.JPEG", "train/n03/n03_0.JPEG", "val/n02/n02_1.JPEG")
-    for path, how in zip(bad, DAMAGE, strict=True):
-        damage(root / path, how)
-    said = []
-    images = load(root, workers=workers, damaged="skip", log=said.append)
-    assert images.damaged == bad
-    assert {part: len(images.labels[part]) for part in data.PARTS} == {"train": 5, "heldout": 5, "test": 5}
-    assert aligned(images)
-    assert sorted(images.labels["test"].tolist()) == [0, 0, 1, 2, 2]
-    assert [len(x) for x in images.batches("train", [slice(None)], [0])] == [5]
-    for path in bad:
-        assert str(root / path) not in images.paths["train"] + images.paths["heldout"] + images.paths["test"]
-    assert [line.split(": ")[1].split(" of")[0] for line in said] == [f"{k}0 %" for k in range(1, 11)]
-    assert said[-1] == "photos: 100 % of 18 images checked, 3 damaged"
-    # The set is named by the files in use: with the damaged ones deleted it is the same.
-    for path in bad:
-        (root / path).unlink()
-    without = load(root)
-    assert without.checksums == images.checksums != clean.checksums
-    assert without.paths == images.paths
-
-
-def test_a_listing_is_checked_once(root):
-    damage(root / "val" / "n02" / "n02_1.JPEG")
-    said = []
-    first = load(root, damaged="skip", log=said.append)
-    assert said
-    (kept,) = (data.root() / "checked").iterdir()
-    assert kept.name == load(root).checksums["listing"] + ".json"
-    assert json.loads(kept.read_text()) == {
-        "source": "the folder photos", "files": 18, "damaged": ["val/n02/n02_1.JPEG"],
-    }  # fmt: skip
-    again = load(root, damaged="skip", log=no_log)
-    assert (again.paths, again.damaged, again.checksums) == (first.paths, first.damaged, first.checksums)
-    damage(root / "train" / "n01" / "n01_2.JPEG")
-    assert len(load(root, damaged="skip", log=said.append).damaged) == 2
-
-
-def test_a_sound_set_is_the_same_with_and_without_the_check(root):
-    checked = load(root, damaged="skip", log=lambda line: None)
-    assert checked.damaged == ()
-    assert (checked.paths, checked.checksums) == (load(root).paths, load(root).checksums)
-
-
-@pytest.mark.parametrize("content", ["{", "[]", '{"files": 18}'])
-def test_a_damaged_outcome_of_the_check_is_named(root, content):
-    kept = data.root() / "checked" / f"{load(root).checksums['listing']}.json"
-    kept.parent.mkdir(parents=True)
-    kept.write_text(content)
-    with pytest.raises(data.DataError, match=f"{kept.name} is damaged; delete it"):
-        load(root, damaged="skip")
-
-
-def test_a_class_with_nothing_but_damaged_images_is_named(root):
-    for path in root.glob("val/n02/*"):
-        damage(path)
-    with pytest.raises(data.DataError, match="val: no undamaged image for n02"):
-        load(root, damaged="skip", log=lambda line: None)
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_file_that_cannot_be_read_is_never_left_out(root, monkeypatch, workers):
-    def lose(listings, digest=folders._digest):
-        (root / "train" / "n01" / "n01_2.JPEG").unlink()
-        return digest(listings)
-
-    monkeypatch.setattr(folders, "_digest", lose)
-    with pytest.raises(data.DataError, match=r"n01_2\.JPEG cannot be read \(No such file"):
-        load(root, workers=workers, damaged="skip", log=lambda line: None)
-    assert not list((data.root() / "checked").iterdir())
-
-
-# --- What is refused ---
 
 
 @pytest.mark.parametrize("missing", [".", "train", "val"])
@@ -335,91 +229,37 @@ def test_a_missing_folder_is_named_with_the_layout(root, missing):
     with pytest.raises(data.DataError) as error:
         load(root)
     where = root / ("train" if missing == "." else missing)
-    for part in (f"{where}: No such file", f"Expected in {root}", "ROOT/train/CLASS/*.JPEG", "ROOT/val/CLASS/*.JPEG"):
+    for part in (f"No such file or directory: '{where}'", f"Expected in {root}: train/CLASS/*.JPEG and val/CLASS"):
         assert part in str(error.value)
-
-
-def test_images_in_no_class_folder_are_counted(root):
-    for path in list(root.glob("val/*/*")):
-        path.rename(root / "val" / path.name)
-    for path in [path for path in (root / "val").iterdir() if path.is_dir()]:
-        path.rmdir()
-    with pytest.raises(data.DataError, match="val: expected a folder for each class, found 6 images outside of any"):
-        load(root)
-    for path in (root / "val").iterdir():
-        path.unlink()
-    with pytest.raises(data.DataError, match="val: expected a folder for each class, found no images at all"):
-        load(root)
 
 
 @pytest.mark.parametrize("folder", ["train", "val"])
 def test_an_empty_class_is_named(root, folder):
     for path in (root / folder / "n02").iterdir():
         path.rename(path.with_suffix(".txt"))
-    with pytest.raises(data.DataError, match=f"{folder}: no image for n02; put"):
+    with pytest.raises(data.DataError, match=r"no valid file for the classes n02.*Expected in"):
         load(root)
 
 
-@pytest.mark.parametrize(("more", "fewer"), [("train", "val"), ("val", "train")])
-def test_classes_of_one_part_only_are_named_up_to_five(root, more, fewer):
+@pytest.mark.parametrize("more", ["train", "val"])
+def test_a_class_of_one_part_only_is_named(root, more):
     save(root / more / "n00" / "a.JPEG")
-    with pytest.raises(data.DataError, match=rf"{more} has classes that {fewer} lacks: n00\. Expected"):
-        load(root)
-    for k in range(4, 10):
-        save(root / more / f"n0{k}" / "a.JPEG")
-    with pytest.raises(data.DataError, match=r"lacks: n00, n04, n05, n06, n07, \.\.\. \(7 in all\)"):
+    with pytest.raises(data.DataError, match=r"1 classes are in one part only, such as n00\. Expected"):
         load(root)
 
 
 def test_an_image_must_be_left_to_train_on(root):
     assert len(load(root, heldout=11).labels["train"]) == 1
-    with pytest.raises(data.DataError, match="train: expected more than the 12 images to hold out, found 12"):
+    with pytest.raises(data.DataError, match="train: expected more than the 12 images of the validation set, found 12"):
         load(root, heldout=12)
 
 
-def test_a_dangling_link_is_named(root):
-    (root / "val" / "n01" / "z.JPEG").symlink_to(root / "nowhere")
-    with pytest.raises(data.DataError, match=r"val/n01/z\.JPEG: No such file"):
-        load(root)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"heldout": -1}, "heldout and workers must be >= 0, found -1 and 0"),
-        ({"workers": -2}, "found 5 and -2"),
-        ({"damaged": "ignore"}, "'ignore'"),
-    ],
-)
-def test_wrong_arguments(root, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        load(root, **arguments)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"size": None}, "differ in size: its inputs need one"),
-        ({"mean": (0.5,)}, "3 channels"),
-        ({"std": (0.5, 0.5)}, "3 channels"),
-        ({"crop": 1.1}, r"crop must be in \(0, 1\]"),
-        ({"crop": 0.0}, r"crop must be in \(0, 1\]"),
-        ({"interpolation": "lanczos"}, "'lanczos'; known: bicubic, bilinear"),
-    ],
-)
-def test_inputs_that_do_not_suit_a_folder(root, changes, message):
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize("changes", [{"size": None}, {"crop": 1.1}, {"crop": 0.0}])
+def test_inputs_that_do_not_suit_a_folder(root, changes):
+    with pytest.raises(ValueError, match=r"differ in size: its inputs need one size, and a crop in \(0, 1\] or none"):
         load(root).seen_by(Inputs(**{"mean": MEAN, "std": STD, "size": 16, **changes}))
 
 
-def test_inputs_come_first_and_every_batch_has_a_view(root):
-    images = folders.load_folder(root, heldout=5)
-    for call in (
-        lambda: images.view("test", slice(1)),
-        lambda: images.pixels("test", slice(1)),
-        lambda: images.batches("test", [slice(1)], [False]),
-    ):
-        with pytest.raises(ValueError, match="no inputs yet: choose them with seen_by"):
-            call()
-    with pytest.raises(ValueError, match="a view for each of 2 batches, found 1"):
-        images.seen_by(SQUARE).batches("test", [slice(1)] * 2, [False])
+def test_inputs_come_first(root):
+    with pytest.raises(ValueError, match="no inputs yet: choose them with seen_by"):
+        folders.load_folder(root, heldout=5).view("test", slice(1))

@@ -205,7 +205,7 @@ def test_a_folder_of_images_is_shown_as_a_module_or_a_timm_model_wants_it(tmp_pa
 
 def test_a_folder_without_images_of_a_class_is_refused(tmp_path):
     (tmp_path / "pictures" / "empty").mkdir(parents=True)
-    with pytest.raises(DataError, match="no image for empty"):
+    with pytest.raises(DataError, match="no valid file for the classes empty"):
         own.images(tmp_path / "pictures", own.Source("mine:net"))
     with pytest.raises(own.ClassifierError, match="expected a folder, an"):
         own.images(tmp_path / "absent", own.Source("mine:net"))

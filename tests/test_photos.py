@@ -205,7 +205,7 @@ def test_other_tensors_are_refused(package, tensors, wrong):
     kept = names[:-1] if wrong == "fewer" else [names[-1], *names[:-1]]
     package({name: tensors[name] for name in kept})
     with pytest.raises(
-        data.DataError, match=rf"x\.pth: expected the 296 tensors of tf_efficientnet_lite0, found {len(kept)}"
+        data.DataError, match=rf"x\.pth: expected the 296 tensors of tf_efficientnet_lite0 .*found {len(kept)}"
     ):
         photos.efficientnet_lite0()
 
@@ -222,7 +222,7 @@ class Touch:
 
 def test_code_in_a_file_of_weights_is_not_run(package, tmp_path):
     package({"layer0": Touch(tmp_path / "touched")})
-    with pytest.raises(data.DataError, match="wants to run code"):
+    with pytest.raises(data.DataError, match="cannot be read as weights"):
         photos.efficientnet_lite0()
     assert not (tmp_path / "touched").exists()
 

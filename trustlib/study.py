@@ -178,7 +178,6 @@ class Study(Strict):
     dataset: str
     folder: str | None = None  # of a dataset of image folders, from the data root
     heldout: int | None = Field(default=None, ge=1)  # training images that are held out; the dataset's own by default
-    damaged: Literal["error", "skip"] = "error"  # what becomes of a dataset that has images that cannot be read
     flip: bool  # train on mirrored images too
     preprocessing: Literal["own", "released"] = "own"  # of networks with given weights, see `networks.inputs`
     device: str = "auto"
@@ -293,7 +292,7 @@ class Study(Strict):
         """The study's image set, or the `trustlib.data.folders.Folder` for a large one; read once a process."""
         if self.folder is None:
             return data.load(self.dataset, self.heldout)
-        return _folder(data.root() / self.folder, self.heldout, self.workers, self.damaged)
+        return _folder(data.root() / self.folder, self.heldout, self.workers)
 
     @property
     def views(self) -> int:
@@ -421,11 +420,11 @@ class Study(Strict):
 
 
 @lru_cache(maxsize=1)
-def _folder(root: Path, heldout: int, workers: int, damaged: Literal["error", "skip"]) -> Any:
+def _folder(root: Path, heldout: int, workers: int) -> Any:
     """A `folders.Folder`, which does for `data.Images`."""
-    from .data import folders  # here, since it writes through `runs`, which knows studies
+    from .data import folders  # here, since torchvision takes a second to import
 
-    return folders.load_folder(root, heldout=heldout, workers=workers, damaged=damaged)
+    return folders.load_folder(root, heldout=heldout, workers=workers)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

