@@ -182,7 +182,7 @@ rule oracles:
         "{params.name}"
     shell:
         PAPERMILL + " notebooks/02_train_oracles.ipynb {log.notebook} -p study {STUDY} -p pair {params.pair}"
-        " -y '{params.methods}'"
+        " -p by_hand 0 -y '{params.methods}'"
 
 
 rule control:
