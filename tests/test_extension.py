@@ -18,7 +18,7 @@ import yaml
 from conftest import TINY, scores_of
 from matplotlib.text import Text
 from numpy.typing import NDArray
-from test_own_classifier import arm, told, trained
+from test_own_classifier import method, told, trained
 from torch import Tensor
 
 from trustlib import confidence, data, losses, metrics, report
@@ -214,7 +214,7 @@ def test_a_probe_learns_by_the_entry_alone(extended):
 
 def test_an_oracle_for_anybodys_classifier_learns_by_the_entry_alone(extended):
     GIVEN.clear()
-    _, seen, parts, _, _ = trained(told(600), arm("weighted_tcp"), rates=[1e-2], epochs=1)
+    _, seen, parts, _, _ = trained(told(600), method("weighted_tcp"), rates=[1e-2], epochs=1)
     n_correct = int(seen["correct"][parts["learn"]].sum())
     assert {given[1:3] for given in GIVEN} == {(n_correct, len(parts["learn"]) - n_correct)}
     assert torch.isin(torch.cat([target for target, *_ in GIVEN]), seen["p_true"]).all()
