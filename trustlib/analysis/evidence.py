@@ -190,6 +190,7 @@ class Evidence:
     def __init__(self, results: Any):
         self.results, self.study = results, results.study
         self._boots: dict[tuple, resampling.Bootstrap | None] = {}
+        self._all: dict[tuple[str, str], resampling.Bootstrap] = {}
         self._distances: dict[str, dict] = {}
         self._states: dict[tuple[str, str], str] = {}
 
@@ -289,9 +290,7 @@ class Evidence:
     def _boot(self, pair: str, arm: str, split: str, tuned: bool, kind: str) -> resampling.Bootstrap | None:
         """Resampled metrics of a score: a method's, MCP, or one made of them on validation images."""
         if not kind and not tuned and (arm == "mcp" or arm in self.study.methods):
-            if self.outputs(pair, arm, split) is None:
-                return None
-            return self.results.resample(self.results.predictions(pair, split))
+            return None if self.outputs(pair, arm, split) is None else self._resampled(pair, split)
         score = self._score(pair, arm, split, tuned, kind)
         if score is None:
             return None
@@ -299,6 +298,12 @@ class Evidence:
         tnr_threshold = compare.negative_tcp(self.results.classes) if kind == rules.TNR_PAPER else None
         predictions = Predictions(self.correct(pair, split), {arm: score}, {arm: threshold})
         return self.results.resample(predictions, tnr_threshold=tnr_threshold)
+
+    def _resampled(self, pair: str, split: str) -> resampling.Bootstrap:
+        """Resampled metrics of all confidences of a pair."""
+        if (pair, split) not in self._all:
+            self._all[pair, split] = self.results.resample(self.results.predictions(pair, split))
+        return self._all[pair, split]
 
     def _score(self, pair: str, arm: str, split: str, tuned: bool, kind: str) -> NDArray | None:
         """The score (S, N) that `_boot` resamples."""
