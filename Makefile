@@ -35,7 +35,7 @@ export MALLOC_TRIM_THRESHOLD_ = 100000000000
 export MALLOC_TOP_PAD_ = 268435456
 
 .DEFAULT_GOAL := help
-.PHONY: help report audit domains publish verify test notebooks benchmark speed photos lab lock clean
+.PHONY: help report audit domains publish verify readme test notebooks benchmark speed photos lab lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1|/' | column -t -s '|'
@@ -64,6 +64,9 @@ publish: .venv/ready  ## copy a finished study's report, tables, figures and sco
 
 verify: .venv/ready  ## make a published study's tables anew from its scores, and compare them with its report
 	@python -m trustlib verify $(STUDY)
+
+readme: .venv/ready  ## draw the README's figure and tables from the published results
+	@python -m trustlib readme
 
 test: .venv/ready  ## lint, types, and the tests with their coverage
 	ruff check . && ruff format --check .

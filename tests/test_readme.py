@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there."""
+"""What the README and the pages in docs/ show works as it stands there."""
 
 import inspect
 import re
@@ -10,16 +10,33 @@ from test_extension import hinge
 
 from trustlib import losses
 from trustlib.data import ROOT
+from trustlib.report import readme
 from trustlib.study import load_study
+
+PAGES = "\n".join(path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
 
 
 def fragments(language):
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", PAGES, re.DOTALL)
+
+
+def test_the_results_are_those_of_the_committed_tables(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text((ROOT / "README.md").read_text())
+    readme.write(page, tmp_path / "hero.svg")
+    assert page.read_text() == (ROOT / "README.md").read_text()
+    assert len(page.read_bytes()) <= 9_216
+
+
+def test_links_lead_to_files():
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert target.startswith("https://") or (page.parent / target).exists(), target
 
 
 def test_the_example_runs(capsys):
     (example,) = (text for text in fragments("python") if text.startswith("import"))
-    exec(compile(example, "README.md", "exec"), {})
+    exec(compile(example, "docs", "exec"), {})
     printed = capsys.readouterr().out
     assert "'auroc': 0.8" in printed
     assert "Keep a prediction when its confidence is above" in printed
@@ -35,7 +52,7 @@ def test_the_loss_that_it_adds_is_the_one_that_is_tested(monkeypatch, write_stud
     arm = load_study(write_study(**yaml.safe_load(methods))).method("hinge")
     z, correct = torch.tensor([0.5, 0.5]), torch.tensor([True, False])
     assert arm.loss_function(z, correct, **arm.hyper).tolist() == [1.5, 2.5]
-    assert '"logit_gap": Score("Logit gap", logit_gap)' in (ROOT / "README.md").read_text()
+    assert '"logit_gap": Score("Logit gap", logit_gap)' in PAGES
 
 
 INTERVAL = r"[+-]?\d+\.\d+ \[[^\]]+\]"
@@ -63,7 +80,7 @@ def test_every_figure_with_an_interval_is_that_of_a_committed_result():
         measured |= {"{:+.1f} [{:+.1f}, {:+.1f}]".format(*row) for row in heads.itertuples(index=False)}
     for file in results.glob("*/tables/claims.csv"):
         measured |= set(re.findall(INTERVAL, " ".join(pd.read_csv(file)["found"])))
-    text = " ".join((ROOT / "README.md").read_text().split())  # a line may end within an interval
+    text = " ".join(PAGES.split())  # a line may end within an interval
     quoted = re.findall(INTERVAL, text)
     assert len(quoted) >= 8
     assert set(quoted) <= measured
@@ -76,7 +93,7 @@ def times_on_a_gpu():
 
 
 def test_the_times_it_quotes_are_the_committed_ones():
-    text = " ".join((ROOT / "README.md").read_text().split())
+    text = " ".join(PAGES.split())
     steps, loading, metrics, bootstrap = (
         pd.read_csv(ROOT / f"results/{name}.csv", index_col=0)
         for name in ("speed/steps", "speed/loading", "benchmark/metrics", "benchmark/bootstrap")
@@ -113,7 +130,7 @@ def in_full(row):
 
 def table(heading):
     """The cells of the first table below a heading, row by row, without its head."""
-    text = (ROOT / "README.md").read_text().partition(heading)[2]
+    text = PAGES.partition(heading)[2]
     found = re.search(r"(^\|.*\|\n)+", text, re.MULTILINE)[0]
     return [[cell.strip(" *`") for cell in row.split("|")[1:-1]] for row in found.splitlines()[2:]]
 
@@ -124,7 +141,7 @@ def test_the_ladder_of_budgets_is_the_committed_one_cell_by_cell():
     study = load_study("budget")
     called = {study.pair_label(pair): pair for pair in study.pairs}
     names = {study.method_label(arm): settings.loss for arm, settings in study.methods.items()}
-    rows = table("### How long must an oracle train?")
+    rows = table("## How long must an oracle train?")
     assert len(rows) == len(called) * (len(names) + 1)
     steps = sorted(curves["steps"].unique())
     for pair, method, *cells in rows:
@@ -145,7 +162,7 @@ def test_the_table_of_trained_oracles_is_the_committed_one():
     curves = pd.read_csv(folder / "budget.csv").query("split == 'train'").groupby(["pair", "arm"])
     called = {study.pair_label(pair): pair for pair in study.pairs}
     names = {study.method_label(arm): arm for arm in study.methods} | {"MCP": "mcp"}
-    rows = table("### Do trained oracles rank above MCP?")
+    rows = table("## Do trained oracles rank above MCP?")
     assert len(rows) == len(called) * 6
     for label, method, steps, trained, tested, less in rows:
         pair, arm = called[label], names[method]
@@ -163,7 +180,7 @@ def test_the_table_of_trained_oracles_is_the_committed_one():
 
 
 def test_the_table_of_earlier_studies_is_the_committed_one():
-    for study, *_, mcp, ce, tcp, ss in table("### Earlier results"):
+    for study, *_, mcp, ce, tcp, ss in table("## Earlier results"):
         frame = pd.read_csv(ROOT / f"results/{study}/tables/comparisons.csv").set_index(["pair", "arm"])
         own = [pair for pair in load_study(study).pairs if len(set(load_study(study).pair(pair))) == 1]
         accuracy = frame[frame["metric"] == "accuracy"]["estimate"].xs("mcp", level="arm")
@@ -175,7 +192,7 @@ def test_the_table_of_earlier_studies_is_the_committed_one():
 
 
 def test_every_module_and_notebook_is_in_the_tree():
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "docs" / "architecture.md").read_text()
     for folder, pattern in (("trustlib", "*.py"), ("notebooks", "*.ipynb"), ("studies", "*.yaml")):
         for path in (ROOT / folder).rglob(pattern):
             if not path.stem.startswith("__"):

@@ -19,6 +19,7 @@ def main() -> int:
     render.add_argument("page", type=Path)
     render.add_argument("notebooks", type=Path, nargs="+")
     render.add_argument("--record", type=Path, help="where to write what made the page: commit, versions, machine")
+    commands.add_parser("readme", help="draw the README's figure and tables from the published results")
     evaluate = commands.add_parser(
         "evaluate",
         help="which of your own predictions can be trusted: one HTML page and one JSON file",
@@ -51,6 +52,12 @@ def main() -> int:
 
     if args.command == "evaluate":
         return _evaluate(args)
+
+    if args.command == "readme":
+        from .report import readme
+
+        readme.write()
+        return 0
 
     from . import data
     from .models import pretrained
