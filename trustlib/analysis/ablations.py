@@ -147,12 +147,12 @@ def operating_points(run: Any, pair: str) -> pd.DataFrame:
 
 def _matched_boot(run: Any, pair: str, method: str, to: str) -> resampling.Bootstrap | None:
     """The resampled metrics of a method whose threshold gives the TPR of another one; None until both are trained."""
-    z, *validation = (
+    z, of_method, of_other = (
         run.tuned_outputs(pair, name, split) for name, split in ((method, "test"), (method, "heldout"), (to, "heldout"))
     )
-    if z is None or any(values is None for values in validation):
+    if z is None or of_method is None or of_other is None:
         return None
-    score = matched(z, *validation, run.predictions(pair, "heldout").correct)
+    score = matched(z, of_method, of_other, run.predictions(pair, "heldout").correct)
     return run.resample(Predictions(run.predictions(pair).correct, {method: score}, {method: 0.0}))
 
 

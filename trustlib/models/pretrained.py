@@ -180,7 +180,7 @@ def _of_timm(model: str) -> Path:
     if not repository:
         where = config.get("url") or "timm names no place"
         raise data.DataError(f"no weights of {model}: expected {own}, or give the path of a checkpoint ({where})")
-    file = {"repo_id": repository, "filename": "model.safetensors", "revision": revision or "main"}
+    file: dict[str, Any] = {"repo_id": repository, "filename": "model.safetensors", "revision": revision or "main"}
     if isinstance(cached := hub.try_to_load_from_cache(**file), str):
         return Path(cached)
     try:
