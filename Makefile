@@ -1,5 +1,5 @@
 # make report   the main job: every training of a study, its tables and figures, one HTML file
-# make audit    the controls too: what each departure of the released code, and each choice, matters
+# make ablations  the ablations too: what each departure of the released code, and each choice, matters
 # make domains  the distribution shifts at every severity too
 # Each target sets up .venv by itself the first time. make help lists them.
 
@@ -35,7 +35,7 @@ export MALLOC_TRIM_THRESHOLD_ = 100000000000
 export MALLOC_TOP_PAD_ = 268435456
 
 .DEFAULT_GOAL := help
-.PHONY: help report audit domains publish verify readme test notebooks benchmark speed photos lab lock clean
+.PHONY: help report ablations domains publish verify readme test notebooks benchmark speed photos lab lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1|/' | column -t -s '|'
@@ -49,12 +49,12 @@ report: .venv/ready $(PLUGIN)  ## run a study and write results/runs/STUDY/repor
 	@python -m trustlib check $(STUDY) $(ASKED)
 	@mkdir -p $(RUN)
 	@flock --nonblock --conflict-exit-code 75 $(RUN)/lock snakemake --workflow-profile profiles/$(PROFILE) \
-		$(AT_ONCE) --config study=$(STUDY) audit="$(ASKED)" sweep=$(SWEEP) \
+		$(AT_ONCE) --config study=$(STUDY) ablations="$(ASKED)" sweep=$(SWEEP) \
 		2> >(trap '' INT; grep --line-buffered -vE $(CHATTER) >&2) || { status=$$?; \
 		[ $$status != 75 ] || echo "a run of STUDY=$(STUDY) is already running in this checkout"; exit $$status; }
 
-audit: .venv/ready  ## the same with its controls, all or some (CONTROLS="rate head")
-	@$(MAKE) --no-print-directory report ASKED="$(or $(CONTROLS),$$(python -m trustlib controls $(STUDY)))"
+ablations: .venv/ready  ## the same with its ablations, all or some (ONLY="rate head")
+	@$(MAKE) --no-print-directory report ASKED="$(or $(ONLY),$$(python -m trustlib ablations $(STUDY)))"
 
 domains: .venv/ready  ## the same with the study's corruptions at every severity, for the curves
 	@$(MAKE) --no-print-directory report SWEEP=1

@@ -1,5 +1,5 @@
 # The graph of a study: one rule a notebook, run by papermill. `make report` calls it; by hand:
-#   snakemake --workflow-profile profiles/default --cores 2 --config study=digits audit="rate labels" sweep=1
+#   snakemake --workflow-profile profiles/default --cores 2 --config study=digits ablations="rate labels" sweep=1
 #
 # A job's output is its manifest, written last. What it trained lies in files of its own, which Snakemake does not
 # know and so does not delete: a job that runs again makes only what is missing or stale (trustlib.runs.store.cached).
@@ -9,7 +9,7 @@
 import sys
 from types import SimpleNamespace
 
-from trustlib.runs import controls, experiments, store, unseen
+from trustlib.runs import experiments, store, tuning, unseen
 from trustlib.runs.provenance import job_digest
 from trustlib.study import load_study, study_path
 
@@ -31,14 +31,14 @@ SWEPT = [part for parts in plan.domains.sweep.values() for part in parts]
 # On a cluster every job reads this file again, while others write their manifests: none of them may remove any.
 if workflow.is_main_process:
     visits = unseen.visits(plan) + unseen.visits(plan, SWEPT)
-    for row in experiments.trainings(plan) + controls.trainings(plan) + visits:
+    for row in experiments.trainings(plan) + tuning.trainings(plan) + visits:
         if row["status"] not in ("done", "diverged"):
             job_path(row["job"]).unlink(missing_ok=True)
 
-# The report shows the controls and the sweeps that have been run, and waits for those that are asked for.
-ASKED = [plan.control(name) and name for name in str(config.get("audit") or "").split()]
-CONTROLS = [f"control-{name}" for name in plan.audit.controls if name in ASKED or job_path(f"control-{name}").exists()]
-JOBS += CONTROLS
+# The report shows the ablations and the sweeps that have been run, and waits for those that are asked for.
+ASKED = [plan.ablation(name) and name for name in str(config.get("ablations") or "").split()]
+ABLATIONS = [f"ablation-{name}" for name in plan.ablations.questions if name in ASKED or job_path(f"ablation-{name}").exists()]
+JOBS += ABLATIONS
 JOBS += [f"sweep-{name}" for name in plan.domains.swept if config.get("sweep") or job_path(f"sweep-{name}").exists()]
 
 # Snakemake takes a page for finished whose jobs' manifests are gone, as after a failure: it has to look older than they.
@@ -60,7 +60,7 @@ PAPERMILL = (
 # The page is made of these notebooks, one after the other; each is run again when its code or what it uses changes.
 SECTIONS = {
     "06_report": f"notebooks/06_report.ipynb {{output}} -p study {STUDY} -p make_missing False",
-    "07_audit": f"notebooks/07_audit.ipynb {{output}} -p study {STUDY}",
+    "07_ablations": f"notebooks/07_ablations.ipynb {{output}} -p study {STUDY}",
     "11_reasons": f"notebooks/11_reasons.ipynb {{output}} -p study {STUDY} -p make_missing False",
     "08_unseen": f"notebooks/08_unseen.ipynb {{output}} -p study {STUDY}",
     "09_published": f"notebooks/09_published.ipynb {{output}} -p study {STUDY}",
@@ -185,23 +185,23 @@ rule oracles:
         " -p by_hand 0 -y '{params.methods}'"
 
 
-rule control:
+rule ablation:
     input:
-        ancient("notebooks/05_controls.ipynb"),
+        ancient("notebooks/05_ablation.ipynb"),
         [job_path(f"classifier-{name}") for name in plan.networks],
     output:
-        job_path("control-{control}"),
+        job_path("ablation-{ablation}"),
     log:
-        notebook=RUN / "notebooks/control-{control}.ipynb",
-        text=RUN / "notebooks/control-{control}.log",
+        notebook=RUN / "notebooks/ablation-{ablation}.ipynb",
+        text=RUN / "notebooks/ablation-{ablation}.log",
     params:
-        name="control-{control}",
+        name="ablation-{ablation}",
     resources:
         cpus_per_task=CPUS,
     message:
         "{params.name}"
     shell:
-        PAPERMILL + " notebooks/05_controls.ipynb {log.notebook} -p study {STUDY} -p control {wildcards.control}"
+        PAPERMILL + " notebooks/05_ablation.ipynb {log.notebook} -p study {STUDY} -p ablation {wildcards.ablation}"
 
 
 rule domain:

@@ -35,12 +35,12 @@ TINY = {
 }  # fmt: skip
 
 
-AUDIT = {
+ABLATIONS = {
     "rates": [1.0e-3, 3.0e-3],
     "seeds": [0, 1],
     "tuning": 400,
     "folds": 2,
-    "controls": {
+    "questions": {
         "labels": {
             "question": "Which labels?",
             "pairs": ["rsn-rsn"],

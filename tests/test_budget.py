@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import AUDIT, TINY, Given
+from conftest import ABLATIONS, TINY, Given
 
 from trustlib import metrics
 from trustlib.analysis import budget
-from trustlib.runs import controls, experiments, store
+from trustlib.runs import experiments, store, tuning
 from trustlib.runs.results import SPLITS, Run
 from trustlib.study import load_study
 
@@ -63,19 +63,21 @@ def ladders(write_study, monkeypatch, tmp_path):
         "ce-8": {"label": "CE, 8 steps", "loss": "ce", "head": "linear", "rate_of": "ce-16"},
         "ce-16": {"label": "CE, 16 steps", "loss": "ce", "head": "linear", "training": {"epochs": 2}},
     }
-    control = {"question": "How long?", "pairs": ["rsn-rsn"], "methods": ["ce-8", "ce-16"]}
+    ablation = {"question": "How long?", "pairs": ["rsn-rsn"], "methods": ["ce-8", "ce-16"]}
     return load_study(
-        write_study(audit=AUDIT | {"methods": AUDIT["methods"] | methods, "controls": {"budget": control}})
+        write_study(
+            ablations=ABLATIONS | {"methods": ABLATIONS["methods"] | methods, "questions": {"budget": ablation}}
+        )
     )
 
 
 def test_curves_hold_every_split_of_what_is_trained_and_a_shared_learning_rate(ladders):
     study = ladders
-    controls.train(study, "rsn-rsn", "ce-8", lambda _: None)
+    tuning.train(study, "rsn-rsn", "ce-8", lambda _: None)
     frame = Run(study).curves
     assert set(frame["arm"]) == {"ce-8"}  # the other has the first seed alone
     assert set(zip(frame["seed"], frame["split"], strict=True)) == {(s, p) for s in (0, 1) for p in SPLITS}
-    controls.train(study, "rsn-rsn", "ce-16", lambda _: None)
+    tuning.train(study, "rsn-rsn", "ce-16", lambda _: None)
     frame = Run(study).curves
     assert frame.groupby("steps")["lr"].unique().map(list).tolist() == [[study_rate(study)]] * 2
     assert frame.groupby("steps")["images"].first().to_dict() == {8: 400, 16: 800}
@@ -91,21 +93,23 @@ def test_curves_hold_every_split_of_what_is_trained_and_a_shared_learning_rate(l
 def test_without_a_search_the_studys_own_methods_are_a_rung(write_study, monkeypatch, tmp_path):
     monkeypatch.setenv("TRUST_RESULTS", str(tmp_path / "results"))
     methods = {"ce-16": {"label": "CE, 16 steps", "loss": "ce", "head": "linear", "training": {"epochs": 2}}}
-    control = {"question": "How long?", "pairs": ["rsn-rsn"], "methods": ["ce-16"]}
-    study = load_study(write_study(audit={**AUDIT, "rates": [], "methods": methods, "controls": {"budget": control}}))
-    controls.train(study, "rsn-rsn", "ce-16", lambda _: None)
-    controls.train(study, "rsn-rsn", "ce", lambda _: None)
+    ablation = {"question": "How long?", "pairs": ["rsn-rsn"], "methods": ["ce-16"]}
+    study = load_study(
+        write_study(ablations={**ABLATIONS, "rates": [], "methods": methods, "questions": {"budget": ablation}})
+    )
+    tuning.train(study, "rsn-rsn", "ce-16", lambda _: None)
+    tuning.train(study, "rsn-rsn", "ce", lambda _: None)
     frame = Run(study).curves
     assert frame.groupby("arm")["steps"].first().to_dict() == {"ce": 8, "ce-16": 16}
     assert frame["lr"].unique().tolist() == [study.oracle.rate]
     for seed in study.seeds:
         assert store.oracle_path(
             study, "rsn-rsn", "ce", seed
-        ).exists()  # the study's own oracle, not one of the audit's
+        ).exists()  # the study's own oracle, not one of the ablations'
 
 
 def study_rate(study):
-    return controls.tuning(study, "rsn-rsn", "ce-16").rate
+    return tuning.tuning(study, "rsn-rsn", "ce-16").rate
 
 
 def test_an_oracle_below_mcp_on_its_own_training_images_is_not_trained(ladders):

@@ -27,7 +27,7 @@ from trustlib.apply import predictions
 from trustlib.confidence import Observed, Score
 from trustlib.losses import Loss, _against, _check
 from trustlib.report import figures, tables
-from trustlib.runs import controls, experiments, store, unseen
+from trustlib.runs import experiments, store, tuning, unseen
 from trustlib.runs.results import Run
 from trustlib.stats import resampling
 from trustlib.study import StudyError, load_study
@@ -73,21 +73,21 @@ BESIDE = {  # what is added -> what it stands beside: a table or figure that lis
     "Logit gap above 5": {"Temperature-scaled MCP", "Linear probe, CE", "Linear probe, SS"},
 }
 
-RATE = {"training": {"rate": 1.0e-3}}  # the method's own, so that the audit need not look for one
+RATE = {"training": {"rate": 1.0e-3}}  # the method's own, so that the ablations need not look for one
 LABELS = {"ce": "CE", "focal": "Focal", "tcp": "TCP", "ss": "SS", "cb": "Class-balanced"}
 METHODS = {loss: {"label": label, "loss": loss, "head": "linear", **RATE} for loss, label in LABELS.items()}
 METHODS["hinge"] = {"label": "Hinge", "loss": "hinge", "head": "linear", "hyper": {"margin": 2.0}, **RATE}
 METHODS["weighted_tcp"] = {"label": "Weighted TCP", "loss": "weighted_tcp", "head": "linear", **RATE}
-CONTROL = {"question": "Which loss?", "pairs": ["rsn-rsn"], "methods": ["ce", "focal", "ss", "hinge"], "against": "ce"}
+ABLATION = {"question": "Which loss?", "pairs": ["rsn-rsn"], "methods": ["ce", "focal", "ss", "hinge"], "against": "ce"}
 STUDY = TINY | {
     "methods": METHODS,
     "seeds": [0],
     "domains": {"judged": ["contrast-3"], "images": 100, "swept": ["contrast"], "sweep_images": 60},
-    "audit": {
+    "ablations": {
         "rates": [1.0e-3, 3.0e-3],
         "seeds": [0, 1],
         "tuning": 400,
-        "controls": {"rate": CONTROL, "head": CONTROL},
+        "questions": {"rate": ABLATION, "head": ABLATION},
     },
 }
 
@@ -110,8 +110,8 @@ def extended(tmp_path_factory):
         experiments.score_classifier(study, "rsn", quiet)
         for arm in study.methods:
             experiments.train_oracle(study, "rsn-rsn", arm, 0, quiet)
-        for arm in CONTROL["methods"]:
-            controls.train(study, "rsn-rsn", arm, quiet)
+        for arm in ABLATION["methods"]:
+            tuning.train(study, "rsn-rsn", arm, quiet)
         for part in (*study.domains.parts.values(), *study.domains.sweep["contrast"]):
             unseen.observe_domain(study, part, "rsn", quiet)
             unseen.ask_oracles(study, part, "rsn-rsn", quiet)
@@ -157,9 +157,9 @@ def shown_by(monkeypatch):
         ("02_train_oracles", {"pair": "rsn-rsn"}, {"Hinge": 3, "rsn-rsn/hinge/seed0": 1, "Logit gap": 1}),
         ("03_confidence", {"network": "rsn"}, {"Logit gap": 2, "Logit gap above 5": 2}),
         ("04_domains", {"domain": "contrast-3"}, {"Hinge": 2, "Logit gap": 1}),
-        ("05_controls", {"control": "rate"}, {"Hinge": 2}),
+        ("05_ablation", {"ablation": "rate"}, {"Hinge": 2}),
         ("06_report", {}, {"Hinge": 9, "Logit gap": 3, "Logit gap above 5": 4}),
-        ("07_audit", {}, {"Hinge": 3}),
+        ("07_ablations", {}, {"Hinge": 3}),
         ("08_unseen", {}, {"Hinge": 9, "Logit gap": 1}),
         ("10_record", {}, {"rsn-rsn/hinge/seed0": 1}),
         ("your_model", {"resamples": 20}, {"Logit gap": 3}),

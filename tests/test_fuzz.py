@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 import pytest
 import yaml
-from conftest import AUDIT, TINY
+from conftest import ABLATIONS, TINY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -194,7 +194,7 @@ def places(tree, at=()):
             yield from places(below, (*at, key))
 
 
-PLAN = TINY | {"audit": AUDIT, "domains": {"judged": ["contrast-3"], "images": 100}}
+PLAN = TINY | {"ablations": ABLATIONS, "domains": {"judged": ["contrast-3"], "images": 100}}
 PLACES = list(places(PLAN))
 
 

@@ -150,7 +150,7 @@ def test_more_images_than_there_are_is_one_line(write_study):
 def test_an_unknown_control_is_one_line():
     done = run([sys.executable, "-m", "trustlib", "check", "digits", "lables"])
     assert done.returncode == 1
-    assert done.stdout == "error: study digits has no control 'lables'; did you mean 'labels'?\n"
+    assert done.stdout == "error: study digits has no ablation 'lables'; did you mean 'labels'?\n"
 
 
 def test_an_undeclared_parameter_stops_a_notebook(tmp_path):

@@ -94,7 +94,7 @@ def test_so_it_is_for_losses_that_are_not_convex():
 @pytest.fixture
 def trained(write_study):
     """A study whose classifier's file holds made-up features of its images; nothing is trained."""
-    plan = study.load_study(write_study(audit={"tuning": 400, "folds": 2}))
+    plan = study.load_study(write_study(ablations={"tuning": 400, "folds": 2}))
     images, rng = plan.images(), np.random.default_rng(0)
 
     def make():

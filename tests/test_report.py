@@ -324,7 +324,7 @@ def test_a_control_is_shown_with_its_rates_and_what_differs_in_bold(study):
     frame = pd.concat(
         [frame, frame[frame["metric"] == "auroc"].assign(metric="fpr95", estimate=0.6, low=0.5, high=0.7)]
     )
-    style = tables.control_form(frame, study, "mcp")
+    style = tables.ablation_form(frame, study, "mcp")
     assert style.data.loc["SS", "AUC minus MCP's"] == "+11.00 [+8.00, +14.00]"
     assert style.data.loc["SS", "TNR at TPR 95 % ↑"] == "40.00 [30.00, 50.00]"
     assert style.data.loc["SS", "rate"] == "0.003"

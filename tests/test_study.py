@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import yaml
-from conftest import AUDIT, TINY
+from conftest import ABLATIONS, TINY
 
 from trustlib.data import ROOT
 from trustlib.study import StudyError, load_study
@@ -100,13 +100,17 @@ def test_unknown_pairs_networks_and_arms_suggest_the_nearest(tiny):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("controls.labels.methods", ["ce", "cee"], "audit.controls.labels: unknown method 'cee'; did you mean 'ce'"),
-        ("controls.labels.against", "sss", "audit.controls.labels: unknown method 'sss'"),
-        ("controls.labels.pairs", ["rsn"], "audit.controls.labels.pairs: 'rsn' is not ORACLE-CLASSIFIER"),
-        ("controls.labels.armz", [], "unknown key 'audit.controls.labels.armz'"),
-        ("rates", [1e-3], "controls need seeds, at least two, rates, two or none"),
-        ("seeds", [1, 1], "audit.seeds: holds something twice"),
-        ("methods.ce", AUDIT["methods"]["ce-fixed"], "audit: 'ce' is a name of the study's own"),
+        (
+            "questions.labels.methods",
+            ["ce", "cee"],
+            "ablations.questions.labels: unknown method 'cee'; did you mean 'ce'",
+        ),
+        ("questions.labels.against", "sss", "ablations.questions.labels: unknown method 'sss'"),
+        ("questions.labels.pairs", ["rsn"], "ablations.questions.labels.pairs: 'rsn' is not ORACLE-CLASSIFIER"),
+        ("questions.labels.armz", [], "unknown key 'ablations.questions.labels.armz'"),
+        ("rates", [1e-3], "ablations need seeds, at least two, rates, two or none"),
+        ("seeds", [1, 1], "ablations.seeds: holds something twice"),
+        ("methods.ce", ABLATIONS["methods"]["ce-fixed"], "ablations: 'ce' is a name of the study's own"),
         ("methods.ce-fixed.training", {"ratee": 1.0}, "methods.ce-fixed.training: unknown key 'ratee'"),
         (
             "methods.ce-fixed.training",
@@ -116,26 +120,26 @@ def test_unknown_pairs_networks_and_arms_suggest_the_nearest(tiny):
         ("methods.ce-heldout.loss", "tcp", "methods.ce-heldout: tcp learns a probability"),
     ],
 )
-def test_a_mistake_in_an_audit_names_the_key(write_study, path, value, message):
-    settings = copy.deepcopy(AUDIT)
+def test_a_mistake_in_an_ablation_names_the_key(write_study, path, value, message):
+    settings = copy.deepcopy(ABLATIONS)
     *way, last = path.split(".")
     place = settings
     for key in way:
         place = place[key]
     place[last] = value
     with pytest.raises(StudyError) as error:
-        load_study(write_study(audit=settings))
+        load_study(write_study(ablations=settings))
     assert message in str(error.value)
 
 
-def test_what_an_audit_adds_is_known_by_name(write_study):
-    study = load_study(write_study(audit=AUDIT))
+def test_what_ablations_add_is_known_by_name(write_study):
+    study = load_study(write_study(ablations=ABLATIONS))
     assert study.recipe(study.pairs[0], "ce-fixed").rate == 2e-3
     assert study.recipe(study.pairs[0], "ce", 5e-3).rate == 5e-3
     assert study.method_label("ce-heldout") == "CE, held out"
     assert list(study.methods) == ["ce", "ss"]
-    with pytest.raises(StudyError, match="no control 'label'; did you mean 'labels'"):
-        study.control("label")
+    with pytest.raises(StudyError, match="no ablation 'label'; did you mean 'labels'"):
+        study.ablation("label")
     with pytest.raises(StudyError, match="no method 'ce-fix'; did you mean 'ce-fixed'"):
         study.method("ce-fix")
 

@@ -22,7 +22,7 @@ METHODS = {
     "ce-released": {"label": "CE, as released", "loss": "ce", "form": "released", "head": "linear"},
 }
 AGAINST = {"metric": "auroc", "methods": ["ss"], "minus": ["ce", "mcp"]}
-RULES = {  # claim -> its tests; two cells each, but for the audit's, whose scores are not published
+RULES = {  # claim -> its tests; two cells each, but for the ablations', whose scores are not published
     "higher": [AGAINST | {"above": 0.9}],
     "unseen": [AGAINST | {"above": 0.9, "domains": ["contrast-3"]}],
     "apart": [{"metric": "kl", "methods": ["ce", "tcp"], "below": 1e9}],

@@ -11,10 +11,10 @@ def main() -> int:
     check = commands.add_parser("check", help="read a study's YAML and its data; say what is wrong")
     publish = commands.add_parser("publish", help="copy a finished study's results to results/STUDY")
     verify = commands.add_parser("verify", help="make a published study's tables anew from its scores, and compare")
-    listing = commands.add_parser("controls", help="the names of a study's controls, in one line")
+    listing = commands.add_parser("ablations", help="the names of a study's ablations, in one line")
     for command in (check, listing, publish, verify):
         command.add_argument("study", help="a name in studies/, or the path of a YAML file")
-    check.add_argument("controls", nargs="*", help="controls of its audit that are asked for")
+    check.add_argument("ablations", nargs="*", help="ablations that are asked for")
     render = commands.add_parser("render", help="turn executed notebooks into one HTML file")
     render.add_argument("page", type=Path)
     render.add_argument("notebooks", type=Path, nargs="+")
@@ -68,8 +68,8 @@ def main() -> int:
 
     try:
         study = load_study(args.study)
-        if args.command == "controls":
-            print(*study.audit.controls)
+        if args.command == "ablations":
+            print(*study.ablations.questions)
         elif args.command == "verify":
             from .report.verify import verify as compare
 
@@ -77,8 +77,8 @@ def main() -> int:
             print(*differing, f"{len(differing):,} differences" if differing else "nothing differs", sep="\n")
             return int(bool(differing))
         elif args.command == "check":
-            for name in args.controls:
-                study.control(name)
+            for name in args.ablations:
+                study.ablation(name)
             images, wrong = study.images(), []
             print(f"study {study.name}: data from {images.source}")
             for name, network in study.all_networks.items():
@@ -97,10 +97,10 @@ def main() -> int:
                 except ValueError as error:
                     raise StudyError(str(error)) from None
         else:
-            from .runs import controls, experiments
+            from .runs import experiments, tuning
 
             swept = [part for parts in study.domains.sweep.values() for part in parts]
-            extra = controls.trainings(study) + unseen.visits(study, swept)
+            extra = tuning.trainings(study) + unseen.visits(study, swept)
             extra = [row for row in extra if row["status"] == "done"]
             made = experiments.trainings(study) + unseen.visits(study)
             print(*copy_results(study, made, extra), sep="\n")

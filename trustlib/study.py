@@ -104,8 +104,8 @@ class Method(Strict):
         return released.LOSSES[self.loss] if self.form == "released" else losses.LOSSES[self.loss].function
 
 
-class Control(Strict):
-    """One question of the audit, and the methods whose comparison answers it."""
+class Ablation(Strict):
+    """One question of the ablations, and the methods whose comparison answers it."""
 
     question: str
     pairs: list[str] = Field(min_length=1)
@@ -113,7 +113,7 @@ class Control(Strict):
     against: str | None = None  # the method that the others are compared with
 
 
-class Audit(Strict):
+class Ablations(Strict):
     """Ablations: methods trained at the study's learning rate, or each at its own, chosen on validation images."""
 
     rates: list[float] = []  # tried for every method with the first seed, more where the best is at an edge; or none
@@ -124,12 +124,12 @@ class Audit(Strict):
     folds: int = Field(default=5, ge=2)  # of the training set, for cross-fitted labels
     networks: dict[str, Network] = {}  # beside the study's
     methods: dict[str, Method] = {}  # beside the study's
-    controls: dict[str, Control] = {}
+    questions: dict[str, Ablation] = {}
 
     @model_validator(mode="after")
     def _enough(self):
-        if self.controls and (len(self.seeds) < 2 or len(self.rates) == 1 or not self.tuning):
-            raise ValueError("controls need seeds, at least two, rates, two or none, and tuning, a number of images")
+        if self.questions and (len(self.seeds) < 2 or len(self.rates) == 1 or not self.tuning):
+            raise ValueError("ablations need seeds, at least two, rates, two or none, and tuning, a number of images")
         return self
 
 
@@ -196,7 +196,7 @@ class Study(Strict):
     methods: dict[str, Method]
     seeds: list[int] = Field(min_length=1)
     domains: Domains = Domains()
-    audit: Audit = Audit()
+    ablations: Ablations = Ablations()
 
     @model_validator(mode="after")
     def _consistent(self):
@@ -209,9 +209,9 @@ class Study(Strict):
         trained = [name for name, network in self.all_networks.items() if network.weights is None]
         if self.folder is not None and trained:
             raise ValueError(f"networks.{trained[0]}: a dataset of folders needs weights, for inputs of a size")
-        for own, other in ((self.networks, self.audit.networks), (self.methods, self.audit.methods)):
+        for own, other in ((self.networks, self.ablations.networks), (self.methods, self.ablations.methods)):
             for name in own.keys() & other.keys():
-                raise ValueError(f"audit: {name!r} is a name of the study's own")
+                raise ValueError(f"ablations: {name!r} is a name of the study's own")
         for name in self.all_networks:
             if "-" in name:
                 raise ValueError(f"networks: {name!r} may hold no '-', which parts the names of a pair")
@@ -221,21 +221,25 @@ class Study(Strict):
             )
         lists = {key: getattr(self, key) for key in ("pairs", "seeds", "classifier_seeds")}
         lists |= {"domains.judged": self.domains.judged, "domains.swept": self.domains.swept}
-        for key, values in (lists | {"audit.seeds": self.audit.seeds, "audit.rates": self.audit.rates}).items():
+        for key, values in (
+            lists | {"ablations.seeds": self.ablations.seeds, "ablations.rates": self.ablations.rates}
+        ).items():
             if len(set(values)) < len(values):
                 raise ValueError(f"{key}: holds something twice: {values}")
-        named = {f"audit.controls.{name}.pairs": control.pairs for name, control in self.audit.controls.items()}
+        named = {
+            f"ablations.questions.{name}.pairs": ablation.pairs for name, ablation in self.ablations.questions.items()
+        }
         for where, pairs in ({"pairs": self.pairs} | named).items():
             networks = self.networks if where == "pairs" else self.all_networks
             for pair in pairs:
                 for name in pair.split("-"):
                     if pair.count("-") != 1 or name not in networks:
                         raise ValueError(f"{where}: {pair!r} is not ORACLE-CLASSIFIER with names from {list(networks)}")
-        for control, settings in self.audit.controls.items():
+        for ablation, settings in self.ablations.questions.items():
             for arm in filter(None, [*settings.methods, settings.against]):
                 if arm not in self.all_methods:
                     raise ValueError(
-                        f"audit.controls.{control}: unknown method {arm!r}{nearest(arm, self.all_methods)}"
+                        f"ablations.questions.{ablation}: unknown method {arm!r}{nearest(arm, self.all_methods)}"
                     )
         if any(network.weights for network in self.all_networks.values()):
             self._check_given()
@@ -301,13 +305,13 @@ class Study(Strict):
 
     @property
     def all_networks(self) -> dict[str, Network]:
-        """The study's networks and those of its audit."""
-        return self.networks | self.audit.networks
+        """The study's networks and those of its ablations."""
+        return self.networks | self.ablations.networks
 
     @property
     def all_methods(self) -> dict[str, Method]:
-        """The study's methods and those of its audit."""
-        return self.methods | self.audit.methods
+        """The study's methods and those of its ablations."""
+        return self.methods | self.ablations.methods
 
     @property
     def one_a_loss(self) -> list[str]:
@@ -320,8 +324,8 @@ class Study(Strict):
 
     @property
     def all_pairs(self) -> list[str]:
-        """The study's pairs and those of its audit."""
-        others = [pair for control in self.audit.controls.values() for pair in control.pairs]
+        """The study's pairs and those of its ablations."""
+        others = [pair for ablation in self.ablations.questions.values() for pair in ablation.pairs]
         return list(dict.fromkeys(self.pairs + others))
 
     @property
@@ -339,7 +343,7 @@ class Study(Strict):
         return Recipe.model_validate(self.oracle.model_dump() | changed | ({} if rate is None else {"rate": rate}))
 
     def pair(self, pair: str) -> tuple[str, str]:
-        """(oracle's, classifier's) network of a pair of this study or its audit."""
+        """(oracle's, classifier's) network of a pair of this study or its ablations."""
         if pair not in self.all_pairs:
             raise StudyError(f"study {self.name} has no pair {pair!r}{nearest(pair, self.all_pairs)}")
         oracle_name, classifier_name = pair.split("-")
@@ -355,13 +359,13 @@ class Study(Strict):
             raise StudyError(f"study {self.name} has no method {name!r}{nearest(name, self.all_methods)}")
         return self.all_methods[name]
 
-    def control(self, name: str) -> Control:
-        controls = self.audit.controls
-        if name not in controls:
+    def ablation(self, name: str) -> Ablation:
+        known = self.ablations.questions
+        if name not in known:
             raise StudyError(
-                f"study {self.name} has no control {name!r}{nearest(name, controls) if controls else ', nor any'}"
+                f"study {self.name} has no ablation {name!r}{nearest(name, known) if known else ', nor any'}"
             )
-        return controls[name]
+        return known[name]
 
     def parts_of(self, domain: str) -> list[str]:
         """The parts of a domain by its name; of a corruption without a severity, those of its sweep."""

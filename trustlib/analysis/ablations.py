@@ -42,15 +42,15 @@ def compare(run: Any, name: str) -> pd.DataFrame:
 
     Returns
     -------
-    One row per pair, method and metric: control, pair, arm, rate, metric; estimate, low, high, seeds
+    One row per pair, method and metric: ablation, pair, arm, rate, metric; estimate, low, high, seeds
     (`resampling.intervals`); the difference from the ablation's ``against`` with its interval, NaN where it has none.
     Methods that are not trained are left out.
     """
-    control = run.study.control(name)
-    frames = [_compare_pair(run, pair, control.methods, control.against) for pair in control.pairs]
+    ablation = run.study.ablation(name)
+    frames = [_compare_pair(run, pair, ablation.methods, ablation.against) for pair in ablation.pairs]
     columns = ["pair", "arm", "rate", "metric", *INTERVAL, "seeds", *DIFFERENCE]
     made = [frame for frame in frames if frame is not None]
-    return (pd.concat(made) if made else pd.DataFrame(columns=columns)).assign(control=name)
+    return (pd.concat(made) if made else pd.DataFrame(columns=columns)).assign(ablation=name)
 
 
 def _compare_pair(run: Any, pair: str, methods: list[str], against: str | None) -> pd.DataFrame | None:
@@ -165,7 +165,7 @@ def slopes(run: Any, pair: str, methods: list[str]) -> pd.DataFrame:
     for method in methods:
         z, rate = run.tuned_outputs(pair, method), run.learning_rate(pair, method)
         if z is not None:
-            manifests = [run.manifest(pair, method, seed, rate=rate) for seed in study.audit.seeds]
+            manifests = [run.manifest(pair, method, seed, rate=rate) for seed in study.ablations.seeds]
             loss = np.mean([manifest["history"][-1]["loss"] for manifest in manifests])
             values = pd.DataFrame([metrics.evaluate(row, run.predictions(pair).correct) for row in z]).mean()
             rows.append({**study.hyper(pair, method), "loss": loss, **values[["tpr", "tnr", "auroc"]]})

@@ -149,7 +149,7 @@ def _absent(study: Study, tuned: bool, pair: str, arm: str, part: str) -> str:
         return f"method {label_of(study, base)!r}"
     if part not in ("test", *study.domains.parts.values()):
         return f"domain {domains.parse(part.removeprefix('domains/')).label!r}"
-    return "tuned learning rates" if tuned and not study.audit.controls else ""
+    return "tuned learning rates" if tuned and not study.ablations.questions else ""
 
 
 NAMES = PAPER_NAMES | {  # of networks and methods that a study has not
@@ -216,7 +216,7 @@ class Evidence:
             return predictions.confidence["mcp"]
         if arm not in study.all_methods:
             return None
-        if tuned or (arm in study.audit.methods and not study.audit.rates):
+        if tuned or (arm in study.ablations.methods and not study.ablations.rates):
             return self.results.tuned_outputs(pair, arm, split) if split in data.PARTS else None
         z = predictions.confidence.get(arm) if arm in study.methods else None
         return z if z is not None and len(z) == len(study.seeds) else None

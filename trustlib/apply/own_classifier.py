@@ -1,7 +1,7 @@
 """An oracle for your own classifier: any timm model, or any module that an import path names.
 
 The images must be ones that the classifier did not learn from: on those it did it is right more often than on new ones,
-and an oracle that learns from them learns too little about mistakes (`results/fashion`, control *labels*). They are
+and an oracle that learns from them learns too little about mistakes (`results/fashion`, ablation *labels*). They are
 drawn into three parts: most teach the oracle, some choose its learning rate, the rest judge it once.
 """
 

@@ -24,7 +24,7 @@ def ranges(compared: pd.DataFrame, methods: list[str]) -> str:
 
     Parameters
     ----------
-    compared : rows with columns arm, metric and estimate, as `audit.compare` returns.
+    compared : rows with columns arm, metric and estimate, as `ablations.compare` returns.
     """
     percent = compared[compared["arm"].isin(methods)].groupby("metric")["estimate"].agg(["min", "max"]).mul(100)
     parts = []
@@ -126,7 +126,7 @@ def trainings_of(study: Study) -> list[str]:
     pair_of = {pair.split("-")[0]: pair for pair in study.pairs}  # one of each oracle network
     alike: dict[str, dict[str, list[str]]] = {}  # recipe -> oracle network -> methods
     for (oracle, pair), (name, arm) in product(pair_of.items(), study.methods.items()):
-        recipe, held = study.recipe(pair, name), counts["heldout"] - study.audit.tuning
+        recipe, held = study.recipe(pair, name), counts["heldout"] - study.ablations.tuning
         if arm.backbone == "frozen":
             recipe = recipe.model_copy(update={"frozen": "nothing"})  # of the head, which has neither
             what = "the head alone, on the classifier's features" + ", dropout left on" * (study.feature_passes > 0)

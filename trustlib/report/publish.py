@@ -14,7 +14,7 @@ from ..runs.jobs import JobError
 from ..study import Study
 
 
-def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> list[Path]:
+def publish(study: Study, trainings: list[dict], ablations: Sequence[dict] = ()) -> list[Path]:
     """Copy a finished run's report, tables, figures, manifests and scores, without weights, to results/<study>.
 
     The scores are RUN.NAME, on the test set, and RUN.heldout.NAME, on the validation set: correct, mcp, predicted (the
@@ -23,7 +23,7 @@ def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> 
     Parameters
     ----------
     trainings : what `experiments.trainings` and `unseen.visits` return.
-    audit : what there is of `controls.trainings` and of the sweeps: published as tables and manifests, without their
+    ablations : what there is of `tuning.trainings` and of the sweeps: published as tables and manifests, without their
         many scores.
 
     Returns
@@ -42,14 +42,14 @@ def publish(study: Study, trainings: list[dict], audit: Sequence[dict] = ()) -> 
         unfinished
         or not made_by.exists()
         or not page.exists()
-        or page.stat().st_mtime < max(row["path"].stat().st_mtime for row in (*trainings, *audit))
+        or page.stat().st_mtime < max(row["path"].stat().st_mtime for row in (*trainings, *ablations))
     ):
         lacking = ", ".join(unfinished[:3]) or "a report of these trainings"
         raise JobError(f"study {study.name} is not finished (lacking {lacking}); run: make report STUDY={study.name}")
     if target.exists() and not (target / "scores.npz").exists():
         raise JobError(f"{target} is no study's: move it, or rename the study; `publish` would replace it")
     report = json.loads(made_by.read_text())
-    manifests = {row["run"]: store.read_manifest(row["path"]) for row in (*trainings, *audit)}
+    manifests = {row["run"]: store.read_manifest(row["path"]) for row in (*trainings, *ablations)}
     if any(manifest["provenance"]["dirty"] for manifest in manifests.values()):
         raise JobError(
             f"study {study.name} was run from uncommitted changes: commit, remove {source}, and run it again"
@@ -103,7 +103,7 @@ def _scores(kind: str, path: Path) -> dict[str, Tensor]:
 
 
 def _without_rows(folder: str, names: list[str]) -> list[str]:
-    """Tables that hold nothing but their head, or not even that: what the study does not have, such as controls."""
+    """Tables that hold nothing but their head, or not even that: what the study does not have, such as ablations."""
     return [name for name in names if name.endswith(".csv") and len((Path(folder) / name).read_text().splitlines()) < 2]
 
 

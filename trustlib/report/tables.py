@@ -291,14 +291,14 @@ def claims_form(claims: pd.DataFrame) -> Styler:
     return style.hide(axis="index")
 
 
-def control_form(compared: pd.DataFrame, study: Study, against: str | None) -> Styler:
-    """The methods of one control on one pair: their rates, metrics and difference in AUC from one of them, per cent.
+def ablation_form(compared: pd.DataFrame, study: Study, against: str | None) -> Styler:
+    """The methods of one ablation on one pair: their rates, metrics and difference in AUC from one of them, per cent.
 
     Differences whose interval leaves out 0 are in bold.
 
     Parameters
     ----------
-    compared : rows of what `audit.compare` returns, of one pair.
+    compared : rows of what `ablations.compare` returns, of one pair.
     against : the method that the others are compared with.
     """
     order = compared["arm"].drop_duplicates()

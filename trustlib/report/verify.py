@@ -31,7 +31,8 @@ FROM_SCORES: dict[str, Callable[[Published], pd.DataFrame]] = {
     "fusion": compare.fusion_pairs,
 }
 NOT_RECOMPUTED = {
-    "controls": "the scores of the ablations are not published",
+    "ablations": "the scores of the ablations are not published",
+    "controls": "the scores of the ablations are not published",  # as older publications call them
     "budget": "the scores of the ablations are not published",
     "sweep": "the scores under corruptions of every severity are not published",
     "heads": "heads on cached features are fitted by the report",

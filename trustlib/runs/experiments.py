@@ -79,10 +79,10 @@ def train_classifier(study: Study, name: str, log: Log = print, seed: int | None
 def cross_fit(study: Study, name: str, fold: int, log: Log = print) -> dict:
     """Train the classifier of a study on all folds of the training set but one, and ask it about that one.
 
-    Fold k holds the training images k, k + K, k + 2 K, ... of K = ``study.audit.folds``; seed and recipe are those of
-    the classifier that is judged. In the file: ``correct`` bool (V, images of the fold). Returns its manifest.
+    Fold k holds the training images k, k + K, k + 2 K, ... of K = ``study.ablations.folds``; seed and recipe are those
+    of the classifier that is judged. In the file: ``correct`` bool (V, images of the fold). Returns its manifest.
     """
-    seed, folds = study.classifier_seeds[0], study.audit.folds
+    seed, folds = study.classifier_seeds[0], study.ablations.folds
     path, config = store.fold_path(study, name, fold), fold_config(study, name, fold)
 
     def make() -> tuple[dict[str, Tensor], dict]:
@@ -171,8 +171,8 @@ def train_oracle(study: Study, pair: str, arm: str, seed: int, log: Log = print,
 
     Parameters
     ----------
-    arm : of the study or of its audit. Its ``labels`` say what the oracle learns from: "train", how the classifier
-        did on its own training images; "heldout", on validation images, but for the last ``study.audit.tuning``;
+    arm : of the study or of its ablations. Its ``labels`` say what the oracle learns from: "train", how the classifier
+        did on its own training images; "heldout", on validation images, but for the last ``study.ablations.tuning``;
         "crossfit", how classifiers that were not trained on them did on the training images (`cross_fit`).
     rate : the learning rate, the study's or the method's own by default.
 
@@ -185,7 +185,7 @@ def train_oracle(study: Study, pair: str, arm: str, seed: int, log: Log = print,
     for name in dict.fromkeys((oracle_name, classifier_name)):
         train_classifier(study, name, log)
     if settings.labels == "crossfit":
-        for fold in range(study.audit.folds):
+        for fold in range(study.ablations.folds):
             cross_fit(study, classifier_name, fold, log)
     if settings.start:
         train_oracle(study, pair, settings.start, seed, log)
@@ -269,7 +269,7 @@ def fold_config(study: Study, name: str, fold: int) -> dict:
     """All that the labels of one fold depend on; its digest is the key of their file."""
     return classifier_config(study, name) | {
         "kind": "fold",
-        "fold": [fold, study.audit.folds],
+        "fold": [fold, study.ablations.folds],
         "source": source_digest(*TRAINING),
     }
 
@@ -278,9 +278,9 @@ def oracle_config(study: Study, pair: str, arm: str, seed: int, rate: float | No
     """All that an oracle depends on; its digest is the key of its file."""
     oracle_name, classifier_name = study.pair(pair)
     settings = study.method(arm)
-    labels: dict[str, list] = {"train": [], "heldout": [study.audit.tuning], "crossfit": []}
+    labels: dict[str, list] = {"train": [], "heldout": [study.ablations.tuning], "crossfit": []}
     if settings.labels == "crossfit":
-        folds = range(study.audit.folds)
+        folds = range(study.ablations.folds)
         labels["crossfit"] = [digest(fold_config(study, classifier_name, fold)) for fold in folds]
     return {
         "kind": "oracle",
@@ -299,7 +299,7 @@ def oracle_config(study: Study, pair: str, arm: str, seed: int, rate: float | No
 
 
 def trainings(study: Study) -> list[dict]:
-    """All that the study plans to make but for its audit (`trustlib.runs.controls.trainings`), classifiers first.
+    """All that the study plans to make but for its ablations (`trustlib.runs.tuning.trainings`), classifiers first.
 
     Returns
     -------
@@ -428,10 +428,10 @@ def _targets(study: Study, pair: str, settings: Method) -> tuple[str, Tensor | N
     path = store.classifier_path(study, classifier_name)
     if settings.labels == "heldout":
         correct = store.read_tensors(path, "views.")["heldout"]
-        return "heldout", torch.arange(correct.shape[1] - study.audit.tuning), {"correct": correct}
+        return "heldout", torch.arange(correct.shape[1] - study.ablations.tuning), {"correct": correct}
     targets = store.read_tensors(path, "train.")
     if settings.labels == "crossfit":
-        correct, folds = torch.empty_like(targets["correct"]), study.audit.folds
+        correct, folds = torch.empty_like(targets["correct"]), study.ablations.folds
         for fold in range(folds):
             correct[:, fold::folds] = store.read_tensors(store.fold_path(study, classifier_name, fold))["correct"]
         return "train", None, {"correct": correct}

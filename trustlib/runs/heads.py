@@ -50,7 +50,7 @@ def fit(study: Study, name: str) -> dict:
     """Fit every head of `HEADS` on every source of `LABELS` that exists, at every size; return the file's manifest.
 
     In the file, float32 (S, N): ``LABELS/HEAD/n``, z of the test images for S seeds (one where nothing depends on the
-    seed), and ``LABELS/HEAD/n/fused``, the same combined with MCP (`combined`). The last ``study.audit.tuning``
+    seed), and ``LABELS/HEAD/n/fused``, the same combined with MCP (`combined`). The last ``study.ablations.tuning``
     validation images, or half where the study has none or all, choose what a head's fit leaves open and fit the
     combination.
     """
@@ -59,7 +59,7 @@ def fit(study: Study, name: str) -> dict:
         images, path = study.images(), store.classifier_path(study, name)
         seen = {part: experiments.observed(path, images, part) for part in ("train", "heldout", "test")}
         count = len(seen["heldout"].labels)
-        last = study.audit.tuning if 0 < study.audit.tuning < count else count // 2
+        last = study.ablations.tuning if 0 < study.ablations.tuning < count else count // 2
         valid, test = _among(seen["heldout"], slice(-last, None)), seen["test"]
         sources = {"train": (seen["train"], seen["train"].correct)}
         if _has_folds(study, name):
@@ -80,12 +80,12 @@ def fit(study: Study, name: str) -> dict:
 
 def fit_config(study: Study, name: str) -> dict:
     """All that the heads of a classifier depend on; its digest is the key of their file."""
-    folds = range(study.audit.folds) if _has_folds(study, name) else ()
+    folds = range(study.ablations.folds) if _has_folds(study, name) else ()
     return {
         "kind": "heads",
         "classifier": digest(experiments.classifier_config(study, name)),
         "folds": [digest(experiments.fold_config(study, name, fold)) for fold in folds],
-        "tuning": study.audit.tuning,
+        "tuning": study.ablations.tuning,
         "threads": study.threads,
         "source": source_digest("confidence", "losses", "metrics", "oracle", "runs.heads"),
     }
@@ -233,13 +233,13 @@ def _ordered(rows: list[dict], columns: Sequence[str]) -> pd.DataFrame:
 
 
 def _has_folds(study: Study, name: str) -> bool:
-    paths = [store.fold_path(study, name, fold) for fold in range(study.audit.folds)]
+    paths = [store.fold_path(study, name, fold) for fold in range(study.ablations.folds)]
     return all(store.current(path, experiments.fold_config(study, name, k)) for k, path in enumerate(paths))
 
 
 def _crossfit_labels(study: Study, name: str) -> NDArray[np.bool_]:
     """Of the training images that scores refer to, whether the classifier that did not learn from one is correct."""
-    folds = study.audit.folds
+    folds = study.ablations.folds
     parts = [store.read_tensors(store.fold_path(study, name, fold))["correct"][0] for fold in range(folds)]
     correct = torch.empty(sum(map(len, parts)), dtype=torch.bool)
     for fold, part in enumerate(parts):

@@ -123,7 +123,7 @@ def label_sources(study: Study, name: str) -> dict[str, NDArray[np.bool_]]:
     """
     cache = store.read_tensors(store.classifier_path(study, name))
     sources = {"train": cache["train.correct"][0]}
-    paths = [store.fold_path(study, name, fold) for fold in range(study.audit.folds)]
+    paths = [store.fold_path(study, name, fold) for fold in range(study.ablations.folds)]
     if all(store.current(path, fold_config(study, name, fold)) for fold, path in enumerate(paths)):
         sources["crossfit"] = torch.cat([store.read_tensors(path)["correct"][0] for path in paths])
     sources |= {split: cache[f"{split}.correct"] for split in ("heldout", "test")}

@@ -20,7 +20,7 @@ from .. import confidence, data
 from ..predictions import Predictions
 from ..stats import resampling
 from ..study import Study
-from . import controls, outputs, store
+from . import outputs, store, tuning
 from .jobs import JobError
 from .provenance import source_digest
 
@@ -64,12 +64,12 @@ class Run:
         return assembled(study, outputs.correct(study, pair, split), own, z, predicted)
 
     def tuned_outputs(self, pair: str, method: str, split: str = "test") -> NDArray | None:
-        """As `controls.tuned_outputs`."""
-        return controls.tuned_outputs(self.study, pair, method, split)
+        """As `tuning.tuned_outputs`."""
+        return tuning.tuned_outputs(self.study, pair, method, split)
 
     def learning_rate(self, pair: str, method: str) -> float | None:
-        """The learning rate chosen for a method, see `controls.tuning`."""
-        return controls.tuning(self.study, pair, method).rate
+        """The learning rate chosen for a method, see `tuning.tuning`."""
+        return tuning.tuning(self.study, pair, method).rate
 
     def budget(self, pair: str, method: str) -> dict[str, int] | None:
         """Training budget of a method: steps, epochs, and images, how many it is shown in all."""
@@ -83,10 +83,10 @@ class Run:
 
         At the study's one learning rate for its own methods, at the tuned one for those of an ablation alone.
         """
-        audit = self.study.audit
+        ablations = self.study.ablations
         seeds, rate = self.study.seeds, None
-        if method in audit.methods:
-            seeds, rate = audit.seeds, self.learning_rate(pair, method)
+        if method in ablations.methods:
+            seeds, rate = ablations.seeds, self.learning_rate(pair, method)
         rows = [outputs.fit(self.study, pair, method, seed, "train", rate=rate) for seed in seeds]
         complete = [row for row in rows if row is not None]
         if len(complete) < len(rows):
@@ -103,11 +103,11 @@ class Run:
         is none. The study's own methods are a rung of its ladder where all are trained at the study's learning rate.
         """
         study = self.study
-        ladder = [control for name, control in study.audit.controls.items() if name.startswith("budget")]
+        ladder = [ablation for name, ablation in study.ablations.questions.items() if name.startswith("budget")]
         if not ladder:
             return published_curves(study.budget_from)
-        methods = [(pair, arm) for control in ladder for pair in control.pairs for arm in control.methods]
-        if not study.audit.rates:
+        methods = [(pair, arm) for ablation in ladder for pair in ablation.pairs for arm in ablation.methods]
+        if not study.ablations.rates:
             compared = {study.method(arm).loss for _, arm in methods}
             own = [arm for arm in study.one_a_loss if study.method(arm).loss in compared]
             methods += product(dict.fromkeys(pair for pair, _ in methods), own)
@@ -119,7 +119,7 @@ class Run:
         study, lr = self.study, self.learning_rate(pair, method)
         shared = {"pair": pair, "loss": study.method(method).loss, "arm": method, "lr": lr, **self.budget(pair, method)}
         rows = []
-        for seed, split in product(study.audit.seeds, SPLITS):
+        for seed, split in product(study.ablations.seeds, SPLITS):
             fit = None if lr is None else outputs.fit(study, pair, method, seed, split, rate=lr)
             if fit is None:
                 return []
@@ -134,7 +134,7 @@ class Run:
         """The last layer's weights of a method's oracles at its learning rate, seed -> float32 (1, F)."""
         rate = self.learning_rate(pair, method)
         paths = {
-            seed: store.oracle_path(self.study, pair, method, seed, rate) for seed in self.study.audit.seeds if rate
+            seed: store.oracle_path(self.study, pair, method, seed, rate) for seed in self.study.ablations.seeds if rate
         }
         return {
             seed: store.read_tensors(path, "weights.head.linear.")["weight"]

@@ -1,4 +1,4 @@
-"""The audit's trainings: ablations, at the study's learning rate or each arm at its own best one.
+"""The trainings of the ablations, at the study's learning rate or each method at its own best one.
 
 Where the study lists rates to try, one is chosen for every arm and pair alike: by AUC on the last validation images,
 with one seed, from one grid, which goes on where the best lies at its edge. All seeds are then trained at it. Test data
@@ -37,13 +37,13 @@ class Tuning:
 def tuning(study: Study, pair: str, arm: str) -> Tuning:
     """How far the search for the rate of a method on a pair has come; a method with a rate of its own is not searched.
 
-    An arm with ``rate_of`` takes the rate that is found for that method. A study without ``audit.rates`` searches none.
+    A method with ``rate_of`` takes the rate that is found for that one. Without ``ablations.rates`` none is searched.
     """
     if study.method(arm).rate_of:
         return tuning(study, pair, study.method(arm).rate_of)
-    if "rate" in study.method(arm).training or not study.audit.rates:
+    if "rate" in study.method(arm).training or not study.ablations.rates:
         return Tuning(study.recipe(pair, arm).rate, {}, [])
-    grid, tried = sorted(study.audit.rates), {}
+    grid, tried = sorted(study.ablations.rates), {}
     while True:
         tried = {rate: _tried(study, pair, arm, rate) for rate in grid}
         missing = [rate for rate, auc in tried.items() if auc is None]
@@ -60,7 +60,7 @@ def tuning(study: Study, pair: str, arm: str) -> Tuning:
 
 def _tried(study: Study, pair: str, arm: str, rate: float) -> float | None:
     """AUC on the last validation images at one rate; NaN where the training diverged, None where it was not tried."""
-    seed, last = study.audit.seeds[0], slice(-study.audit.tuning, None)
+    seed, last = study.ablations.seeds[0], slice(-study.ablations.tuning, None)
     z = outputs.of_oracles(study, pair, arm, [seed], "heldout", rate=rate)
     if z:
         correct = outputs.correct(study, pair, "heldout")
@@ -81,47 +81,47 @@ def train(study: Study, pair: str, arm: str, log: Callable[[str], None] = print)
     while (search := tuning(study, pair, arm)).missing:
         for rate in search.missing:
             try:
-                experiments.train_oracle(study, pair, searched, study.audit.seeds[0], log, rate=rate)
+                experiments.train_oracle(study, pair, searched, study.ablations.seeds[0], log, rate=rate)
             except TrainingError as error:
                 log(f"{pair}/{arm} at rate {rate:g}: {error}")
     if search.rate is None:
         raise TrainingError(f"{pair}/{arm} diverged at every rate from {min(search.tried)} to {max(search.tried)}")
     log(f"{pair}/{arm}: rate {search.rate:g}")
-    for seed in study.audit.seeds:
+    for seed in study.ablations.seeds:
         manifest = experiments.train_oracle(study, pair, arm, seed, log, rate=search.rate)
     return manifest
 
 
 def trainings(study: Study, names: Iterable[str] | None = None) -> list[dict]:
-    """All that the audit, or some of its controls, plans to make, as far as it is known; as `experiments.trainings`.
+    """All that the ablations, or some of them, plan to make, as far as it is known; as `experiments.trainings`.
 
-    Dicts with two keys more: control, and chosen (whether it is at the method's rate, or was tried for it). What two
-    controls share is there for each. A training that diverged while a rate was looked for is "diverged", not "failed".
+    Dicts with two keys more: ablation, and chosen (whether it is at the method's rate, or was tried for it). What two
+    ablations share is there for each. A training that diverged while a rate was looked for is "diverged", not "failed".
     """
     rows = []
-    for name in study.audit.controls if names is None else names:
-        control = study.control(name)
-        shared = {"control": name, "job": f"control-{name}"}
-        judged = {study.pair(pair)[1] for pair in control.pairs}
-        for network in judged & study.audit.networks.keys():
+    for name in study.ablations.questions if names is None else names:
+        ablation = study.ablation(name)
+        shared = {"ablation": name, "job": f"ablation-{name}"}
+        judged = {study.pair(pair)[1] for pair in ablation.pairs}
+        for network in judged & study.ablations.networks.keys():
             config, path = experiments.classifier_config(study, network), store.classifier_path(study, network)
             row = {"kind": "classifier", "run": f"{network}/{path.stem}", "path": path, "chosen": True}
             rows.append(shared | row | store.status(path, config))
-        if any(study.method(arm).labels == "crossfit" for arm in control.methods):
-            for network, fold in ((n, k) for n in sorted(judged) for k in range(study.audit.folds)):
+        if any(study.method(arm).labels == "crossfit" for arm in ablation.methods):
+            for network, fold in ((n, k) for n in sorted(judged) for k in range(study.ablations.folds)):
                 path, config = store.fold_path(study, network, fold), experiments.fold_config(study, network, fold)
                 row = {"kind": "fold", "run": f"{network}/fold{fold}", "path": path, "chosen": True}
                 rows.append(shared | row | store.status(path, config))
-        for pair, arm in ((pair, arm) for pair in control.pairs for arm in control.methods):
+        for pair, arm in ((pair, arm) for pair in ablation.pairs for arm in ablation.methods):
             rows += [shared | row for row in _oracles(study, pair, arm)]
     return rows
 
 
 def _oracles(study: Study, pair: str, arm: str) -> list[dict]:
-    search, (first, *_) = tuning(study, pair, arm), study.audit.seeds
+    search, (first, *_) = tuning(study, pair, arm), study.ablations.seeds
     tried = [] if study.method(arm).rate_of else [*search.tried, *search.missing]
     planned = [(rate, first, False) for rate in tried if rate != search.rate]
-    planned += [(search.rate, seed, True) for seed in study.audit.seeds if search.rate is not None]
+    planned += [(search.rate, seed, True) for seed in study.ablations.seeds if search.rate is not None]
     rows = []
     for rate, seed, chosen in planned:
         path = store.oracle_path(study, pair, arm, seed, rate)
@@ -134,8 +134,8 @@ def _oracles(study: Study, pair: str, arm: str) -> list[dict]:
 
 
 def is_done(study: Study, name: str) -> bool:
-    """Has everything been made that a control asks for?"""
-    methods = [(pair, arm) for pair in study.control(name).pairs for arm in study.control(name).methods]
+    """Has everything been made that an ablation asks for?"""
+    methods = [(pair, arm) for pair in study.ablation(name).pairs for arm in study.ablation(name).methods]
     made = all(row["status"] in ("done", "diverged") for row in trainings(study, [name]))
     return made and all(tuning(study, *arm).rate is not None for arm in methods)
 
@@ -144,13 +144,13 @@ def tuned_outputs(study: Study, pair: str, arm: str, split: str = "test") -> NDA
     """``z`` of a method's oracles at the learning rate chosen for it, float32 (S, N); None until all are trained."""
     if (rate := tuning(study, pair, arm).rate) is None:
         return None
-    z = outputs.of_oracles(study, pair, arm, study.audit.seeds, split, rate=rate)
-    return np.stack(list(z.values())) if 0 < len(z) == len(study.audit.seeds) else None
+    z = outputs.of_oracles(study, pair, arm, study.ablations.seeds, split, rate=rate)
+    return np.stack(list(z.values())) if 0 < len(z) == len(study.ablations.seeds) else None
 
 
 def search(study: Study, pair: str, arm: str) -> pd.DataFrame:
     """The search for a method's learning rate on validation images, first seed: index rate; auroc, tnr95."""
-    seed, last = study.audit.seeds[0], slice(-study.audit.tuning, None)
+    seed, last = study.ablations.seeds[0], slice(-study.ablations.tuning, None)
     correct, rows = outputs.correct(study, pair, "heldout")[last], {}
     for rate in tuning(study, pair, arm).tried:
         for z in outputs.of_oracles(study, pair, arm, [seed], "heldout", rate=rate).values():

@@ -1,13 +1,13 @@
-"""The audit's trainings: every arm gets the same search, labels come from where they should, nothing is hidden."""
+"""The ablations's trainings: every arm gets the same search, labels come from where they should, nothing is hidden."""
 
 import numpy as np
 import pytest
 import torch
-from conftest import AUDIT
+from conftest import ABLATIONS
 
 from trustlib import metrics, oracle, training
 from trustlib.analysis import ablations
-from trustlib.runs import controls, experiments, outputs, store
+from trustlib.runs import experiments, outputs, store, tuning
 from trustlib.runs.results import Run
 from trustlib.stats import combination, resampling
 from trustlib.study import load_study
@@ -20,7 +20,7 @@ def quiet(line):
 @pytest.fixture
 def study(write_study, monkeypatch):
     monkeypatch.setattr(resampling, "RESAMPLES", 40)
-    return load_study(write_study(audit=AUDIT, seeds=[0]))
+    return load_study(write_study(ablations=ABLATIONS, seeds=[0]))
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def searched(study, monkeypatch):
     """A function that says which rate a search ends at, given each rate's AUC; None stands for a training not made."""
 
     def search(aucs):
-        monkeypatch.setattr(controls, "_tried", lambda *key: aucs.get(key[-1]))
-        return controls.tuning(study, "rsn-rsn", "ce")
+        monkeypatch.setattr(tuning, "_tried", lambda *key: aucs.get(key[-1]))
+        return tuning.tuning(study, "rsn-rsn", "ce")
 
     return search
 
@@ -52,7 +52,7 @@ def test_a_rate_that_diverges_is_never_chosen(searched):
 
 
 def test_an_arm_with_a_rate_of_its_own_is_not_searched(study):
-    assert controls.tuning(study, "rsn-rsn", "ce-fixed") == controls.Tuning(2e-3, {}, [])
+    assert tuning.tuning(study, "rsn-rsn", "ce-fixed") == tuning.Tuning(2e-3, {}, [])
 
 
 def test_a_search_that_diverges_everywhere_is_an_error_and_is_not_repeated(study, monkeypatch):
@@ -69,11 +69,11 @@ def test_a_search_that_diverges_everywhere_is_an_error_and_is_not_repeated(study
     monkeypatch.setattr(oracle, "initialise", lambda *args: None)
     for _ in range(2):
         with pytest.raises(training.TrainingError, match=r"diverged at every rate from 0\.001 to 0\.003"):
-            controls.train(study, "rsn-rsn", "ce", quiet)
+            tuning.train(study, "rsn-rsn", "ce", quiet)
     assert len(calls) == 2
-    rows = [row for row in controls.trainings(study) if row["run"].startswith("rsn-rsn/ce/")]
+    rows = [row for row in tuning.trainings(study) if row["run"].startswith("rsn-rsn/ce/")]
     assert [row["status"] for row in rows] == ["diverged", "diverged"]
-    assert not controls.is_done(study, "labels")
+    assert not tuning.is_done(study, "labels")
 
 
 def test_cross_fitted_labels_are_those_of_classifiers_that_did_not_see_the_image(study, monkeypatch):
@@ -109,10 +109,10 @@ def test_held_out_labels_leave_out_the_images_that_choose_a_rate(study):
 
 
 def test_a_control_is_trained_once_and_compared(study, monkeypatch):
-    for arm in study.control("labels").methods:
-        controls.train(study, "rsn-rsn", arm, quiet)
-    assert controls.is_done(study, "labels")
-    rows = controls.trainings(study)
+    for arm in study.ablation("labels").methods:
+        tuning.train(study, "rsn-rsn", arm, quiet)
+    assert tuning.is_done(study, "labels")
+    rows = tuning.trainings(study)
     assert {row["status"] for row in rows} == {"done"}
     assert {row["kind"] for row in rows} == {"fold", "oracle"}
     own = {row["run"] for row in rows if row["chosen"] and row["kind"] == "oracle"}
@@ -121,16 +121,16 @@ def test_a_control_is_trained_once_and_compared(study, monkeypatch):
     frame = ablations.compare(run, "labels")
     auroc = frame[frame["metric"] == "auroc"].set_index("arm")
     right = outputs.correct(study, "rsn-rsn")
-    for arm in study.control("labels").methods:
+    for arm in study.ablation("labels").methods:
         z = run.tuned_outputs("rsn-rsn", arm)
         mean = np.mean([metrics.evaluate(row, right)["auroc"] for row in z])
         assert auroc.loc[arm, "estimate"] == pytest.approx(mean)
-        assert auroc.loc[arm, "rate"] == controls.tuning(study, "rsn-rsn", arm).rate
+        assert auroc.loc[arm, "rate"] == tuning.tuning(study, "rsn-rsn", arm).rate
     assert auroc.loc["ss", "difference"] == pytest.approx(auroc.loc["ss", "estimate"] - auroc.loc["ce", "estimate"])
     assert np.isnan(auroc.loc["ce", "difference"])
     monkeypatch.setattr(training, "train", None)  # training again would now fail
-    for arm in study.control("labels").methods:
-        controls.train(study, "rsn-rsn", arm, quiet)
+    for arm in study.ablation("labels").methods:
+        tuning.train(study, "rsn-rsn", arm, quiet)
     pair_of_methods(run)
     what_is_read_off(run)
 
@@ -147,7 +147,7 @@ def pair_of_methods(run):
 def what_is_read_off(run):
     study = run.study
     tails = ablations.tails(run, "rsn-rsn", ["ce", "ss"])
-    path = store.oracle_path(study, "rsn-rsn", "ss", 0, controls.tuning(study, "rsn-rsn", "ss").rate)
+    path = store.oracle_path(study, "rsn-rsn", "ss", 0, tuning.tuning(study, "rsn-rsn", "ss").rate)
     weight = store.read_tensors(path, "weights.head.linear.")["weight"]
     assert tails.query("arm == 'ss' and seed == 0")["norm"].item() == pytest.approx(weight.norm().item())
     shift = ablations.label_shift(run.label_sources("rsn"))
@@ -195,4 +195,4 @@ def test_nothing_trained_is_nothing_shown(study):
 
 
 def test_a_study_without_ablations_has_none_of_their_outputs(tiny):
-    assert controls.tuned_outputs(tiny, "rsn-rsn", "ce") is None
+    assert tuning.tuned_outputs(tiny, "rsn-rsn", "ce") is None
