@@ -91,7 +91,8 @@ def test_cross_fitted_labels_are_those_of_classifiers_that_did_not_see_the_image
         correct = store.read_tensors(store.fold_path(study, "rsn", fold))["correct"]
         assert correct.shape == (2, 1500)  # views, images of the fold
         assert set(seen[fold].tolist()) == set(range(3000)) - set(range(fold, 3000, 2))
-    part, among, target = experiments._lesson(study, "rsn-rsn", study.method("ce-crossfit"))
+    part, among, targets = experiments._targets(study, "rsn-rsn", study.method("ce-crossfit"))
+    target = targets["correct"]
     assert (part, among, target.shape) == ("train", None, (2, 3000))
     for fold in range(2):
         kept = store.read_tensors(store.fold_path(study, "rsn", fold))["correct"]
@@ -100,7 +101,8 @@ def test_cross_fitted_labels_are_those_of_classifiers_that_did_not_see_the_image
 
 def test_held_out_labels_leave_out_the_images_that_choose_a_rate(study):
     experiments.train_classifier(study, "rsn", quiet)
-    part, among, target = experiments._lesson(study, "rsn-rsn", study.method("ce-heldout"))
+    part, among, targets = experiments._targets(study, "rsn-rsn", study.method("ce-heldout"))
+    target = targets["correct"]
     cache = store.read_tensors(store.classifier_path(study, "rsn"))
     assert part == "heldout"
     assert among.tolist() == list(range(600))
