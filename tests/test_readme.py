@@ -21,11 +21,14 @@ def fragments(language):
 
 
 def test_the_results_are_those_of_the_committed_tables(tmp_path):
-    page = tmp_path / "README.md"
-    page.write_text((ROOT / "README.md").read_text())
-    readme.write(page, tmp_path / "hero.svg")
-    assert page.read_text() == (ROOT / "README.md").read_text()
-    assert len(page.read_bytes()) <= 9_216
+    for folder in ("docs", "results"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "README.md").write_text((ROOT / "README.md").read_text())
+    readme.write(tmp_path)
+    for name in ("README.md", "results/index.html"):  # the drawing itself may differ between versions of matplotlib
+        drawn, committed = (re.sub(r"<svg.*</svg>", "", (of / name).read_text(), flags=re.S) for of in (tmp_path, ROOT))
+        assert drawn == committed
+    assert len((ROOT / "README.md").read_bytes()) <= 9_216
 
 
 def test_links_lead_to_files():

@@ -1,23 +1,37 @@
-"""The README's figure and tables, drawn from the committed results: `make readme`."""
+"""The README's figure and tables, and results/index.html, from the committed results: `make readme`."""
 
 from pathlib import Path
 
+import jinja2
 import matplotlib.pyplot as plt
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from ..analysis import rules
 from ..data import ROOT
-from ..runs import store
 from ..study import Study, load_study
 from . import figures, tables
 
+RESULTS, TEMPLATE = ROOT / "results", Path(__file__).with_name("index.html.j2")
 START, END = "<!-- results: make readme -->", "<!-- end of results -->"
 STUDIES = ("fashion", "colour", "mnist", "cifar10", "tiny")
 STEPS = {"colour": 156, "mnist": 1_263, "cifar10": 15, "tiny": 200}  # of fine-tuning, where no ladder is published
 CLAIMS = (
     "tnr", "tpr", "overfitting", "collapse-ce", "chance", "auc", "selective-risk", "mcp-unreliable", "aupr-error-sign",
 )  # fmt: skip
+CARDS = {  # page below results/ -> title, what it holds
+    "fashion/report.html": ("Fashion-MNIST", "The main study: two small networks, five losses, trained oracles."),
+    "budget/report.html": ("How long must an oracle train?", "A ladder of budgets and learning rates, Fashion-MNIST."),
+    "ablations/report.html": ("Ablations", "Labels, head, slopes, class weights, the broadcast; Fashion-MNIST."),
+    "colour/report.html": ("CIFAR-10, small networks", "What needs colour, such as the recolouring attack."),
+    "mnist/report.html": ("MNIST, Table 2", "After ConfidNet's protocol."),
+    "cifar10/report.html": ("CIFAR-10, Table 2", "After ConfidNet's protocol, VGG16; cut below it."),
+    "tiny/report.html": ("Tiny-ImageNet", "Pretrained EfficientNets, 200 classes; cut below the paper's protocol."),
+    "photos/report.html": ("Photographs", "An ImageNet classifier under distribution shift, no oracle."),
+    "speed/report.html": ("Times", "Training steps and data loading on a CPU."),
+    "speed/gpu.html": ("Times on a GPU", "Training steps next to the released way and to timm's."),
+}
 SYMBOLS = {"reproduced": "✓", "mixed": "~", "contradicted": "✗", "inconclusive": "?", "not tested": "–"}
 MARKS = {  # method -> (label, colour, marker, filled)
     "ensemble": ("Deep ensemble", "0.1", "D", True),
@@ -33,9 +47,10 @@ INTERVAL = ["estimate", "low", "high"]
 DIFFERENCE = ["difference", "difference_low", "difference_high"]
 
 
-def write(readme: Path = ROOT / "README.md", figure: Path = ROOT / "docs" / "hero.svg") -> None:
-    """Draw the figure, and write the tables between the README's two markers."""
+def write(root: Path = ROOT) -> None:
+    """Write docs/hero.svg, the tables between the README's two markers, and results/index.html."""
     rows = [row for name in STUDIES for row in published(name)]
+    figure, readme = root / "docs" / "hero.svg", root / "README.md"
     with plt.style.context(figures.STYLE):
         fig, ax = plt.subplots(figsize=(8.2, 0.85 + 0.72 * len(rows)))
         hero(ax, rows)
@@ -43,6 +58,7 @@ def write(readme: Path = ROOT / "README.md", figure: Path = ROOT / "docs" / "her
         plt.close(fig)
     before, _, rest = readme.read_text().partition(START)
     readme.write_text(f"{before}{START}\n{results_block(rows)}{END}{rest.partition(END)[2]}")
+    (root / "results" / "index.html").write_text(index(figure.read_text()))
 
 
 def published(name: str) -> list[dict]:
@@ -53,7 +69,7 @@ def published(name: str) -> list[dict]:
     Dicts: study, label (data, network, accuracy), steps (of fine-tuning), trained (whether a ladder of budgets shows
     that the oracles are), auroc: method -> (estimate, low, high), and difference: the same minus MCP's, per cent.
     """
-    study, folder = load_study(name), store.results() / name / "tables"
+    study, folder = load_study(name), RESULTS / name / "tables"
     compared = pd.read_csv(folder / "comparisons.csv").set_index(["pair", "metric", "arm"])
     fused = _table(folder / "fusion.csv")
     pairs = [pair for pair in study.pairs if len(set(study.pair(pair))) == 1]
@@ -121,17 +137,42 @@ def results_block(rows: list[dict]) -> str:
 
 def _verdicts() -> list[str]:
     """The verdicts of the studies that are judged by today's rules, one line per claim."""
-    judged = {}
-    for name in STUDIES:
-        frame = pd.read_csv(store.results() / name / "tables" / "claims.csv", index_col="id")
-        if "asked_by" in frame:  # by today's rules
-            judged[name] = frame["verdict"]
+    judged = _judged()
     lines = [f"| the paper says | {' | '.join(f'`{name}`' for name in judged)} |", "|---" * (len(judged) + 1) + "|"]
     sentences = {claim.id: claim.claim for claim in rules.load()}
     for claim in CLAIMS:
-        cells = [SYMBOLS[verdicts[claim]] for verdicts in judged.values()]
+        cells = [SYMBOLS[frame.loc[claim, "verdict"]] for frame in judged.values()]
         lines.append(f"| {sentences[claim]} | {' | '.join(cells)} |")
     return lines
+
+
+def _judged() -> dict[str, pd.DataFrame]:
+    """Study -> its published table of claims, index id; of the studies judged by today's rules."""
+    tables_of = {name: pd.read_csv(RESULTS / name / "tables" / "claims.csv", index_col="id") for name in STUDIES}
+    return {name: frame for name, frame in tables_of.items() if "asked_by" in frame}
+
+
+def index(figure: str) -> str:
+    """results/index.html: the answer, the figure (an SVG), a card per report, and every claim with its verdicts."""
+    judged, groups = _judged(), []
+    for asked_by, heading in (("paper", "What the paper claims"), ("study", "What we ask")):
+        claims = [claim for claim in rules.load() if claim.asked_by == asked_by]
+        groups.append(
+            (heading, [(claim.claim, [_cell(judged[name], name, claim.id) for name in judged]) for claim in claims])
+        )
+    pages = [(RESULTS / page).relative_to(RESULTS) for page in CARDS if (RESULTS / page).exists()]
+    cards = [{"page": str(page), "title": CARDS[str(page)][0], "text": CARDS[str(page)][1]} for page in pages]
+    template = jinja2.Environment(autoescape=True).from_string(TEMPLATE.read_text())
+    return template.render(
+        title="Can a network learn which predictions to trust?", figure=Markup(figure[figure.index("<svg") :]),
+        cards=cards, groups=groups, studies=list(judged),
+    )  # fmt: skip
+
+
+def _cell(frame: pd.DataFrame, study: str, claim: str) -> tuple[str, str]:
+    """A verdict and the link to its evidence, none where it was not tested."""
+    row = frame.loc[claim]
+    return row["verdict"], "" if row["verdict"] == rules.NOT_TESTED else f"{study}/report.html#{row['section']}"
 
 
 def _table(path: Path) -> pd.DataFrame:
