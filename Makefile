@@ -62,7 +62,7 @@ domains: .venv/ready  ## the same with the study's corruptions at every severity
 publish: .venv/ready  ## copy a finished study's report, tables, figures and scores to results/STUDY/
 	@python -m trustlib publish $(STUDY)
 
-verify: .venv/ready  ## make a published study's tables anew from its scores, and compare them with its report
+verify: .venv/ready  ## recompute a published study's tables from its scores, and compare
 	@python -m trustlib verify $(STUDY)
 
 readme: .venv/ready  ## draw the README's figure and tables from the published results

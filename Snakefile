@@ -24,7 +24,7 @@ def job_path(name):
 
 JOBS = [f"{kind}-{name}" for kind in ("classifier", "confidence") for name in plan.networks]
 JOBS += dict.fromkeys(plan.oracle_job(pair, arm) for pair in plan.pairs for arm in plan.methods)
-TRAINED = list(JOBS)  # asked about distribution shifts once all are there; where one has failed, the report says "not made yet"
+TRAINED = list(JOBS)  # evaluated under distribution shift once all are there; where one has failed, the report says "not made yet"
 JOBS += [f"domain-{name}" for name in plan.domains.judged]
 SWEPT = [part for parts in plan.domains.sweep.values() for part in parts]
 # A job is done when all its trainings are, whatever its manifest says: made with today's settings and source.

@@ -404,7 +404,7 @@ def test_what_is_said_of_a_study_follows_from_its_plan(name, monkeypatch):
     monkeypatch.setattr(type(plan), "images", lambda self: SimpleNamespace(labels=labels, classes=range(200)))
     text = " ".join(prose.deviations(plan))
     for network in plan.networks.values():
-        assert f"{network.label}, {'given weights' if network.weights else 'trained from scratch'}" in text
+        assert f"{network.label}, {'pretrained weights' if network.weights else 'trained from scratch'}" in text
     assert ("trained in both forms" in text) == ("released" in {arm.form for arm in plan.methods.values()})
     assert ("Class-balanced" in text) == ("cb" in {arm.loss for arm in plan.methods.values()})
     optimisers = {plan.recipe(plan.pairs[0], arm).optimizer for arm in plan.methods} | {

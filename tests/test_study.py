@@ -185,7 +185,7 @@ GIVEN = {
         ({"networks": {"rsn": TINY["networks"]["rsn"] | {"inputs": {"size": 3}}}}, "inputs go with weights"),
         (
             {"networks": {"rsn": GIVEN}, "classifier_seeds": [0, 1]},
-            "classifier_seeds: a network with given weights has one",
+            "classifier_seeds: a network with pretrained weights has one",
         ),
         ({"networks": {"rsn": GIVEN}, "domains": {"judged": ["recolor"]}}, "recolor needs networks that see"),
         ({"dataset": "folder"}, "folder: dataset 'folder' needs one"),

@@ -105,7 +105,7 @@ LAST = ("head.last.", "head.linear.")  # where a head keeps its last layer, by t
 
 
 def take_over(net: Oracle, weights: dict[str, Tensor], *, last: bool) -> None:
-    """Copy another oracle's weights; where that has a frozen backbone, `weights` hold its head alone.
+    """Copy another oracle's weights; where that has a frozen backbone, `weights` hold its head only.
 
     last : the last layer too. The authors' small-scale code leaves it behind without a word: the layer of the signed
         distance has another name there than TCP's, and ``strict=False`` skips it (``confidnet/train.py``).

@@ -179,7 +179,7 @@ class Study(Strict):
     folder: str | None = None  # of a dataset of image folders, from the data root
     heldout: int | None = Field(default=None, ge=1)  # training images that are held out; the dataset's own by default
     flip: bool  # train on mirrored images too
-    preprocessing: Literal["own", "released"] = "own"  # of networks with given weights, see `networks.inputs`
+    preprocessing: Literal["own", "released"] = "own"  # of networks with pretrained weights, see `networks.inputs`
     device: str = "auto"
     tf32: bool = False  # let a GPU round float32 products
     compiled: bool = False  # by torch.compile, while training
@@ -271,7 +271,7 @@ class Study(Strict):
     def _check_given(self) -> None:
         """Refuse what cannot be done with classifiers that are not trained here."""
         if len(self.classifier_seeds) > 1:
-            raise ValueError("classifier_seeds: a network with given weights has one, not an ensemble")
+            raise ValueError("classifier_seeds: a network with pretrained weights has one, not an ensemble")
         crossfit = [name for name, arm in self.all_methods.items() if arm.labels == "crossfit"]
         if crossfit:
             raise ValueError(f"methods.{crossfit[0]}: cross-fitted labels need classifiers that are trained here")

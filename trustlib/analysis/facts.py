@@ -215,7 +215,7 @@ def bounds(run: Any, delta: float = 0.05) -> pd.DataFrame:
     """Theorem 3.1 for the paper's oracles and the study's: index label; parameters, images, largest, bound.
 
     The paper does not count its finite set F: 32 bits a parameter is a choice of this study. Of each of the study's
-    oracle networks it is the first steep slope arm, by its name, since the head alone may learn.
+    oracle networks it is the first steep slope method, by its name, since only the head may be trained.
     """
     study = run.study
     sizes = {f"{name}, the paper's": (*size, PAPER_IMAGES) for name, size in PAPER_ORACLES.items()}

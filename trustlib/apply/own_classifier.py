@@ -205,7 +205,7 @@ def understood(net: nn.Module, images: Images) -> nn.Module:
     try:
         with torch.inference_mode():
             logits = net(x)
-    except Exception as error:  # whatever somebody's module raises
+    except Exception as error:  # whatever your module raises
         raise ClassifierError(f"{expected}; {_kind(net)} failed: {type(error).__name__}: {_line(error)}") from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -278,7 +278,7 @@ def fit(
     Parameters
     ----------
     net, images, seen, parts : of `understood`, `images`, `look`, `drawn`.
-    arm : loss, its hyper-parameters, head; a frozen backbone leaves the head alone to learn, from `seen`'s features.
+    arm : loss, its hyper-parameters, head; a frozen backbone trains the head only, from `seen`'s features.
     batch : at most the images to learn from.
 
     Returns
@@ -336,11 +336,11 @@ def verdict(judged: pd.DataFrame, name: str = "oracle", base: str = "MCP") -> st
     rows = rows[["estimate", "low", "high", *compare.DIFFERENCE]] * 100
     own, other = rows.loc[name], rows.loc[base]
     if own["difference_low"] > 0:
-        found = f"The oracle beats {base} beyond the interval"
+        found = f"The oracle ranks significantly better than {base}"
     elif own["difference_high"] < 0:
         found = f"The oracle does not beat {base}: it ranks worse"
     else:
-        found = f"The oracle does not beat {base} beyond the interval"
+        found = f"The oracle does not rank significantly better than {base}"
     return (
         f"{found}. AUC {own['estimate']:.2f} [{own['low']:.2f}, {own['high']:.2f}] against {other['estimate']:.2f} "
         f"[{other['low']:.2f}, {other['high']:.2f}], difference {own['difference']:+.2f} "
@@ -392,7 +392,7 @@ def _imported(name: str) -> nn.Module:
         sys.path.insert(0, os.getcwd())  # a file beside the notebook's run
     try:
         made = getattr(importlib.import_module(module), function)()
-    except Exception as error:  # whatever somebody's code raises
+    except Exception as error:  # whatever your code raises
         raise ClassifierError(
             f"{name}: expected MODULE:FUNCTION, a function without arguments that returns a torch.nn.Module, of a "
             f"module that Python finds from {os.getcwd()}; found {type(error).__name__}: {_line(error)}"

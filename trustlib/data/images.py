@@ -68,7 +68,7 @@ class Inputs:
 
 
 class Batches(Protocol):
-    """Anything with the labels and the `batches` of `Images`: what a network learns from, or is asked about."""
+    """Anything with the labels and the `batches` of `Images`: what a network is trained or evaluated on."""
 
     @property
     def labels(self) -> dict[str, Tensor]: ...

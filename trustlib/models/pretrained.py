@@ -253,8 +253,8 @@ def misfit(model: str, args: dict, given: bool, classes: Sequence[str], wnids: S
 
     Parameters
     ----------
-    given : whether it has given weights. Where the set's classes are WordNet ids these are looked up among ImageNet's
-        1,000; else a classifier must have as many classes as the set, in its order.
+    given : whether it has pretrained weights. Where the set's classes are WordNet ids these are looked up among
+        ImageNet's 1,000; else a classifier must have as many classes as the set, in its order.
     classes, wnids : of the set, as in `data.Images`.
     """
     try:

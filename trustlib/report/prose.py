@@ -121,7 +121,11 @@ def trainings_of(study: Study) -> list[str]:
     counts = {part: len(labels) for part, labels in study.images().labels.items()}
     sentences = []
     for network in study.networks.values():
-        how = f"given weights of `{network.model}`" if network.weights else _recipe(network.training, counts["train"])
+        how = (
+            f"pretrained weights of `{network.model}`"
+            if network.weights
+            else _recipe(network.training, counts["train"])
+        )
         sentences.append(f"{network.label}: {how}.")
     pair_of = {pair.split("-")[0]: pair for pair in study.pairs}  # one of each oracle network
     alike: dict[str, dict[str, list[str]]] = {}  # recipe -> oracle network -> methods
@@ -129,7 +133,9 @@ def trainings_of(study: Study) -> list[str]:
         recipe, held = study.recipe(pair, name), counts["heldout"] - study.ablations.tuning
         if arm.backbone == "frozen":
             recipe = recipe.model_copy(update={"frozen": "nothing"})  # of the head, which has neither
-            what = "the head alone, on the classifier's features" + ", dropout left on" * (study.feature_passes > 0)
+            what = "the head on a frozen backbone, on the classifier's features" + ", dropout left on" * (
+                study.feature_passes > 0
+            )
         else:
             what = "backbone and head" + ", going on from another oracle" * (arm.start is not None)
         there = held if arm.labels == "heldout" else counts["train"]
@@ -159,7 +165,7 @@ def _recipe(recipe: Recipe, there: int) -> str:
 def deviations(study: Study) -> list[str]:
     """A study's networks, trainings and losses beside those of the paper's Table 1, a sentence each."""
     networks = study.networks.values()
-    made = "; ".join(f"{n.label}, {'given weights' if n.weights else 'trained from scratch'}" for n in networks)
+    made = "; ".join(f"{n.label}, {'pretrained weights' if n.weights else 'trained from scratch'}" for n in networks)
     rates = {n.label: [f"`{k}` {v:g}" for k, v in n.args.items() if k.endswith("drop_rate")] for n in networks}
     dropout = "; ".join(f"{label}: {', '.join(said) or 'as the model has it'}" for label, said in rates.items())
     heads: dict[str, dict] = {}

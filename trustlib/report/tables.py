@@ -243,7 +243,7 @@ def unseen_forms(
 
 
 def severities_form(swept: pd.DataFrame, metric: str, severity: int, scale: float = 100) -> Styler:
-    """One metric under every corruption, one row per corruption, their mean last, a column a method: Table A1's kind.
+    """One metric under every corruption, one row per corruption, their mean last, one column per method: Table A1's kind.
 
     Parameters
     ----------
@@ -294,7 +294,7 @@ def claims_form(claims: pd.DataFrame) -> Styler:
 def ablation_form(compared: pd.DataFrame, study: Study, against: str | None) -> Styler:
     """The methods of one ablation on one pair: their rates, metrics and difference in AUC from one of them, per cent.
 
-    Differences whose interval leaves out 0 are in bold.
+    Significant differences (the interval excludes 0) are in bold.
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ FITTED = 10_000  # training images on which an oracle's fit is measured
 
 
 def train_classifier(study: Study, name: str, log: Log = print, seed: int | None = None) -> dict:
-    """Train a classifier of the study, or load it, and cache what is asked of it later; return its manifest.
+    """Train a classifier of the study, or load it, and cache what is needed of it later; return its manifest.
 
     The one that is judged is that of the study's first classifier seed; the others serve its ensemble.
 
@@ -166,7 +166,7 @@ def train_oracle(study: Study, pair: str, arm: str, seed: int, log: Log = print,
 
     The backbone starts from the classifier of its own kind and the head is new, unless the method starts from another.
     The classifier that is judged does not run: its correctness and probabilities come from the cache. In the file:
-    ``weights.*``, of the head alone where the backbone is frozen, ``heldout.z`` and ``test.z``, float32 (N,), and
+    ``weights.*``, of the head only where the backbone is frozen, ``heldout.z`` and ``test.z``, float32 (N,), and
     ``train.z`` (M,) on ``train.index`` int64 (M,), the first 10,000 of the images that it learnt from.
 
     Parameters
@@ -348,7 +348,7 @@ def _features_path(study: Study, pair: str) -> Path:
 
 
 def _seen_config(study: Study, name: str, classifier_name: str | None = None) -> dict:
-    """What a network depends on besides its training: its layers, where they are ours, what it sees, given weights."""
+    """What a network depends on besides its training: its own layers, what it sees, pretrained weights."""
     network, seen = study.network(name), networks.inputs(study, name, classifier_name)
     if seen is None:
         return {}
@@ -447,7 +447,7 @@ def _classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def observe(
     net: nn.Module, images: data.Batches, part: str, view: int = 0, *, among: Tensor | None = None, brief: bool = False
 ) -> dict[str, Tensor]:
-    """All that is ever asked of a classifier about one view of a part, or of some images of it.
+    """All that is needed of a classifier for one view of a part, or of some images of it.
 
     brief : without logits (N, K) and features (N, d), which would not fit for a large set.
     """

@@ -14,7 +14,7 @@ ANEW = 1_000_000  # added to the seed of a last layer that is drawn anew
 def inputs(study: Study, name: str, classifier_name: str | None = None) -> data.Inputs | None:
     """What a network of the study sees of an image: None, for the set's own mean and deviation, if it is trained here.
 
-    With given weights: the model's own preprocessing, changed by the network's ``inputs``; or, where the study's
+    With pretrained weights: the model's own preprocessing, changed by the network's ``inputs``; or, where the study's
     ``preprocessing`` is "released", what the authors' ``src/data_loaders.py`` does: both sides resized to the
     classifier's size, mean and deviation 0.5, and for an oracle of another size the nearest neighbour of each pixel.
 
