@@ -243,7 +243,7 @@ def unseen_forms(
 
 
 def severities_form(swept: pd.DataFrame, metric: str, severity: int, scale: float = 100) -> Styler:
-    """One metric under every corruption, one row per corruption, their mean last, one column per method: Table A1's kind.
+    """One metric under every corruption, one row each and their mean last, one column per method: as in Table A1.
 
     Parameters
     ----------
