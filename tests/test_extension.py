@@ -212,9 +212,10 @@ def test_a_probe_learns_by_the_entry_alone(extended):
     np.testing.assert_allclose(GIVEN[0][0], probability)
 
 
-def test_an_oracle_for_anybodys_classifier_learns_by_the_entry_alone(extended):
+def test_an_oracle_for_your_own_classifier_learns_by_the_entry_alone(extended):
+    settings = method("weighted_tcp")
     GIVEN.clear()
-    _, seen, parts, _, _ = trained(told(600), method("weighted_tcp"), rates=[1e-2], epochs=1)
+    _, seen, parts, _, _ = trained(told(600), settings, rates=[1e-2], epochs=1)
     n_correct = int(seen["correct"][parts["learn"]].sum())
     assert {given[1:3] for given in GIVEN} == {(n_correct, len(parts["learn"]) - n_correct)}
     assert torch.isin(torch.cat([target for target, *_ in GIVEN]), seen["p_true"]).all()

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from trustlib import __main__ as commands
 from trustlib import data, training
+from trustlib import study as study_settings
 from trustlib.analysis import compare
 from trustlib.models import backbone, pretrained
 from trustlib.runs import experiments, networks, store, unseen
@@ -194,11 +195,13 @@ def test_as_released_an_oracle_sees_what_its_classifier_sees_and_by_itself_its_o
 def test_an_image_that_cannot_be_read_is_named(write, root):
     broken = root / "photos" / "train" / CLASSES[1] / "broken.JPEG"
     broken.write_bytes((root / "photos" / "train" / CLASSES[0] / "0.JPEG").read_bytes()[:300])
+    study_settings._folder.cache_clear()
     try:
         with pytest.raises(data.DataError, match=r"broken\.JPEG cannot be read as an image"):
             make(write(), "large-small")
     finally:
         broken.unlink()
+        study_settings._folder.cache_clear()
 
 
 def test_pictures_are_decoded_when_they_are_indexed(write):

@@ -292,9 +292,9 @@ class Score:
         """Why it cannot be computed of these, or an empty text."""
         for need in self.needs:
             if need.endswith("_errors"):
-                name, seen = ("held-out", fit) if need == "heldout_errors" else ("training", reference)
+                name, seen = ("validation", fit) if need == "heldout_errors" else ("training", reference)
                 if seen.correct.all() or not seen.correct.any():
-                    return f"all {len(seen.correct)} predictions on the {name} part are of one kind"
+                    return f"all {len(seen.correct)} predictions on the {name} set are of one kind"
             elif need == "temperature":
                 try:
                     fitted_temperature(fit)
