@@ -4,6 +4,7 @@ import inspect
 import re
 
 import pandas as pd
+import pytest
 import torch
 import yaml
 from test_extension import hinge
@@ -160,13 +161,17 @@ def test_the_ladder_of_budgets_is_the_committed_one_cell_by_cell():
             assert cells[-1] == f"{of.loc[(names[method], steps[-1], 'train'), 'auroc']:.1f}"
 
 
-def test_the_table_of_trained_oracles_is_the_committed_one():
-    study, folder = load_study("fashion"), ROOT / "results/fashion/tables"
+@pytest.mark.parametrize(
+    ("name", "heading", "images"),
+    [("fashion", "## Do trained oracles rank above MCP?", 50_000), ("colour", "## The same on CIFAR-10", 40_000)],
+)
+def test_the_table_of_trained_oracles_is_the_committed_one(name, heading, images):
+    study, folder = load_study(name), ROOT / "results" / name / "tables"
     compared = pd.read_csv(folder / "comparisons.csv").set_index(["metric", "pair", "arm"]).loc["auroc"]
     curves = pd.read_csv(folder / "budget.csv").query("split == 'train'").groupby(["pair", "arm"])
     called = {study.pair_label(pair): pair for pair in study.pairs}
     names = {study.method_label(arm): arm for arm in study.methods} | {"MCP": "mcp"}
-    rows = table("## Do trained oracles rank above MCP?")
+    rows = table(heading)
     assert len(rows) == len(called) * 6
     for label, method, steps, trained, tested, less in rows:
         pair, arm = called[label], names[method]
@@ -178,7 +183,7 @@ def test_the_table_of_trained_oracles_is_the_committed_one():
         difference = row[["difference", "difference_low", "difference_high"]]
         assert less == "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * difference))
         recipe = study.recipe(pair, arm)
-        assert steps == f"{recipe.epochs * (50_000 // recipe.batch):,}"
+        assert steps == f"{recipe.epochs * (images // recipe.batch):,}"
         if arm != "focal":  # of which there is no ladder
             assert trained == f"{100 * curves['auroc'].mean()[pair, arm]:.1f}"
 
