@@ -192,6 +192,7 @@ class Published:
             self._scores = {name: file[name] for name in file.files}
         _check_oracles(study, self._scores)
         self._resamples: dict[str, resampling.Bootstrap] = {}
+        self._predictions: dict[tuple[str, str], Predictions | None] = {}
 
     @property
     def classes(self) -> int:
@@ -207,6 +208,11 @@ class Published:
 
     def predictions(self, pair: str, split: str = "test") -> Predictions | None:
         """As `Run.predictions`; None for a split that is not published."""
+        if (pair, split) not in self._predictions:
+            self._predictions[pair, split] = self._read(pair, split)
+        return self._predictions[pair, split]
+
+    def _read(self, pair: str, split: str) -> Predictions | None:
         name, scores = self.study.pair(pair)[1], self._scores
         if split in data.PARTS:
             under = "" if split == "test" else f"{split}."
