@@ -6,6 +6,7 @@
 STUDY ?= quick
 JOBS ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 1)
 PROFILE ?= default
+GPUS ?= $(shell nvidia-smi --list-gpus 2>/dev/null | wc -l)
 PYTHON ?= python3
 RUN = $(or $(TRUST_RESULTS),results)/runs/$(notdir $(basename $(STUDY)))
 EXECUTED = $(or $(TRUST_RESULTS),results)/runs/notebooks
@@ -20,7 +21,7 @@ AT_ONCE = --jobs $(JOBS) --slurm-logdir $(RUN)/slurm \
 	--slurm-status-command $$(sacct --allocations --noheader > /dev/null 2>&1 && echo sacct || echo squeue)
 else
 PLUGIN =
-AT_ONCE = --cores $(JOBS)
+AT_ONCE = --cores $(JOBS) $(if $(filter-out 0,$(GPUS)),--resources gpu=$(GPUS))
 endif
 # What Snakemake says of itself; the jobs speak for themselves. Ctrl-C must not stop the filter: a Snakemake that cannot
 # print does not take its jobs back from a cluster.
@@ -47,11 +48,8 @@ report: .venv/ready $(PLUGIN)  ## run a study and write results/runs/STUDY/repor
 	@[ -z "$(PLUGIN)" ] || command -v sbatch > /dev/null || \
 		{ echo "error: PROFILE=$(PROFILE) needs SLURM: there is no sbatch here" >&2; exit 1; }
 	@python -m trustlib check $(STUDY) $(ASKED)
-	@mkdir -p $(RUN)
-	@flock --nonblock --conflict-exit-code 75 $(RUN)/lock snakemake --workflow-profile profiles/$(PROFILE) \
-		$(AT_ONCE) --config study=$(STUDY) ablations="$(ASKED)" sweep=$(SWEEP) \
-		2> >(trap '' INT; grep --line-buffered -vE $(CHATTER) >&2) || { status=$$?; \
-		[ $$status != 75 ] || echo "a run of STUDY=$(STUDY) is already running in this checkout"; exit $$status; }
+	@snakemake --workflow-profile profiles/$(PROFILE) $(AT_ONCE) --config study=$(STUDY) ablations="$(ASKED)" \
+		sweep=$(SWEEP) gpus=$(GPUS) 2> >(trap '' INT; grep --line-buffered -vE $(CHATTER) >&2)
 
 ablations: .venv/ready  ## the same with its ablations, all or some (ONLY="rate head")
 	@$(MAKE) --no-print-directory report ASKED="$(or $(ONLY),$$(python -m trustlib ablations $(STUDY)))"

@@ -11,7 +11,14 @@ name="[$number/$((${#jobs[@]} + 1))] $name"
 IPYTHONDIR=$(mktemp -d)  # kernels that start at once would race for a shared one
 trap 'rm -rf "$IPYTHONDIR"' EXIT
 export IPYTHONDIR MPLBACKEND=agg PYTHONWARNINGS=ignore
+# Of several GPUs the first that no other job on this machine has; a cluster gives a job its own.
+for ((i = 0; i < ${TRUST_GPUS:-0} && ${TRUST_GPUS:-0} > 1; i++)); do
+    [ -z "${CUDA_VISIBLE_DEVICES:-}" ] || break
+    exec 9> "${TMPDIR:-/tmp}/trustlib-gpu$i.lock"
+    ! flock --nonblock 9 || export CUDA_VISIBLE_DEVICES=$i
+done
 
+mkdir -p "$(dirname "$log")"
 echo "$name"
 # Two kernels may also race for a port: the only failure that is tried again.
 if "$@" > "$log" 2>&1 || { grep -q "Address already in use" "$log" && "$@" > "$log" 2>&1; }; then

@@ -62,7 +62,7 @@ def main() -> int:
     from . import data
     from .models import pretrained
     from .report.publish import publish as copy_results
-    from .runs import jobs, unseen
+    from .runs import jobs, shifted
     from .shifts import domains
     from .study import StudyError, load_study
 
@@ -91,19 +91,13 @@ def main() -> int:
             if wrong:
                 raise StudyError("\n".join(wrong))
             for name, part in study.domains.parts.items():  # raises where a file is missing, or images are too few
-                domains.origin(unseen.dataset(study), name)
+                domains.origin(shifted.dataset(study), name)
                 try:
                     domains.check(images, name, study.domains.size(part))
                 except ValueError as error:
                     raise StudyError(str(error)) from None
         else:
-            from .runs import experiments, tuning
-
-            swept = [part for parts in study.domains.sweep.values() for part in parts]
-            extra = tuning.trainings(study) + unseen.visits(study, swept)
-            extra = [row for row in extra if row["status"] == "done"]
-            made = experiments.trainings(study) + unseen.visits(study)
-            print(*copy_results(study, made, extra), sep="\n")
+            print(*copy_results(study), sep="\n")
     except (StudyError, jobs.JobError, data.DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

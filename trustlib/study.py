@@ -75,7 +75,7 @@ class Method(Strict):
     head: Literal["linear", "distance", "mlp", "mlp-distance"]
     form: Literal["corrected", "released"] = "corrected"
     hyper: dict[str, float] = {}
-    labels: Literal["train", "heldout", "crossfit"] = "train"  # see `experiments.train_oracle`
+    labels: Literal["train", "heldout", "crossfit"] = "train"  # see `runs.steps.oracle`
     training: dict[str, Any] = {}  # what differs from the study's recipe; a rate given here is not tuned
     backbone: Literal["trained", "frozen"] = "trained"  # frozen: the backbone is frozen, from cached features
     start: str | None = (
@@ -184,7 +184,9 @@ class Study(Strict):
     tf32: bool = False  # let a GPU round float32 products
     compiled: bool = False  # by torch.compile, while training
     workers: int = Field(default=0, ge=0)  # processes that decode images of a folder
-    jobs: Literal["pair", "method"] = "pair"  # what trains its oracles in one job: a pair, or a method of a pair alone
+    jobs: Literal["pair", "method", "oracle"] = (
+        "pair"  # one job trains the oracles of a pair, of a method of it, or one
+    )
     checkpoint_minutes: float = Field(default=10, gt=0)
     threads: int = Field(default=1, ge=1)  # CPU threads of one job
     classifier_seeds: list[int] = Field(default=[0], min_length=1)  # the first is judged, all are the ensemble
@@ -332,10 +334,6 @@ class Study(Strict):
     def classifiers(self) -> list[str]:
         """The networks that are judged: the classifiers of the study's pairs."""
         return list(dict.fromkeys(pair.split("-")[1] for pair in self.pairs))
-
-    def oracle_job(self, pair: str, arm: str) -> str:
-        """The job that trains the oracles of a method."""
-        return f"oracles-{pair}-{arm}" if self.jobs == "method" else f"oracles-{pair}"
 
     def recipe(self, pair: str, arm: str, rate: float | None = None) -> Recipe:
         """How an oracle is trained: the study's recipe, changed by its network, the method, and `rate`, if given."""

@@ -20,7 +20,7 @@ from .data import Batches
 from .recipe import Recipe
 
 
-class TrainingError(RuntimeError):
+class TrainingError(FloatingPointError):
     """The training diverged: a loss or an output is NaN or infinite. Raised for nothing else."""
 
 

@@ -29,7 +29,7 @@ from ..analysis import compare
 from ..data import Features, Inputs, folders
 from ..models import backbone, pretrained
 from ..recipe import Recipe
-from ..runs import experiments, networks, store
+from ..runs import networks, steps, store
 from ..study import Method, Study
 
 ALL = "all"  # the one part of a set here
@@ -184,11 +184,11 @@ def images(path: Path | str, source: Source, workers: int = 0) -> tuple[Images, 
 def of_study(study: Study, log: Callable[[str], None] = print) -> tuple[nn.Module, Tensors]:
     """A study's first classifier, and the images that it did not learn from, as it sees them."""
     name = next(iter(study.networks))
-    experiments.train_classifier(study, name, log)
+    trained = steps.classifier(study, name).get(log)
     seen = study.images().seen_by(networks.inputs(study, name))
     x = torch.cat([seen.view(part, slice(None)) for part in ("heldout", "test")])
     labels = torch.cat([seen.labels[part] for part in ("heldout", "test")])
-    classifier = networks.trained_classifier(study, name, study.classifier_seeds[0], torch.device("cpu"))
+    classifier = networks.trained_classifier(study, name, trained, torch.device("cpu"))
     return classifier, Tensors({ALL: x[None]}, {ALL: labels})
 
 
@@ -235,7 +235,7 @@ def understood(net: nn.Module, images: Images) -> nn.Module:
 def look(net: nn.Module, images: Images) -> dict[str, Tensor]:
     """What a classifier says of every image: correct, p_true, mcp (N,), logits (N, K), features (N, d)."""
     device = training.pick_device()
-    return experiments.observe(net.to(device).eval(), _on(images, device), ALL)
+    return steps.observe(net.to(device).eval(), _on(images, device), ALL)
 
 
 def drawn(correct: Tensor, seed: int = 0) -> dict[str, Tensor]:

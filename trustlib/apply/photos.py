@@ -22,8 +22,8 @@ from .. import confidence, data, training
 from ..analysis import compare
 from ..models import pretrained
 from ..predictions import Predictions
-from ..runs import store
 from ..runs.provenance import source_digest
+from ..runs.store import Log, Made, Step
 from ..shifts import domains
 from ..stats import resampling
 from ..stats.rates import clopper_pearson
@@ -118,17 +118,8 @@ def _resized(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def observe(
-    photos: Photos,
-    domain: str,
-    classifier: nn.Module,
-    *,
-    count: int,
-    folder: Path,
-    threads: int = 1,
-    log: Callable[[str], None] = print,
-) -> dict:
-    """What a classifier says of the first photographs in one domain, made once; return the file's manifest.
+def outputs(photos: Photos, domain: str, classifier: nn.Module, *, count: int, folder: Path, threads: int = 1) -> Step:
+    """Outputs of a classifier for the first photographs, as they are or under a distribution shift.
 
     Parameters
     ----------
@@ -141,14 +132,14 @@ def observe(
     ------
     ValueError, data.DataError : as `domains.make`.
     """
-    training.set_threads(threads)
     text, files = ("the photographs as they are", {}) if domain == "clean" else domains.origin(domains.IMAGENET, domain)
-    config = {
-        "kind": "photos", "domain": domain, "count": count, "data": photos.checksum, "how": text, "files": files,
-        "classifier": _digest(classifier), "source": source_digest("models", "shifts", "confidence", "apply.photos"),
+    settings = {
+        "domain": domain, "count": count, "data": photos.checksum, "how": text, "files": files,
+        "classifier": _digest(classifier),
     }  # fmt: skip
 
-    def make() -> tuple[dict[str, Tensor], dict]:
+    def make(step: Step, log: Log) -> Made:
+        training.set_threads(threads)
         images, facts = (
             (photos.images[:count], {}) if domain == "clean" else _made(photos, domain, classifier, count, log)
         )
@@ -156,12 +147,13 @@ def observe(
         log(f"{domain}: accuracy {(logits.argmax(1) == photos.labels[:count]).float().mean():.2%}")
         return {"logits": logits, "shown": images[:8].round().clamp(0, 255).byte()}, {**facts, "how": text}
 
-    return store.cached(folder / f"{domain}.safetensors", config, make)
+    source = source_digest("models", "shifts", "confidence", "apply.photos")
+    return Step(folder, domain, "photos", settings, source, make)
 
 
-def seen(photos: Photos, domain: str, folder: Path, part: slice) -> confidence.Observed:
-    """What `observe` stored of some photographs, as the scores of `trustlib.confidence` take it."""
-    logits = store.read_tensors(folder / f"{domain}.safetensors")["logits"].numpy()[part]
+def observation(photos: Photos, step: Step, part: slice) -> confidence.Observed:
+    """What `outputs` stored of some photographs, as the scores of `trustlib.confidence` take it."""
+    logits = step.tensors()["logits"].numpy()[part]
     return confidence.Observed(logits, photos.labels.numpy()[part][: len(logits)])
 
 

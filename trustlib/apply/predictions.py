@@ -25,7 +25,7 @@ from scipy.special import expit
 from .. import confidence, metrics
 from .. import predictions as predicted
 from ..analysis import compare
-from ..runs import experiments, store
+from ..runs import steps
 from ..stats import resampling, selective, statistics
 from ..stats.rates import clopper_pearson, rate_intervals
 from ..stats.resampling import FEWEST
@@ -139,8 +139,7 @@ def read(path: Path | str, *, confidences: Sequence[str] = (), group: str = "", 
 def of_study(study: Study, log: Callable[[str], None] = print) -> Predictions:
     """What a study's first classifier says of its test images; it is trained first where it is not yet."""
     name = next(iter(study.networks))
-    experiments.train_classifier(study, name, log)
-    seen = store.read_tensors(store.classifier_path(study, name), "test.")
+    seen = steps.classifier(study, name).get(log).tensors("test.")
     logits, images = seen["logits"].numpy().astype(np.float64), study.images()
     label = images.labels["test"].cpu().numpy()
     predicted = logits.argmax(1)

@@ -3,28 +3,24 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from ..runs import store
+from ..runs import shifted, steps, store, tuning
 from ..runs.jobs import JobError
+from ..runs.store import Step
 from ..study import Study
 
 
-def publish(study: Study, trainings: list[dict], ablations: Sequence[dict] = ()) -> list[Path]:
+def publish(study: Study) -> list[Path]:
     """Copy a finished run's report, tables, figures, manifests and scores, without weights, to results/<study>.
 
     The scores are RUN.NAME, on the test set, and RUN.heldout.NAME, on the validation set: correct, mcp, predicted (the
     class, int16) of each classifier, z of each oracle, every score of a classifier; of domains what their files hold.
 
-    Parameters
-    ----------
-    trainings : what `experiments.trainings` and `unseen.visits` return.
-    ablations : what there is of `tuning.trainings` and of the sweeps: published as tables and manifests, without their
-        many scores.
+    What there is of the ablations and of the sweeps is published as tables and manifests, without its many scores.
 
     Returns
     -------
@@ -35,21 +31,22 @@ def publish(study: Study, trainings: list[dict], ablations: Sequence[dict] = ())
     JobError : when a training or the report is missing, or one of them was made from uncommitted source.
     """
     source, target = store.run_folder(study), store.results() / study.name
-    unfinished = [row["run"] for row in trainings if row["status"] != "done"]
-    page = source / "report.html"
-    made_by = source / "report.json"
+    planned = steps.planned(study) + shifted.planned(study)
+    extra = [step for step in tuning.planned(study) + shifted.swept(study) if step.is_done]
+    unfinished = [step.run for step in planned if not step.is_done]
+    page, made_by = source / "report.html", source / "report.json"
     if (
         unfinished
         or not made_by.exists()
         or not page.exists()
-        or page.stat().st_mtime < max(row["path"].stat().st_mtime for row in (*trainings, *ablations))
+        or page.stat().st_mtime < max(step.path.stat().st_mtime for step in planned + extra)
     ):
         lacking = ", ".join(unfinished[:3]) or "a report of these trainings"
         raise JobError(f"study {study.name} is not finished (lacking {lacking}); run: make report STUDY={study.name}")
     if target.exists() and not (target / "scores.npz").exists():
         raise JobError(f"{target} is no study's: move it, or rename the study; `publish` would replace it")
     report = json.loads(made_by.read_text())
-    manifests = {row["run"]: store.read_manifest(row["path"]) for row in (*trainings, *ablations)}
+    manifests = {step.run: step.manifest for step in planned + extra}
     if any(manifest["provenance"]["dirty"] for manifest in manifests.values()):
         raise JobError(
             f"study {study.name} was run from uncommitted changes: commit, remove {source}, and run it again"
@@ -57,11 +54,11 @@ def publish(study: Study, trainings: list[dict], ablations: Sequence[dict] = ())
     if report["dirty"]:
         raise JobError(
             f"the report of study {study.name} was made from uncommitted changes: commit, remove "
-            f"{source / 'sections'}, and run: make report STUDY={study.name}"
+            f"{source / 'jobs'}, and run: make report STUDY={study.name}"
         )
     scores = {}
-    for row in trainings:
-        scores |= {f"{row['run']}.{name}": tensor.numpy() for name, tensor in _scores(row["kind"], row["path"]).items()}
+    for step in planned:
+        scores |= {f"{step.run}.{name}": tensor.numpy() for name, tensor in _scores(step).items()}
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:  # whole before it takes the old one's place
         new = Path(scratch) / study.name
@@ -86,19 +83,19 @@ def publish(study: Study, trainings: list[dict], ablations: Sequence[dict] = ())
     return sorted(path for path in target.rglob("*") if path.is_file())
 
 
-def _scores(kind: str, path: Path) -> dict[str, Tensor]:
+def _scores(step: Step) -> dict[str, Tensor]:
     """What `publish` keeps of a file: name -> tensor, those of the validation set under "heldout."."""
-    if kind == "images":
+    if step.kind == "images":
         return {}
-    if kind in ("observed", "asked"):
-        return store.read_tensors(path)
+    if step.kind in ("observed", "asked"):
+        return step.tensors()
     kept = {}
-    for part, before in (("test.", ""), ("heldout.", "heldout.")):
-        found = store.read_tensors(path, part)
-        if kind == "classifier":
-            kept[f"{before}predicted"] = found["logits"].argmax(1).short()
-        names = {"classifier": ("correct", "mcp"), "oracle": ("z",)}.get(kind, found)
-        kept |= {before + name: found[name] for name in names}
+    for prefix, published in (("test.", ""), ("heldout.", "heldout.")):
+        tensors = step.tensors(prefix)
+        if step.kind == "classifier":
+            kept[f"{published}predicted"] = tensors["logits"].argmax(1).short()
+        names = {"classifier": ("correct", "mcp"), "oracle": ("z",)}.get(step.kind, tensors)
+        kept |= {published + name: tensors[name] for name in names}
     return kept
 
 

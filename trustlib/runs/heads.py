@@ -20,8 +20,9 @@ from ..confidence import Observed
 from ..stats import resampling, statistics
 from ..stats.combination import combined
 from ..study import Study
-from . import experiments, store
-from .provenance import digest, source_digest
+from . import outputs, steps
+from .provenance import source_digest
+from .store import Log, Made, Step, run_folder
 
 HEADS = {
     "linear": "linear",
@@ -46,24 +47,26 @@ LARGEST, LEAST = 10, -30.0  # log-probabilities kept, and their floor
 ROW, MEAN = ("seed", "auroc", "difference"), ("seeds", "auroc", "difference", "low", "high")
 
 
-def fit(study: Study, name: str) -> dict:
-    """Fit every head of `HEADS` on every source of `LABELS` that exists, at every size; return the file's manifest.
+def fitted(study: Study, name: str) -> Step:
+    """Every head of `HEADS` on every source of `LABELS` that exists, at every size.
 
     In the file, float32 (S, N): ``LABELS/HEAD/n``, z of the test images for S seeds (one where nothing depends on the
     seed), and ``LABELS/HEAD/n/fused``, the same combined with MCP (`combined`). The last ``study.ablations.tuning``
     validation images, or half where the study has none or all, choose what a head's fit leaves open and fit the
-    combination.
+    combination. The labels of cross-fitting are used where all folds are trained.
     """
+    trained, folds = steps.classifier(study, name), _trained_folds(study, name)
 
-    def make() -> tuple[dict[str, Tensor], dict]:
-        images, path = study.images(), store.classifier_path(study, name)
-        seen = {part: experiments.observed(path, images, part) for part in ("train", "heldout", "test")}
+    def make(step: Step, log: Log) -> Made:
+        images = study.images()
+        seen = {part: steps.observation(trained, images, part) for part in ("train", "heldout", "test")}
         count = len(seen["heldout"].labels)
         last = study.ablations.tuning if 0 < study.ablations.tuning < count else count // 2
         valid, test = _among(seen["heldout"], slice(-last, None)), seen["test"]
         sources = {"train": (seen["train"], seen["train"].correct)}
-        if _has_folds(study, name):
-            sources["crossfit"] = seen["train"], _crossfit_labels(study, name)
+        if folds:
+            index = trained.tensors("reference.")["index"]
+            sources["crossfit"] = seen["train"], outputs.crossfit_labels(folds)[index].numpy()
         first = _among(seen["heldout"], slice(None, -last))
         sources["heldout"] = first, first.correct
         tensors = {}
@@ -75,20 +78,9 @@ def fit(study: Study, name: str) -> dict:
                     tensors[f"{labels}/{head}/{n}/fused"] = torch.from_numpy(fused.astype(np.float32))
         return tensors, {}
 
-    return store.cached(store.heads_path(study, name), fit_config(study, name), make)
-
-
-def fit_config(study: Study, name: str) -> dict:
-    """All that the heads of a classifier depend on; its digest is the key of their file."""
-    folds = range(study.ablations.folds) if _has_folds(study, name) else ()
-    return {
-        "kind": "heads",
-        "classifier": digest(experiments.classifier_config(study, name)),
-        "folds": [digest(experiments.fold_config(study, name, fold)) for fold in folds],
-        "tuning": study.ablations.tuning,
-        "threads": study.threads,
-        "source": source_digest("confidence", "losses", "metrics", "oracle", "runs.heads"),
-    }
+    settings = {"tuning": study.ablations.tuning, "threads": study.threads}
+    source = source_digest("confidence", "losses", "metrics", "oracle", "runs.heads")
+    return Step(run_folder(study), f"heads/{name}", "heads", settings, source, make, (trained, *folds))
 
 
 def against_mcp(study: Study, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -101,12 +93,12 @@ def against_mcp(study: Study, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     means : one row per classifier, labels, head, n and fused: seeds; auroc; difference with low and high, its 95 %
         interval over test images (DeLong) and seeds (`resampling.with_seeds`).
     """
-    test = store.read_tensors(store.classifier_path(study, name), "test.")
+    test = steps.classifier(study, name).tensors("test.")
     correct, logits = test["correct"].numpy(), test["logits"].numpy()
     mcp = confidence.mcp(Observed(logits, logits.argmax(1)))
     base = metrics.evaluate(mcp, correct)["auroc"]
     fits, means = [], []
-    for key, z in store.read_tensors(store.heads_path(study, name)).items():
+    for key, z in fitted(study, name).tensors().items():
         labels, head, n, *fused = key.split("/")
         row = {"classifier": name, "labels": labels, "head": head, "n": int(n), "fused": bool(fused)}
         each = np.array([statistics.delong_difference(one, mcp, correct).difference for one in z.numpy()])
@@ -232,19 +224,10 @@ def _ordered(rows: list[dict], columns: Sequence[str]) -> pd.DataFrame:
     return frame.sort_values([*by], key=lambda c: c.map(by[c.name].index) if by[c.name] else c, ignore_index=True)
 
 
-def _has_folds(study: Study, name: str) -> bool:
-    paths = [store.fold_path(study, name, fold) for fold in range(study.ablations.folds)]
-    return all(store.current(path, experiments.fold_config(study, name, k)) for k, path in enumerate(paths))
-
-
-def _crossfit_labels(study: Study, name: str) -> NDArray[np.bool_]:
-    """Of the training images that scores refer to, whether the classifier that did not learn from one is correct."""
-    folds = study.ablations.folds
-    parts = [store.read_tensors(store.fold_path(study, name, fold))["correct"][0] for fold in range(folds)]
-    correct = torch.empty(sum(map(len, parts)), dtype=torch.bool)
-    for fold, part in enumerate(parts):
-        correct[fold::folds] = part
-    return correct[store.read_tensors(store.classifier_path(study, name), "reference.")["index"]].numpy()
+def _trained_folds(study: Study, name: str) -> list[Step]:
+    """All folds of a classifier where all are trained, else none."""
+    folds = steps.folds(study, name)
+    return folds if all(step.is_done for step in folds) else []
 
 
 def _inputs(head: str, part: Observed) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ from torch import nn
 from .. import data, oracle
 from ..models import backbone, pretrained
 from ..study import Study
-from . import store
+from .store import Step
 
 ANEW = 1_000_000  # added to the seed of a last layer that is drawn anew
 
@@ -41,38 +41,42 @@ def given_classifier(study: Study, name: str) -> nn.Module:
     return pretrained.classifier(network.model, network.args, network.weights, columns)
 
 
-def new_oracle(study: Study, pair: str, arm: str, seed: int) -> oracle.Oracle:
-    """An oracle before its training: a new head, and the weights it starts from; on the CPU."""
-    oracle_name, _ = study.pair(pair)
-    network, settings = study.network(oracle_name), study.method(arm)
+def new_oracle(study: Study, pair: str, method: str, seed: int, own: Step, start: Step | None = None) -> oracle.Oracle:
+    """An oracle before its training: a new head, and the weights it starts from; on the CPU.
+
+    own : the classifier of the oracle's kind
+    start : the oracle that the method starts from, if it does
+    """
+    network, settings = study.network(study.pair(pair)[0]), study.method(method)
     # The head's initial weights. With the same seed a new last layer would be what the oracle it replaces began with.
     torch.manual_seed(seed if settings.keep_last else seed + ANEW)
     net = oracle.Oracle(backbone.build_backbone(network.model, network.args), settings.head)
-    oracle.initialise(net.backbone, store.read_tensors(store.classifier_path(study, oracle_name), "weights."))
-    if settings.start:
-        weights = store.read_tensors(store.oracle_path(study, pair, settings.start, seed), "weights.")
-        oracle.take_over(net, weights, last=settings.keep_last)
+    oracle.initialise(net.backbone, own.tensors("weights."))
+    if start:
+        oracle.take_over(net, start.tensors("weights."), last=settings.keep_last)
     return net
 
 
-def trained_oracle(study: Study, pair: str, arm: str, seed: int, device: torch.device) -> oracle.Oracle:
-    """A trained oracle of the study, in eval mode."""
-    network, settings = study.network(study.pair(pair)[0]), study.method(arm)
+def trained_oracle(
+    study: Study, pair: str, method: str, trained: Step, own: Step, device: torch.device
+) -> oracle.Oracle:
+    """An oracle of the study with its trained weights, in eval mode.
+
+    own : the classifier of the oracle's kind, whose backbone a frozen one is
+    """
+    network, settings = study.network(study.pair(pair)[0]), study.method(method)
     net = oracle.Oracle(backbone.build_backbone(network.model, network.args), settings.head)
     if settings.backbone == "frozen":
-        oracle.initialise(
-            net.backbone, store.read_tensors(store.classifier_path(study, study.pair(pair)[0]), "weights.")
-        )
-    weights = store.read_tensors(store.oracle_path(study, pair, arm, seed), "weights.")
-    oracle.take_over(net, weights, last=True)
+        oracle.initialise(net.backbone, own.tensors("weights."))
+    oracle.take_over(net, trained.tensors("weights."), last=True)
     return net.to(device).eval()
 
 
-def trained_classifier(study: Study, name: str, seed: int, device: torch.device) -> nn.Module:
+def trained_classifier(study: Study, name: str, trained: Step, device: torch.device) -> nn.Module:
     """A classifier of the study with its trained weights, in eval mode."""
     network = study.network(name)
     net: oracle.Timm = backbone.build_backbone(network.model, network.args)
     if network.weights:
         net.reset_classifier(len(study.images().classes))
-    net.load_state_dict(store.read_tensors(store.classifier_path(study, name, seed), "weights."))
+    net.load_state_dict(trained.tensors("weights."))
     return net.to(device).eval()

@@ -10,47 +10,43 @@ from itertools import product
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from .. import confidence, data, metrics
 from ..study import Study
-from . import store
-from .experiments import classifier_config, confidence_config, fold_config, oracle_config
-from .unseen import asked_config, observed_config
+from . import shifted, steps
+from .store import Step
 
 
 def has_classifier(study: Study, pair: str, split: str = "test") -> bool:
     """Whether the pair's classifier is trained and was run on the split, with today's settings."""
     name = study.pair(pair)[1]
-    trained = store.current(store.classifier_path(study, name), classifier_config(study, name)) is not None
-    if not trained or split in data.PARTS:
-        return trained
-    return store.current(store.domain_path(study, split, name), observed_config(study, split, name)) is not None
+    is_trained = steps.classifier(study, name).is_done
+    return is_trained and (split in data.PARTS or shifted.observed(study, split, name).is_done)
 
 
 def correct(study: Study, pair: str, split: str = "test") -> NDArray[np.bool_]:
     """Whether each prediction of the pair's classifier is correct, bool (N,)."""
     name = study.pair(pair)[1]
     if split in data.PARTS:
-        return store.read_tensors(store.classifier_path(study, name), f"{split}.")["correct"].numpy()
-    return store.read_tensors(store.domain_path(study, split, name))["correct"].numpy()
+        return steps.classifier(study, name).tensors(f"{split}.")["correct"].numpy()
+    return shifted.observed(study, split, name).tensors()["correct"].numpy()
 
 
 def predicted(study: Study, pair: str, split: str = "test") -> NDArray[np.int64]:
     """The class that the pair's classifier predicts on the validation ("heldout") or the test set, int64 (N,)."""
-    path = store.classifier_path(study, study.pair(pair)[1])
-    return store.read_tensors(path, f"{split}.")["logits"].numpy().argmax(1)
+    return steps.classifier(study, study.pair(pair)[1]).tensors(f"{split}.")["logits"].numpy().argmax(1)
 
 
 def own_scores(study: Study, classifier_name: str, split: str = "test") -> dict[str, NDArray]:
     """The confidences of a classifier itself, name -> float (N,); MCP is the first."""
     if split not in data.PARTS:
-        tensors = store.read_tensors(store.domain_path(study, split, classifier_name))
+        tensors = shifted.observed(study, split, classifier_name).tensors()
         return {key: tensors[key].numpy() for key in confidence.SCORES if key in tensors}
-    path = store.classifier_path(study, classifier_name)
-    scores = {"mcp": store.read_tensors(path, f"{split}.")["mcp"].numpy()}
-    path = store.confidence_path(study, classifier_name)
-    if store.current(path, confidence_config(study, classifier_name)):
-        tensors = store.read_tensors(path, f"{split}.")
+    scores = {"mcp": steps.classifier(study, classifier_name).tensors(f"{split}.")["mcp"].numpy()}
+    others = steps.confidences(study, classifier_name)
+    if others.is_done:
+        tensors = others.tensors(f"{split}.")
         scores |= {key: tensors[key].numpy() for key in confidence.SCORES if key in tensors and key != "mcp"}
     return scores
 
@@ -64,12 +60,8 @@ def of_oracles(
     """
     if split not in data.PARTS:
         return {seed: z for (name, seed), z in of_all_oracles(study, pair, split).items() if name == method}
-    found = {}
-    for seed in seeds:
-        path = store.oracle_path(study, pair, method, seed, rate)
-        if store.current(path, oracle_config(study, pair, method, seed, rate)):
-            found[seed] = store.read_tensors(path, f"{split}.")["z"].numpy()
-    return found
+    trained = {seed: steps.oracle(study, pair, method, seed, rate) for seed in seeds}
+    return {seed: step.tensors(f"{split}.")["z"].numpy() for seed, step in trained.items() if step.is_done}
 
 
 def of_all_oracles(study: Study, pair: str, split: str = "test") -> dict[tuple[str, int], NDArray]:
@@ -80,10 +72,10 @@ def of_all_oracles(study: Study, pair: str, split: str = "test") -> dict[tuple[s
             for method in study.methods
             for seed, z in of_oracles(study, pair, method, study.seeds, split).items()
         }
-    path = store.domain_path(study, split, pair)
-    if not store.current(path, asked_config(study, split, pair)):
+    asked = shifted.asked(study, split, pair)
+    if not asked.is_done:
         return {}
-    z = store.read_tensors(path)
+    z = asked.tensors()
     order = [(method, seed) for method, seed in product(study.methods, study.seeds) if f"{method}/seed{seed}" in z]
     return {(method, seed): z[f"{method}/seed{seed}"].numpy() for method, seed in order}
 
@@ -97,13 +89,13 @@ def fit(
     -------
     auroc, and tpr and tnr at z = 0, fractions; mcp, the AUROC of MCP on the same images. None until it is trained.
     """
-    path = store.oracle_path(study, pair, method, seed, rate)
-    if not store.current(path, oracle_config(study, pair, method, seed, rate)):
+    trained = steps.oracle(study, pair, method, seed, rate)
+    if not trained.is_done:
         return None
-    saved = store.read_tensors(path, f"{split}.")
+    saved = trained.tensors(f"{split}.")
     from_validation = split == "train" and study.method(method).labels == "heldout"
     part = "heldout" if from_validation else split
-    cache = store.read_tensors(store.classifier_path(study, study.pair(pair)[1]), f"{part}.")
+    cache = steps.classifier(study, study.pair(pair)[1]).tensors(f"{part}.")
     images = saved["index"] if split == "train" else slice(None)
     has_views = split == "train" and not from_validation
     is_correct, mcp = ((cache[name][0] if has_views else cache[name])[images].numpy() for name in ("correct", "mcp"))
@@ -121,10 +113,19 @@ def label_sources(study: Study, name: str) -> dict[str, NDArray[np.bool_]]:
     crossfit : on the same images by the classifiers of the folds, where all of them are trained.
     heldout, test : on the validation and the test set.
     """
-    cache = store.read_tensors(store.classifier_path(study, name))
+    cache = steps.classifier(study, name).tensors()
     sources = {"train": cache["train.correct"][0]}
-    paths = [store.fold_path(study, name, fold) for fold in range(study.ablations.folds)]
-    if all(store.current(path, fold_config(study, name, fold)) for fold, path in enumerate(paths)):
-        sources["crossfit"] = torch.cat([store.read_tensors(path)["correct"][0] for path in paths])
+    folds = steps.folds(study, name)
+    if all(step.is_done for step in folds):
+        sources["crossfit"] = crossfit_labels(folds)
     sources |= {split: cache[f"{split}.correct"] for split in ("heldout", "test")}
     return {split: labels.numpy() for split, labels in sources.items()}
+
+
+def crossfit_labels(folds: list[Step]) -> Tensor:
+    """Whether the classifier that was not trained on a training image is correct on it, bool (N,)."""
+    parts = [step.tensors()["correct"][0] for step in folds]
+    correct = torch.empty(sum(map(len, parts)), dtype=torch.bool)
+    for number, part in enumerate(parts):
+        correct[number :: len(parts)] = part
+    return correct

@@ -15,8 +15,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..data import ROOT
 
 VERSIONS_OF = (
@@ -81,7 +79,7 @@ def _code(tree: ast.AST) -> str:
     return ast.unparse(tree)
 
 
-def job_digest(notebook: str) -> str:
+def notebook_digest(notebook: str) -> str:
     """A digest of a notebook's cells, prose too, and of trustlib; outputs do not change it."""
     cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]
     return digest([["".join(cell["source"]) for cell in cells], _codes()])
@@ -89,6 +87,8 @@ def job_digest(notebook: str) -> str:
 
 def provenance() -> dict:
     """Commit, versions and machine of this process."""
+    import torch  # here, since the Snakefile reads this module and torch takes seconds
+
     return {
         "commit": _git("rev-parse", "HEAD") or "unknown",
         "dirty": any(_git(*question) != "" for question in (_CHANGED, _ADDED)),  # not known to be clean

@@ -20,9 +20,10 @@ from .. import confidence, data
 from ..predictions import Predictions
 from ..stats import resampling
 from ..study import Study
-from . import outputs, store, tuning
+from . import outputs, steps, store, tuning
 from .jobs import JobError
 from .provenance import source_digest
+from .store import Log, Made, Step
 
 SPLITS = ("train", "heldout", "test")
 CURVES = ["pair", "loss", "arm", "lr", "seed", "steps", "epochs", "images", "split", "auroc", "tpr", "tnr", "mcp"]
@@ -128,19 +129,14 @@ class Run:
 
     def manifest(self, pair: str, method: str, seed: int, *, rate: float | None = None) -> dict | None:
         """What is recorded of the training of an oracle; None until it is trained."""
-        return store.read_manifest(store.oracle_path(self.study, pair, method, seed, rate))
+        return steps.oracle(self.study, pair, method, seed, rate).manifest
 
     def head_weights(self, pair: str, method: str) -> dict[int, Tensor]:
         """The last layer's weights of a method's oracles at its learning rate, seed -> float32 (1, F)."""
         rate = self.learning_rate(pair, method)
-        paths = {
-            seed: store.oracle_path(self.study, pair, method, seed, rate) for seed in self.study.ablations.seeds if rate
-        }
-        return {
-            seed: store.read_tensors(path, "weights.head.linear.")["weight"]
-            for seed, path in paths.items()
-            if path.exists()
-        }
+        seeds = self.study.ablations.seeds if rate else []
+        trained = {seed: steps.oracle(self.study, pair, method, seed, rate) for seed in seeds}
+        return {seed: step.tensors("weights.head.linear.")["weight"] for seed, step in trained.items() if step.is_done}
 
     def label_sources(self, classifier: str) -> dict[str, NDArray[np.bool_]] | None:
         """As `outputs.label_sources`; None until the classifier is trained."""
@@ -159,17 +155,16 @@ class Run:
     def _resampled(self, one: Predictions, tnr_threshold: float | None) -> resampling.Bootstrap:
         (name,) = one.confidence
         content = content_digest(one, tnr_threshold)
-        source = source_digest("metrics", "stats.resampling")
-        config = {"kind": "bootstrap", "content": content, "resamples": resampling.RESAMPLES, "source": source}
 
-        def make() -> tuple[dict[str, Tensor], dict]:
+        def make(step: Step, log: Log) -> Made:
             boot = bootstrap(one, tnr_threshold)
             tensors = {"estimate": boot.estimate[name], "samples": boot.samples[name]}
             return {key: torch.from_numpy(values) for key, values in tensors.items()}, {}
 
-        path = store.bootstrap_path(self.study, content)
-        store.cached(path, config, make)
-        tensors = {key: tensor.numpy() for key, tensor in store.read_tensors(path).items()}
+        settings = {"content": content, "resamples": resampling.RESAMPLES}
+        source = source_digest("metrics", "stats.resampling")
+        step = Step(store.run_folder(self.study), f"bootstraps/{content}", "bootstrap", settings, source, make)
+        tensors = {key: tensor.numpy() for key, tensor in step.get().tensors().items()}
         return resampling.Bootstrap({name: tensors["estimate"]}, {name: tensors["samples"]})
 
 
