@@ -56,6 +56,19 @@ ABLATIONS = {
 }
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: takes minutes")
+
+
+def quiet(line):
+    pass
+
+
+def make(steps):
+    """Make every step, and what it needs."""
+    return [step.get(quiet) for step in steps]
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     training.set_threads(1)

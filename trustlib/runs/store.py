@@ -119,7 +119,7 @@ class Step:
     @property
     def failure(self) -> dict | None:
         """The last try, if it failed with this key: error, traceback, and diverged (a value was not finite)."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
             failure = json.loads(self._failed.read_text())
             return failure if failure["key"] == self.key else None
         return None
