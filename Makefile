@@ -8,11 +8,11 @@ JOBS ?= $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 1)
 PROFILE ?= default
 GPUS ?= $(shell nvidia-smi --list-gpus 2>/dev/null | wc -l)
 PYTHON ?= python3
-RUN = $(or $(TRUST_RESULTS),results)/runs/$(notdir $(basename $(STUDY)))
-EXECUTED = $(or $(TRUST_RESULTS),results)/runs/notebooks
-# photos needs photographs, which no package has.
-NOTEBOOKS = $(basename $(notdir $(filter-out notebooks/photos.ipynb,$(sort $(wildcard notebooks/*.ipynb)))))
 BIN = .venv/bin
+RESULTS = $(or $(TRUST_RESULTS),results)
+RUN = $(RESULTS)/runs/$(notdir $(basename $(STUDY)))
+EXECUTED = $(RESULTS)/runs/notebooks
+NOTEBOOKS = $(basename $(notdir $(filter-out notebooks/photos.ipynb,$(sort $(wildcard notebooks/*.ipynb)))))  # it needs photographs
 SHELL := bash
 # A cluster needs a plugin, and what a profile cannot know: where the logs of a run lie, and who to ask about its jobs.
 ifneq ($(shell grep -s '^executor: slurm' profiles/$(PROFILE)/config.yaml),)
@@ -20,12 +20,12 @@ PLUGIN = .venv/slurm
 AT_ONCE = --jobs $(JOBS) --slurm-logdir $(RUN)/slurm \
 	--slurm-status-command $$(sacct --allocations --noheader > /dev/null 2>&1 && echo sacct || echo squeue)
 else
-PLUGIN =
 AT_ONCE = --cores $(JOBS) $(if $(filter-out 0,$(GPUS)),--resources gpu=$(GPUS))
 endif
 # What Snakemake says of itself; the jobs speak for themselves. Ctrl-C must not stop the filter: a Snakemake that cannot
 # print does not take its jobs back from a cluster.
-CHATTER = '^(Using |Assuming |Building |Select jobs|Execute [0-9]|Complete log|Elapsed|Exiting because|Shutting down|RuleException|CalledProcessError in|Command .set |SLURM run ID|Provided remote|No SLURM account|No account was|Unable to guess|$$)'
+CHATTER = '^(Touching output |Using |Assuming |Building |Select jobs|Execute [0-9]|Complete log|Elapsed|Exiting because|Shutting down|RuleException|CalledProcessError in|Command .set |SLURM run ID|Provided remote|No SLURM account|No account was|Unable to guess|$$)'
+INSTALL = uv pip install --quiet --python $(BIN)/python --constraint requirements.txt --editable
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export JUPYTER_PREFER_ENV_PATH = 1
@@ -35,11 +35,21 @@ export MALLOC_MMAP_MAX_ = 0
 export MALLOC_TRIM_THRESHOLD_ = 100000000000
 export MALLOC_TOP_PAD_ = 268435456
 
+# At the size that is published; by themselves the notebooks take the smallest.
+BENCHMARK = -y '{sizes: [10000, 100000, 1000000, 10000000], resamples: 2000}'
+SPEED = -y '{rounds: 10, steps: 20, photo_steps: 8, photo_batch: 16, photos: 300}'
+SPEED_GPU = -y '{rounds: 5, steps: 5, compiled: true, batches: [16, 32, 64, 128], \
+	models: [vit_base_patch16_224, vit_base_patch16_384, resnet50]}'
+# $(call page,NOTEBOOK,FOLDER,PAGE,PARAMETERS): run a notebook that writes to results/FOLDER, and render it there.
+page = @mkdir -p $(RESULTS)/runs/$(2) && papermill notebooks/$(1).ipynb $(RESULTS)/runs/$(2)/$(1).ipynb -k python3 \
+	--no-progress-bar --log-output -p out "$(abspath $(RESULTS))/$(2)" $(4); status=$$?; \
+	python -m trustlib render $(RESULTS)/$(2)/$(3).html $(RESULTS)/runs/$(2)/$(1).ipynb; exit $$status
+
 .DEFAULT_GOAL := help
-.PHONY: help report ablations domains publish verify readme test notebooks benchmark speed photos lab lock clean
+.PHONY: help report ablations domains publish verify readme test test-all notebooks benchmark speed photos lab lock clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */  make \1|/' | column -t -s '|'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
 	@echo "  STUDY=$(STUDY) names a file in studies/, JOBS=$(JOBS) says how many notebooks run at once,"
 	@echo "  PROFILE=$(PROFILE) names a folder in profiles/, and so where: default is this machine, slurm a cluster"
 
@@ -47,62 +57,50 @@ report: .venv/ready $(PLUGIN)  ## run a study and write results/runs/STUDY/repor
 	@[ -e profiles/$(PROFILE)/config.yaml ] || { echo "error: there is no profiles/$(PROFILE)/config.yaml" >&2; exit 1; }
 	@[ -z "$(PLUGIN)" ] || command -v sbatch > /dev/null || \
 		{ echo "error: PROFILE=$(PROFILE) needs SLURM: there is no sbatch here" >&2; exit 1; }
-	@python -m trustlib check $(STUDY) $(ASKED)
 	@snakemake --workflow-profile profiles/$(PROFILE) $(AT_ONCE) --config study=$(STUDY) ablations="$(ASKED)" \
 		sweep=$(SWEEP) gpus=$(GPUS) 2> >(trap '' INT; grep --line-buffered -vE $(CHATTER) >&2)
 
 ablations: .venv/ready  ## the same with its ablations, all or some (ONLY="rate head")
-	@$(MAKE) --no-print-directory report ASKED="$(or $(ONLY),$$(python -m trustlib ablations $(STUDY)))"
+	@$(MAKE) --no-print-directory report ASKED="$(or $(ONLY),all)"
 
 domains: .venv/ready  ## the same with the study's corruptions at every severity, for the curves
 	@$(MAKE) --no-print-directory report SWEEP=1
 
-publish: .venv/ready  ## copy a finished study's report, tables, figures and scores to results/STUDY/
-	@python -m trustlib publish $(STUDY)
-
-verify: .venv/ready  ## recompute a published study's tables from its scores, and compare
-	@python -m trustlib verify $(STUDY)
+publish verify: .venv/ready
+	@python -m trustlib $@ $(STUDY)
+publish:  ## copy a finished study's report, tables, figures and scores to results/STUDY/
+verify:  ## recompute a published study's tables from its scores, and compare
 
 readme: .venv/ready  ## draw the README's figure and tables from the published results
 	@python -m trustlib readme
 
-test: .venv/ready  ## lint, types, and the tests with their coverage
+test test-all: .venv/ready
 	ruff check . && ruff format --check .
 	mypy
-	OMP_NUM_THREADS=1 python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder --cov
+	OMP_NUM_THREADS=1 python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder \
+		$(if $(filter test,$@),-m "not slow",--cov)
+test:  ## lint, types and the tests of three minutes
+test-all:  ## lint, types and all tests with their coverage: kernels, the graph, a browser, kills
 
 notebooks: .venv/ready  ## run every notebook from its defaults, on digits, into results/runs/notebooks
-	@uv pip install --quiet --python $(BIN)/python --constraint requirements.txt --editable '.[benchmark]'
+	@$(INSTALL) '.[benchmark]'
 	@mkdir -p $(EXECUTED)
 	@printf '%s\n' $(NOTEBOOKS) | TRUST_JOBS="$(filter-out $(lastword $(NOTEBOOKS)),$(NOTEBOOKS))" \
 		OMP_NUM_THREADS=1 xargs -P $(JOBS) -I{} profiles/job.sh {} $(EXECUTED)/{}.log \
 		papermill notebooks/{}.ipynb $(EXECUTED)/{}.ipynb -k python3 --no-progress-bar
 
 benchmark: .venv/ready  ## time the metrics against other libraries, into results/benchmark (takes some minutes)
-	uv pip install --quiet --python $(BIN)/python --constraint requirements.txt --editable '.[benchmark]'
-	OMP_NUM_THREADS=1 papermill notebooks/benchmark.ipynb $(or $(TRUST_RESULTS),results)/runs/benchmark.ipynb -k python3 \
-		--no-progress-bar -y '{sizes: [10000, 100000, 1000000, 10000000], resamples: 2000, out: "$(abspath $(or $(TRUST_RESULTS),results))/benchmark"}'
+	@$(INSTALL) '.[benchmark]'
+	$(call page,benchmark,benchmark,report,$(BENCHMARK))
+
+benchmark speed: export OMP_NUM_THREADS = 1
 
 speed: .venv/ready  ## time training steps and data loading, and a GPU where there is one, into results/speed
-	mkdir -p $(or $(TRUST_RESULTS),results)/runs/speed
-	if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
-		papermill notebooks/speed_gpu.ipynb $(or $(TRUST_RESULTS),results)/runs/speed/gpu.ipynb -k python3 \
-		--no-progress-bar --log-output -p rounds 5 -p steps 5 -p compiled True \
-		-p out "$(abspath $(or $(TRUST_RESULTS),results))/speed" -y '{batches: [16, 32, 64, 128]}' \
-		-y '{models: [vit_base_patch16_224, vit_base_patch16_384, resnet50]}' && python -m trustlib render \
-		$(or $(TRUST_RESULTS),results)/speed/gpu.html $(or $(TRUST_RESULTS),results)/runs/speed/gpu.ipynb || exit; fi
-	OMP_NUM_THREADS=1 papermill notebooks/speed.ipynb $(or $(TRUST_RESULTS),results)/runs/speed/speed.ipynb -k python3 \
-		--no-progress-bar --log-output -p rounds 10 -p steps 20 -p photo_steps 8 -p photo_batch 16 -p photos 300 \
-		-p out "$(abspath $(or $(TRUST_RESULTS),results))/speed"
-	python -m trustlib render $(or $(TRUST_RESULTS),results)/speed/report.html \
-		$(or $(TRUST_RESULTS),results)/runs/speed/speed.ipynb
+	$(if $(filter-out 0,$(GPUS)),$(call page,speed_gpu,speed,gpu,$(SPEED_GPU)))
+	$(call page,speed,speed,report,$(SPEED))
 
 photos: .venv/ready  ## photographs and an ImageNet classifier in every domain, into results/photos (TRUST_DATA has them)
-	mkdir -p $(or $(TRUST_RESULTS),results)/runs/photos
-	papermill notebooks/photos.ipynb $(or $(TRUST_RESULTS),results)/runs/photos/photos.ipynb -k python3 \
-		--no-progress-bar --log-output -p out "$(abspath $(or $(TRUST_RESULTS),results))/photos"; status=$$?; \
-	python -m trustlib render $(or $(TRUST_RESULTS),results)/photos/report.html \
-		$(or $(TRUST_RESULTS),results)/runs/photos/photos.ipynb; exit $$status
+	$(call page,photos,photos,report)
 
 lab: .venv/ready  ## JupyterLab on the notebooks
 	jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
@@ -125,5 +123,5 @@ clean:  ## remove the environment and everything a run made; published results a
 	@touch $@
 
 .venv/slurm: .venv/ready
-	uv pip install --quiet --python $(BIN)/python --constraint requirements.txt --editable '.[slurm]'
+	@$(INSTALL) '.[slurm]'
 	@touch $@

@@ -11,10 +11,18 @@ import shlex
 import sys
 
 from trustlib.runs import jobs
-from trustlib.study import load_study
+from trustlib.runs.provenance import digest
+from trustlib.study import StudyError, load_study
 
 STUDY = config.get("study", "quick")
-study = load_study(STUDY)
+ASKED = str(config.get("ablations") or "").split()
+try:
+    study = load_study(STUDY)
+    ASKED = list(study.ablations.questions) if ASKED == ["all"] else ASKED
+    for name in ASKED:
+        study.ablation(name)
+except StudyError as error:
+    sys.exit(f"error: {error}")
 RUN = Path(os.path.relpath(Path(os.environ.get("TRUST_RESULTS") or "results") / "runs" / study.name))
 GPUS = int(config.get("gpus") or 0)
 
@@ -28,11 +36,11 @@ def executed(name):
 
 
 # The report shows the ablations and the sweeps that have been run, and waits for those that are asked for.
-ASKED = str(config.get("ablations") or "").split()
 ABLATIONS = [name for name in study.ablations.questions if name in ASKED or done(f"ablation-{name}").exists()]
 SWEPT = [name for name in study.domains.swept if config.get("sweep") or done(f"sweep-{name}").exists()]
 JOBS = jobs.table(study, ABLATIONS, SWEPT)
 PAGE, RECORD, UNFINISHED = RUN / "report.html", RUN / "report.json", RUN / "report-unfinished.html"
+CHECKED = RUN / "checked"
 os.environ["TRUST_JOBS"] = " ".join(JOBS)  # for the numbers on the terminal
 os.environ["TRUST_GPUS"] = str(GPUS)  # of this machine, for profiles/job.sh
 
@@ -48,6 +56,7 @@ def command(name):
 
 localrules:
     report,
+    check,
 
 
 rule report:
@@ -63,8 +72,18 @@ rule report:
         "python -m trustlib render {output.page} {params.sections} --record {output.record} && rm -f {UNFINISHED}"
 
 
+rule check:  # data, weights and files, before anything is trained
+    output:
+        touch(CHECKED),
+    params:
+        key=digest(study.model_dump()),
+    shell:
+        "python -m trustlib check {STUDY}"
+
+
 rule job:
     input:
+        ancient(CHECKED),
         lambda wildcards: [done(name) for name in JOBS[wildcards.job].needs],
     output:
         touch(done("{job}")),
@@ -82,7 +101,7 @@ rule job:
 
 onerror:
     # Show what there is all the same, and what failed; but not after Ctrl-C.
-    if not any("Terminating processes on user request" in Path(path).read_text() for path in log):
+    if CHECKED.exists() and not any("Terminating processes on user request" in Path(path).read_text() for path in log):
         complete = all(done(name).exists() for name in JOBS if name not in jobs.SECTIONS)
         for name in jobs.SECTIONS:
             if not (complete and done(name).exists()):

@@ -11,10 +11,8 @@ def main() -> int:
     check = commands.add_parser("check", help="read a study's YAML and its data; say what is wrong")
     publish = commands.add_parser("publish", help="copy a finished study's results to results/STUDY")
     verify = commands.add_parser("verify", help="make a published study's tables anew from its scores, and compare")
-    listing = commands.add_parser("ablations", help="the names of a study's ablations, in one line")
-    for command in (check, listing, publish, verify):
+    for command in (check, publish, verify):
         command.add_argument("study", help="a name in studies/, or the path of a YAML file")
-    check.add_argument("ablations", nargs="*", help="ablations that are asked for")
     render = commands.add_parser("render", help="turn executed notebooks into one HTML file")
     render.add_argument("page", type=Path)
     render.add_argument("notebooks", type=Path, nargs="+")
@@ -68,17 +66,13 @@ def main() -> int:
 
     try:
         study = load_study(args.study)
-        if args.command == "ablations":
-            print(*study.ablations.questions)
-        elif args.command == "verify":
+        if args.command == "verify":
             from .report.verify import verify as compare
 
             differing = compare(study)
             print(*differing, f"{len(differing):,} differences" if differing else "nothing differs", sep="\n")
             return int(bool(differing))
         elif args.command == "check":
-            for name in args.ablations:
-                study.ablation(name)
             images, wrong = study.images(), []
             print(f"study {study.name}: data from {images.source}")
             for name, network in study.all_networks.items():
