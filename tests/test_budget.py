@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ABLATIONS, TINY, Given
+from conftest import ABLATIONS, TINY, Given, make, quiet
 
 from trustlib import metrics
 from trustlib.analysis import budget
-from trustlib.runs import experiments, store, tuning
+from trustlib.runs import steps, tuning
 from trustlib.runs.results import SPLITS, Run
 from trustlib.study import load_study
 
@@ -73,17 +73,17 @@ def ladders(write_study, monkeypatch, tmp_path):
 
 def test_curves_hold_every_split_of_what_is_trained_and_a_shared_learning_rate(ladders):
     study = ladders
-    tuning.train(study, "rsn-rsn", "ce-8", lambda _: None)
+    tuning.train(study, "rsn-rsn", "ce-8", quiet)
     frame = Run(study).curves
     assert set(frame["arm"]) == {"ce-8"}  # the other has the first seed alone
     assert set(zip(frame["seed"], frame["split"], strict=True)) == {(s, p) for s in (0, 1) for p in SPLITS}
-    tuning.train(study, "rsn-rsn", "ce-16", lambda _: None)
+    tuning.train(study, "rsn-rsn", "ce-16", quiet)
     frame = Run(study).curves
     assert frame.groupby("steps")["lr"].unique().map(list).tolist() == [[study_rate(study)]] * 2
     assert frame.groupby("steps")["images"].first().to_dict() == {8: 400, 16: 800}
     row = frame[(frame["arm"] == "ce-16") & (frame["seed"] == 1) & (frame["split"] == "train")].iloc[0]
-    saved = store.read_tensors(store.oracle_path(study, "rsn-rsn", "ce-16", 1, row.lr), "train.")
-    cache = store.read_tensors(store.classifier_path(study, "rsn"), "train.")
+    saved = steps.oracle(study, "rsn-rsn", "ce-16", 1, row.lr).tensors("train.")
+    cache = steps.classifier(study, "rsn").tensors("train.")
     right = cache["correct"][0][saved["index"]].numpy()
     assert len(saved["index"]) == TINY["oracle"]["images"]
     assert row.auroc == metrics.evaluate(saved["z"].numpy(), right)["auroc"]
@@ -97,15 +97,13 @@ def test_without_a_search_the_studys_own_methods_are_a_rung(write_study, monkeyp
     study = load_study(
         write_study(ablations={**ABLATIONS, "rates": [], "methods": methods, "questions": {"budget": ablation}})
     )
-    tuning.train(study, "rsn-rsn", "ce-16", lambda _: None)
-    tuning.train(study, "rsn-rsn", "ce", lambda _: None)
+    tuning.train(study, "rsn-rsn", "ce-16", quiet)
+    tuning.train(study, "rsn-rsn", "ce", quiet)
     frame = Run(study).curves
     assert frame.groupby("arm")["steps"].first().to_dict() == {"ce": 8, "ce-16": 16}
     assert frame["lr"].unique().tolist() == [study.oracle.rate]
     for seed in study.seeds:
-        assert store.oracle_path(
-            study, "rsn-rsn", "ce", seed
-        ).exists()  # the study's own oracle, not one of the ablations'
+        assert steps.oracle(study, "rsn-rsn", "ce", seed).is_done  # the study's own oracle, not one of the ablations'
 
 
 def study_rate(study):
@@ -115,8 +113,7 @@ def study_rate(study):
 def test_an_oracle_below_mcp_on_its_own_training_images_is_not_trained(ladders):
     run = Run(ladders)
     assert budget.state(run, "rsn-rsn", "ce") == "unknown"
-    for seed in ladders.seeds:
-        experiments.train_oracle(ladders, "rsn-rsn", "ce", seed, lambda _: None)
+    make(steps.oracle(ladders, "rsn-rsn", "ce", seed) for seed in ladders.seeds)
     assert run.on_training("rsn-rsn", "ce")["auroc"].shape == (2,)
     assert run.budget("rsn-rsn", "ce") == {"steps": 8, "epochs": 1, "images": 400}
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ABLATIONS, TINY, Given, given
+from conftest import ABLATIONS, TINY, Given, given, quiet
 from scipy.special import expit, logit
 from scipy.stats import t
 
@@ -14,7 +14,7 @@ from trustlib.analysis import ablations, budget, claims, evidence, facts, paper,
 from trustlib.analysis.evidence import Evidence
 from trustlib.data import ROOT
 from trustlib.predictions import Predictions
-from trustlib.runs import experiments
+from trustlib.runs import steps
 from trustlib.runs.results import Run
 from trustlib.stats import resampling, statistics
 from trustlib.stats.rates import clopper_pearson
@@ -329,7 +329,7 @@ def test_the_studies_on_fashion_have_the_methods_that_the_claims_compare():
 def test_a_study_that_has_hardly_run_is_judged_without_a_guess(write_study, monkeypatch):
     monkeypatch.setattr(resampling, "RESAMPLES", 30)
     study = load_study(write_study(ablations=ABLATIONS, seeds=[0]))
-    experiments.train_oracle(study, "rsn-rsn", "ss", 0, lambda line: None)
+    steps.oracle(study, "rsn-rsn", "ss", 0).get(quiet)
     judged, cells = claims.judge(Run(study))
     judged = judged.set_index("id")
     assert set(cells["claim"]) == {"iid", "normality", "mcp-unreliable"}

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import TINY, scores_of
+from conftest import TINY, make, quiet, scores_of
 
 from trustlib import data, metrics
 from trustlib.analysis import claims, compare, evidence, rules
 from trustlib.analysis.evidence import Evidence
 from trustlib.report import figures, tables
-from trustlib.runs import experiments, outputs, store, unseen
+from trustlib.runs import outputs, shifted, steps, store
 from trustlib.runs.results import Run
 from trustlib.shifts import domains, recolor
 from trustlib.stats import resampling
@@ -27,10 +27,6 @@ DOMAINS = {
 }
 
 
-def quiet(_):
-    pass
-
-
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory):
     """A trained study that was asked about all its domains, by few steps where it is attacked."""
@@ -42,17 +38,9 @@ def asked(tmp_path_factory):
         path = folder / "tiny.yaml"
         path.write_text(yaml.safe_dump(TINY | {"domains": DOMAINS}, sort_keys=False))
         study = load_study(str(path))
-        for arm in study.methods:
-            for seed in study.seeds:
-                experiments.train_oracle(study, "rsn-rsn", arm, seed, quiet)
-        ask(study, [*study.domains.parts.values(), *study.domains.sweep["contrast"]])
+        make(steps.planned(study))
+        make(shifted.planned(study) + shifted.swept(study))
         yield study
-
-
-def ask(study, parts):
-    for part in parts:
-        unseen.observe_domain(study, part, "rsn", quiet)
-        unseen.ask_oracles(study, part, "rsn-rsn", quiet)
 
 
 def pictures(channels=1, size=28, count=30, seed=0):
@@ -253,7 +241,7 @@ def test_on_images_that_a_domain_leaves_alone_everything_is_said_as_on_the_test_
     # Saturation 0 times 0.3 is 0: a grey image stays as it is, whatever is asked about it.
     part = "domains/saturate-1"
     clean = data.load("digits").images["test"][:60]
-    assert torch.equal(unseen.domain_images(asked, part, "rsn"), clean)
+    assert torch.equal(shifted.images(asked, part, "rsn").tensors()["images"], clean)
     right, scores = scores_of(Run(asked).predictions("rsn-rsn", part))
     all_right, everywhere = scores_of(Run(asked).predictions("rsn-rsn"))
     assert np.array_equal(right, all_right[:60])
@@ -288,26 +276,25 @@ def test_what_is_asked_is_asked_once_and_again_only_where_it_changed(asked):
     folder = store.run_folder(asked)
     before = {path: path.stat().st_mtime_ns for path in folder.glob("domains/**/*.safetensors")}
     assert len(before) == 4 * 3  # images, classifier, pair of each domain
-    ask(asked, asked.domains.parts.values())
+    make(shifted.planned(asked))
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
-    assert {row["status"] for row in unseen.visits(asked)} == {"done"}
+    assert all(step.is_done for step in shifted.planned(asked))
 
     fewer = asked.model_copy(update={"seeds": [0]})
-    stale = {row["run"] for row in unseen.visits(fewer) if row["status"] != "done"}
+    stale = {step.run for step in shifted.planned(fewer) if not step.is_done}
     assert stale == {f"domains/{name}/rsn-rsn" for name in DOMAINS["judged"]}
     assert outputs.of_oracles(fewer, "rsn-rsn", "ce", [0], "domains/stylized") == {}
 
     larger = asked.model_copy(update={"domains": asked.domains.model_copy(update={"images": 61})})
-    stale = {row["run"].split("/")[1] for row in unseen.visits(larger) if row["status"] != "done"}
+    stale = {step.run.split("/")[1] for step in shifted.planned(larger) if not step.is_done}
     assert stale == set(DOMAINS["judged"]) - {"recolor"}
     assert not outputs.has_classifier(larger, "rsn-rsn", "domains/stylized")
 
 
 def test_oracles_that_are_not_trained_are_asked_for_by_name(write_study):
     study = load_study(write_study(domains=DOMAINS))
-    experiments.train_classifier(study, "rsn", quiet)
     with pytest.raises(ValueError, match="no oracle of rsn-rsn is trained: run notebook 02"):
-        unseen.ask_oracles(study, "domains/saturate-1", "rsn-rsn", quiet)
+        shifted.asked(study, "domains/saturate-1", "rsn-rsn").get(quiet)
 
 
 def test_a_claim_is_judged_on_its_domain(asked):
@@ -359,6 +346,6 @@ def test_pictures_and_severities_are_drawn_as_given():
 
 def test_the_tiny_study_has_no_domains(tiny):
     assert "domains" not in TINY
-    assert unseen.visits(tiny) == []
+    assert shifted.planned(tiny) == shifted.swept(tiny) == []
     assert compare.compare_shifts(Run(tiny)).empty
     assert compare.sweep(Run(tiny)).empty

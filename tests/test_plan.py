@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import make, quiet
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -16,7 +17,7 @@ from trustlib import data, training
 from trustlib import study as study_settings
 from trustlib.analysis import compare
 from trustlib.models import backbone, pretrained
-from trustlib.runs import experiments, networks, store, unseen
+from trustlib.runs import networks, shifted, steps, store
 from trustlib.runs.results import Run
 from trustlib.shifts import domains, recolor
 from trustlib.study import StudyError, load_study
@@ -85,50 +86,46 @@ def write(root, tmp_path, monkeypatch):
     return write
 
 
-def quiet(line):
-    pass
-
-
-def make(study, pair="large-small"):
-    """The manifests of a pair's oracles, trained where they must be."""
-    return {arm: experiments.train_oracle(study, pair, arm, 0, quiet) for arm in study.methods}
+def train(study, pair="large-small"):
+    make(steps.oracle(study, pair, arm, 0) for arm in study.methods)
 
 
 def outputs(study, arm, pair="large-small", part="test"):
-    return store.read_tensors(store.oracle_path(study, pair, arm, 0), f"{part}.")["z"]
+    return steps.oracle(study, pair, arm, 0).tensors(f"{part}.")["z"]
 
 
 # --- A study of folders ---
 
 
-def test_unseen_domains_are_made_of_what_the_classifier_sees(write, monkeypatch):
+def test_shifts_are_made_of_what_the_classifier_sees(write, monkeypatch):
     monkeypatch.setattr(domains.recolor, "attack", partial(recolor.attack, steps=2))
     judged = {"judged": ["saturate-1", "stylized", "recolor"], "images": 9, "attacked": 6}
     study = write(domains=judged, dropout_passes=2)
-    make(study)
+    train(study)
     pixels = study.images().seen_by(networks.inputs(study, "small")).images["test"]
     for part in study.domains.parts.values():
         count = study.domains.size(part)
-        unseen.observe_domain(study, part, "small", quiet)
-        unseen.ask_oracles(study, part, "large-small", quiet)
-        made = unseen.domain_images(study, part, "small")
+        images, observed, asked = make(shifted.of_part(study, part, ["large-small"]))
+        made, seen, z = images.tensors()["images"], observed.tensors(), asked.tensors()
         assert made.shape == (count, 3, 24, 24)  # the classifier's size; the oracle's is 32
         assert 0 < (made.float() - pixels[:count].float()).abs().mean() < 64
-        seen = store.read_tensors(store.domain_path(study, part, "small"))
-        z = store.read_tensors(store.domain_path(study, part, "large-small"))["ce/seed0"]
-        assert seen["mcp"].shape == z.shape == seen["trust_score"].shape == (count,)
-        assert z.isfinite().all()
-        asked = store.read_tensors(store.domain_path(study, part, "large-small"))
-        images = unseen._unseen(study, study.images(), part, "small", "large")
-        for run in ("ce/seed0", "ss-frozen/seed0"):  # a frozen one, too, is asked about the images
-            net = networks.trained_oracle(study, "large-small", run.split("/")[0], 0, torch.device("cpu"))
-            torch.testing.assert_close(asked[run], training.predict(net, images, "test")[0])
-    # The images as they are, in place of a domain's, are what the networks saw of them.
-    monkeypatch.setattr(unseen, "domain_images", lambda *_: pixels[:9])
-    plain = unseen._unseen(study, study.images(), part, "small")
+        assert seen["mcp"].shape == z["ce/seed0"].shape == seen["trust_score"].shape == (count,)
+        assert z["ce/seed0"].isfinite().all()
+        changed, own = (
+            shifted._shifted(study, study.images(), images, "small", "large"),
+            steps.classifier(study, "large"),
+        )
+        for arm in ("ce", "ss-frozen"):  # a frozen one, too, is asked about the images
+            oracle = steps.oracle(study, "large-small", arm, 0)
+            net = networks.trained_oracle(study, "large-small", arm, oracle, own, torch.device("cpu"))
+            torch.testing.assert_close(z[f"{arm}/seed0"], training.predict(net, changed, "test")[0])
+    # The images as they are, in place of a shift's, are what the networks saw of them.
+    monkeypatch.setattr(type(images), "tensors", lambda self: {"images": pixels[:9]})
+    plain = shifted._shifted(study, study.images(), images, "small")
     whole = study.images().seen_by(networks.inputs(study, "small"))
     torch.testing.assert_close(plain.view("test", slice(0, 9)), whole.view("test", slice(0, 9)))
-    assert unseen._unseen(study, study.images(), part, "small", "large").view("test", slice(0, 9)).shape[2:] == (32, 32)
+    large = shifted._shifted(study, study.images(), images, "small", "large")
+    assert large.view("test", slice(0, 9)).shape[2:] == (32, 32)
 
 
 def test_imagenets_images_as_others_published_them_are_preferred_and_named(write, root, tmp_path, monkeypatch):
@@ -146,14 +143,16 @@ def test_imagenets_images_as_others_published_them_are_preferred_and_named(write
             Image.new("RGB", (22, 20), (shade,) * 3).save(file)
     expected = torch.tensor(list(shades.values()))[:9, None, None, None].expand(-1, 3, 24, 24).byte()
     for name, how in (("stylized", "Stylized-ImageNet"), ("fog-3", "the released files of ImageNet-C")):
-        assert unseen.make_domain(study, f"domains/{name}", "small", quiet)["how"] == how
-        assert torch.equal(unseen.domain_images(study, f"domains/{name}", "small"), expected)
-    assert unseen.make_domain(study, "domains/fog-4", "small", quiet)["how"].startswith("the package imagecorruptions")
+        made = shifted.images(study, f"domains/{name}", "small").get(quiet)
+        assert made.manifest["how"] == how
+        assert torch.equal(made.tensors()["images"], expected)
+    made = shifted.images(study, "domains/fog-4", "small").get(quiet)
+    assert made.manifest["how"].startswith("the package imagecorruptions")
 
 
 def test_a_trained_and_a_frozen_oracle_judge_every_image_and_are_evaluated(write):
     study = write()
-    make(study)
+    train(study)
     for arm in study.methods:
         for part, count in (("heldout", 20), ("test", 15)):
             z = outputs(study, arm, part=part)
@@ -162,7 +161,7 @@ def test_a_trained_and_a_frozen_oracle_judge_every_image_and_are_evaluated(write
             assert z.unique().numel() > 1
     frame = compare.evaluate(Run(study), ["large-small"])
     assert frame["arm"].tolist() == ["mcp", "ce", "ss-frozen"]
-    right = store.read_tensors(store.classifier_path(study, "small"), "test.")
+    right = steps.classifier(study, "small").tensors("test.")
     assert right["logits"].shape == (15, 3)  # the three classes' rows of the thousand
     assert frame["accuracy"].tolist() == pytest.approx([right["correct"].float().mean().item()] * 3)
 
@@ -172,7 +171,7 @@ def test_the_number_of_workers_changes_no_bit(write, tmp_path, monkeypatch):
     for workers in (0, 2):
         monkeypatch.setenv("TRUST_RESULTS", str(tmp_path / f"workers{workers}"))
         study = write(workers=workers)
-        make(study, "small-small")
+        train(study, "small-small")
         found.append([outputs(study, arm, "small-small") for arm in study.methods])
     assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
 
@@ -188,7 +187,7 @@ def test_as_released_an_oracle_sees_what_its_classifier_sees_and_by_itself_its_o
     own = write(preprocessing="own")
     assert networks.inputs(own, "large", "small") == networks.inputs(own, "large")
     assert networks.inputs(own, "large").crop == 0.9
-    make(own)
+    train(own)
     assert outputs(own, "ce").shape == (15,)
 
 
@@ -198,7 +197,7 @@ def test_an_image_that_cannot_be_read_is_named(write, root):
     study_settings._folder.cache_clear()
     try:
         with pytest.raises(data.DataError, match=r"broken\.JPEG cannot be read as an image"):
-            make(write(), "large-small")
+            train(write())
     finally:
         broken.unlink()
         study_settings._folder.cache_clear()

@@ -1,20 +1,18 @@
 """The ablations's trainings: every arm gets the same search, labels come from where they should, nothing is hidden."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
-from conftest import ABLATIONS
+from conftest import ABLATIONS, quiet
 
 from trustlib import metrics, oracle, training
 from trustlib.analysis import ablations
-from trustlib.runs import experiments, outputs, store, tuning
+from trustlib.runs import outputs, steps, tuning
 from trustlib.runs.results import Run
 from trustlib.stats import combination, resampling
 from trustlib.study import load_study
-
-
-def quiet(line):
-    pass
 
 
 @pytest.fixture
@@ -62,16 +60,16 @@ def test_a_search_that_diverges_everywhere_is_an_error_and_is_not_repeated(study
         calls.append(settings)
         raise training.TrainingError("the loss is nan")
 
-    monkeypatch.setattr(experiments.training, "train", diverge)
-    monkeypatch.setattr(experiments, "train_classifier", lambda *args: None)
-    path = store.classifier_path(study, "rsn")
-    store.cached(path, {}, lambda: ({"train.correct": torch.ones(2, 3000, dtype=torch.bool)}, {}))
+    trained = steps.classifier(study, "rsn")
+    tensors = {"train.correct": torch.ones(2, 3000, dtype=torch.bool)}
+    dataclasses.replace(trained, make=lambda *args: (tensors, {})).get(quiet)
+    monkeypatch.setattr(training, "train", diverge)
     monkeypatch.setattr(oracle, "initialise", lambda *args: None)
     for _ in range(2):
         with pytest.raises(training.TrainingError, match=r"diverged at every rate from 0\.001 to 0\.003"):
             tuning.train(study, "rsn-rsn", "ce", quiet)
     assert len(calls) == 2
-    rows = [row for row in tuning.trainings(study) if row["run"].startswith("rsn-rsn/ce/")]
+    rows = [row for row in tuning.rows(study) if row["run"].startswith("rsn-rsn/ce/")]
     assert [row["status"] for row in rows] == ["diverged", "diverged"]
     assert not tuning.is_done(study, "labels")
 
@@ -84,29 +82,25 @@ def test_cross_fitted_labels_are_those_of_classifiers_that_did_not_see_the_image
         seen[len(seen)] = among
         return real(*args, among=among, **settings)
 
-    experiments.train_classifier(study, "rsn", quiet)
-    monkeypatch.setattr(experiments.training, "train", spy)
-    for fold in range(2):
-        experiments.cross_fit(study, "rsn", fold, quiet)
-        correct = store.read_tensors(store.fold_path(study, "rsn", fold))["correct"]
-        assert correct.shape == (2, 1500)  # views, images of the fold
-        assert set(seen[fold].tolist()) == set(range(3000)) - set(range(fold, 3000, 2))
-    part, among, targets = experiments._targets(study, "rsn-rsn", study.method("ce-crossfit"))
+    judged, folds = steps.classifier(study, "rsn").get(quiet), steps.folds(study, "rsn")
+    monkeypatch.setattr(training, "train", spy)
+    for number, fold in enumerate(folds):
+        assert fold.get(quiet).tensors()["correct"].shape == (2, 1500)  # views, images of the fold
+        assert set(seen[number].tolist()) == set(range(3000)) - set(range(number, 3000, 2))
+    part, among, targets = steps._targets(study, study.method("ce-crossfit"), judged, folds, [])
     target = targets["correct"]
     assert (part, among, target.shape) == ("train", None, (2, 3000))
-    for fold in range(2):
-        kept = store.read_tensors(store.fold_path(study, "rsn", fold))["correct"]
-        assert torch.equal(target[:, fold::2], kept)
+    for number, fold in enumerate(folds):
+        assert torch.equal(target[:, number::2], fold.tensors()["correct"])
 
 
 def test_held_out_labels_leave_out_the_images_that_choose_a_rate(study):
-    experiments.train_classifier(study, "rsn", quiet)
-    part, among, targets = experiments._targets(study, "rsn-rsn", study.method("ce-heldout"))
+    judged = steps.classifier(study, "rsn").get(quiet)
+    part, among, targets = steps._targets(study, study.method("ce-heldout"), judged, [], [])
     target = targets["correct"]
-    cache = store.read_tensors(store.classifier_path(study, "rsn"))
     assert part == "heldout"
     assert among.tolist() == list(range(600))
-    assert torch.equal(target[0], cache["heldout.correct"])  # view 0 is the image as it is
+    assert torch.equal(target[0], judged.tensors("heldout.")["correct"])  # view 0 is the image as it is
     assert not torch.equal(target[0], target[1])
 
 
@@ -114,7 +108,7 @@ def test_a_control_is_trained_once_and_compared(study, monkeypatch):
     for arm in study.ablation("labels").methods:
         tuning.train(study, "rsn-rsn", arm, quiet)
     assert tuning.is_done(study, "labels")
-    rows = tuning.trainings(study)
+    rows = tuning.rows(study)
     assert {row["status"] for row in rows} == {"done"}
     assert {row["kind"] for row in rows} == {"fold", "oracle"}
     own = {row["run"] for row in rows if row["chosen"] and row["kind"] == "oracle"}
@@ -149,8 +143,8 @@ def pair_of_methods(run):
 def what_is_read_off(run):
     study = run.study
     tails = ablations.tails(run, "rsn-rsn", ["ce", "ss"])
-    path = store.oracle_path(study, "rsn-rsn", "ss", 0, tuning.tuning(study, "rsn-rsn", "ss").rate)
-    weight = store.read_tensors(path, "weights.head.linear.")["weight"]
+    trained = steps.oracle(study, "rsn-rsn", "ss", 0, tuning.tuning(study, "rsn-rsn", "ss").rate)
+    weight = trained.tensors("weights.head.linear.")["weight"]
     assert tails.query("arm == 'ss' and seed == 0")["norm"].item() == pytest.approx(weight.norm().item())
     shift = ablations.label_shift(run.label_sources("rsn"))
     assert list(shift.index) == ["train", "crossfit", "heldout", "test"]
@@ -174,8 +168,8 @@ def what_is_read_off(run):
 
 
 def test_an_oracle_at_the_studys_rate_is_the_studys(study):
-    assert store.oracle_path(study, "rsn-rsn", "ce", 0, 1e-3) == store.oracle_path(study, "rsn-rsn", "ce", 0)
-    assert store.oracle_path(study, "rsn-rsn", "ce", 0, 3e-3).name == "rate0.003-seed0.safetensors"
+    assert steps.oracle(study, "rsn-rsn", "ce", 0, 1e-3) == steps.oracle(study, "rsn-rsn", "ce", 0)
+    assert steps.oracle(study, "rsn-rsn", "ce", 0, 3e-3).path.name == "rate0.003-seed0.safetensors"
 
 
 def test_an_oracle_without_information_adds_nothing_to_mcp():

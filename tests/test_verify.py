@@ -6,13 +6,13 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TINY
+from conftest import TINY, make, quiet
 
 from trustlib import __main__ as commands
 from trustlib.analysis import claims, rules
 from trustlib.analysis.evidence import Evidence
 from trustlib.report import publish, verify
-from trustlib.runs import experiments, jobs, store, unseen
+from trustlib.runs import jobs, shifted, steps, store
 from trustlib.runs.results import Run
 from trustlib.stats import resampling
 from trustlib.study import load_study
@@ -35,10 +35,6 @@ FACTS = {"alike": "iid", "fitted": "normality"}
 CLAIMS += [rules.Claim.model_validate(SAID | {"id": name, "fact": fact}) for name, fact in FACTS.items()]
 
 
-def quiet(line):
-    pass
-
-
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
     """A tiny study's YAML, settings and folder of what it has published."""
@@ -53,14 +49,9 @@ def published(tmp_path_factory):
         plan = TINY | {"methods": TINY["methods"] | METHODS, "domains": {"judged": ["contrast-3"], "images": 200}}
         (home / "tiny.yaml").write_text(json.dumps(plan))
         study = load_study(str(home / "tiny.yaml"))
-        experiments.score_classifier(study, "rsn", quiet)
-        for arm in study.methods:
-            for seed in study.seeds:
-                experiments.train_oracle(study, "rsn-rsn", arm, seed, quiet)
-        for part in study.domains.parts.values():
-            unseen.observe_domain(study, part, "rsn", quiet)
-            unseen.ask_oracles(study, part, "rsn-rsn", quiet)
-        made = experiments.trainings(study) + unseen.visits(study)
+        make(steps.planned(study))
+        make(shifted.planned(study))
+        made = [step.row() for step in steps.planned(study) + shifted.planned(study)]
         run, at_one_rate = Run(study), Evidence.outputs
 
         def outputs(self, pair, arm, split="test", tuned=False):
@@ -78,11 +69,12 @@ def published(tmp_path_factory):
             digits = None if name == "cells" else verify.DIGITS
             frame.to_csv(folder / "tables" / f"{name}.csv", index=False, float_format=digits)
         (folder / "report.html").write_text("<p>SS</p>")
-        read = store.read_manifest
-        clean = {"provenance": {"dirty": False}}
-        patch.setattr(store, "read_manifest", lambda path: read(path) | clean)
-        store.write_json(folder / "report.json", clean["provenance"])
-        publish.publish(study, made)
+        read, clean = store.Step.manifest.fget, {"dirty": False}
+        patch.setattr(
+            store.Step, "manifest", property(lambda step: (found := read(step)) and found | {"provenance": clean})
+        )
+        store.write_json(folder / "report.json", clean)
+        publish.publish(study)
         published = store.results() / "tiny"
     return home / "tiny.yaml", study, published
 

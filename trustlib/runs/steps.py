@@ -103,8 +103,8 @@ def fold(study: Study, name: str, number: int) -> Step:
         return {"correct": correct}, {"history": history, **_facts(net, device)}
 
     trained = classifier(study, name)
-    settings, name = trained.settings | {"fold": [number, folds]}, f"classifiers/{name}/fold{number}"
-    return Step(trained.folder, name, "fold", settings, trained.source, make)
+    settings, name_of_file = trained.settings | {"fold": [number, folds]}, f"classifiers/{name}/fold{number}"
+    return Step(trained.folder, name_of_file, "fold", settings, trained.source, make)
 
 
 def folds(study: Study, name: str) -> list[Step]:
