@@ -64,7 +64,7 @@ def main() -> int:
     from .report.publish import publish as copy_results
     from .runs import jobs, unseen
     from .shifts import domains
-    from .study import StudyError, load_study
+    from .study import StudyError, check_losses, load_study
 
     try:
         study = load_study(args.study)
@@ -79,6 +79,7 @@ def main() -> int:
         elif args.command == "check":
             for name in args.ablations:
                 study.ablation(name)
+            check_losses(study)
             images, wrong = study.images(), []
             print(f"study {study.name}: data from {images.source}")
             for name, network in study.all_networks.items():
