@@ -7,7 +7,7 @@ import yaml
 from conftest import ABLATIONS, TINY
 
 from trustlib.data import ROOT
-from trustlib.study import StudyError, load_study
+from trustlib.study import StudyError, check_losses, load_study
 
 FOCAL = {"label": "Focal", "loss": "focal", "head": "linear"}
 
@@ -59,7 +59,6 @@ def changed(path, value):
         ("pairs", ["rsn-vit"], "'rsn-vit' is not ORACLE-CLASSIFIER"),
         ("methods.ce.hyper", {"gama": 2.0}, "hyper: loss 'ce' has no 'gama'"),
         ("methods.focal", FOCAL | {"hyper": {"gama": 2.0}}, "has no 'gama'; did you mean 'gamma'"),
-        ("methods.focal", FOCAL | {"hyper": {"gamma": -1.0}}, "methods.focal: focal: gamma must be >= 0, found -1"),
         ("methods.mcp", FOCAL, "'mcp' is a score of the classifier itself"),
         ("seeds", [1, 1], "seeds: holds something twice"),
         ("seeds", [], "seeds: list should have at least 1 item"),
@@ -70,6 +69,13 @@ def test_a_mistake_names_the_key(write_study, path, value, message):
         load_study(write_study(**changed(path, value)))
     assert message in str(error.value)
     assert "tiny.yaml" in str(error.value)
+
+
+def test_a_loss_with_a_value_out_of_range_is_named_when_a_study_is_checked(write_study):
+    focal = FOCAL | {"hyper": {"gamma": -1.0}}
+    study = load_study(write_study(**changed("methods.focal", focal)))
+    with pytest.raises(StudyError, match=r"^methods\.focal: focal: gamma must be >= 0, found -1"):
+        check_losses(study)
 
 
 def test_an_unknown_study_suggests_the_nearest():
@@ -210,5 +216,6 @@ def test_what_does_not_go_together_is_refused(write_study, changes, message):
 @pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_study_that_comes_with_the_project_is_sound(path):
     study = load_study(path.stem)
+    check_losses(study)
     assert study.pairs
     assert study.methods

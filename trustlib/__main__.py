@@ -62,7 +62,7 @@ def main() -> int:
     from .report.publish import publish as copy_results
     from .runs import jobs, shifted
     from .shifts import domains
-    from .study import StudyError, load_study
+    from .study import StudyError, check_losses, load_study
 
     try:
         study = load_study(args.study)
@@ -73,6 +73,7 @@ def main() -> int:
             print(*differing, f"{len(differing):,} differences" if differing else "nothing differs", sep="\n")
             return int(bool(differing))
         elif args.command == "check":
+            check_losses(study)
             images, wrong = study.images(), []
             print(f"study {study.name}: data from {images.source}")
             for name, network in study.all_networks.items():

@@ -6,25 +6,28 @@ features serve as reference. To add one, write its function and its line in `SCO
 
 Probabilities near 1 are told apart by what they lack: scores are written in log-odds, or from the sum of the *other*
 classes' probabilities, so that float64 ties nothing that the logits keep apart. A score in log-odds trusts above 0.
+
+torch and scikit-learn, which take seconds, are imported by the scores that use them.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp
-from sklearn.covariance import LedoitWolf
-from sklearn.metrics import pairwise_distances_argmin_min
-from sklearn.neighbors import NearestNeighbors
-from torch import nn
 
-from . import losses, metrics, training
+from . import losses, metrics
 from .data import Features
 from .recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 REFERENCE = 100_000  # training samples looked at, at most: a seeded draw of a larger part
 NEIGHBOUR = 50  # k of the k-th neighbour, as for CIFAR in Sun et al. 2022, unless the classes are small
@@ -202,6 +205,8 @@ def mahalanobis(part: Observed, _, reference: Observed) -> NDArray:
 
     The covariance is shrunk by Ledoit and Wolf's rule, so that it can be inverted; at most `REFERENCE` samples.
     """
+    from sklearn.metrics import pairwise_distances_argmin_min
+
     means, whiten = _class_normals(reference)
     _, squared = pairwise_distances_argmin_min(part.features @ whiten, means @ whiten, metric="sqeuclidean")
     return -squared
@@ -398,6 +403,8 @@ def _fitted_norm(fit: Observed) -> int | None:
 @lru_cache(maxsize=4)
 def _class_normals(reference: Observed) -> tuple[NDArray, NDArray]:
     """Class means (classes, d) and a matrix (d, d) that makes their common covariance the identity."""
+    from sklearn.covariance import LedoitWolf
+
     chosen = drawn_reference(len(reference.labels))
     x, labels = reference.features[chosen].astype(np.float64), reference.labels[chosen]
     classes, member = np.unique(labels, return_inverse=True)
@@ -411,17 +418,19 @@ def _fitted_linear(
     loss: str, fit: Observed, reference: Observed, **hyper: float
 ) -> tuple[NDArray, NDArray, NDArray, float]:
     """(mean (d,), scale (d,), weight (d,), bias) of the linear probe that ranks the validation set best."""
+    from torch import from_numpy
+
     chosen = drawn_reference(len(reference.labels))
     x = reference.features[chosen].astype(np.float64)
     mean, scale = x.mean(0), np.maximum(x.std(0), 1e-6)
-    correct = torch.from_numpy(reference.correct[chosen])
+    correct = from_numpy(reference.correct[chosen])
     entry = losses.LOSSES[loss]
     target = correct
     if entry.target == "p_true":
         log_p = _log_p(reference.logits[chosen])
-        target = torch.from_numpy(np.exp(np.take_along_axis(log_p, reference.labels[chosen][:, None], 1)[:, 0]))
+        target = from_numpy(np.exp(np.take_along_axis(log_p, reference.labels[chosen][:, None], 1)[:, 0]))
     function = partial(entry.function, **hyper, **entry.counted(correct))
-    x = torch.from_numpy((x - mean) / scale)
+    x = from_numpy((x - mean) / scale)
     heldout = (fit.features.astype(np.float64) - mean) / scale
     if entry.head == "distance":  # a signed distance does not know the weight's length: no decay
         *_, of_ce, bias = _fitted_linear("ce", fit, reference)
@@ -436,28 +445,32 @@ def _fitted_linear(
 
 def _small_start(features: int) -> tuple[NDArray, float]:
     """A weight (d,) near 0, the same every time, and a bias of 0."""
+    import torch
+
     draw = torch.Generator().manual_seed(0)
     return 0.01 * torch.randn(features, generator=draw, dtype=torch.float64).numpy(), 0.0
 
 
 def _minimise(
     loss: Callable,
-    x: torch.Tensor,
-    target: torch.Tensor,
+    x: Tensor,
+    target: Tensor,
     decay: float,
     start: tuple[NDArray, float],
     *,
     distance: bool = False,
 ) -> tuple[NDArray, float]:
     """Weight (d,) and bias that minimise the mean loss of z plus decay ||weight||^2 / 2, by L-BFGS from a start."""
+    import torch
+
     weight, bias = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in start)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
 
-    def head() -> tuple[torch.Tensor, torch.Tensor]:
+    def head() -> tuple[Tensor, Tensor]:
         length = weight.norm() if distance else 1.0
         return weight / length, bias / length
 
-    def closure() -> torch.Tensor:
+    def closure() -> Tensor:
         optimizer.zero_grad()
         w, b = head()
         value = loss(x @ w + b, target).mean() + decay / 2 * weight.square().sum()
@@ -472,6 +485,11 @@ def _minimise(
 @lru_cache(maxsize=4)
 def _fitted_mlp(fit: Observed, reference: Observed) -> tuple[NDArray, NDArray, nn.Module]:
     """(mean (d,), scale (d,), network) of the MLP probe that ranks the validation set best."""
+    import torch
+    from torch import nn
+
+    from . import training
+
     chosen = drawn_reference(len(reference.labels))
     x, target = reference.features[chosen].astype(np.float64), torch.from_numpy(reference.correct[chosen])
     mean, scale = x.mean(0), np.maximum(x.std(0), 1e-6)
@@ -493,9 +511,11 @@ def _fitted_mlp(fit: Observed, reference: Observed) -> tuple[NDArray, NDArray, n
     return mean, scale, nets[int(np.argmax(aurocs))]
 
 
-@torch.inference_mode()
 def _z_of(net: nn.Module, x: NDArray) -> NDArray[np.float64]:
-    return net(torch.from_numpy(x).float()).double().numpy()
+    import torch
+
+    with torch.inference_mode():
+        return net(torch.from_numpy(x).float()).double().numpy()
 
 
 # --- Pieces ---
@@ -542,6 +562,8 @@ def _unit(x: NDArray) -> NDArray:
 
 def _neighbours(reference: NDArray, queries: NDArray, k: int) -> NDArray[np.float64]:
     """Distance from each query to its k-th nearest of the reference; scikit-learn works through it in chunks."""
+    from sklearn.neighbors import NearestNeighbors
+
     if k > len(reference):
         raise ValueError(f"knn: the {k}-th neighbour is asked for, there are {len(reference)} samples")
     search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(reference)

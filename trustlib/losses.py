@@ -7,16 +7,20 @@ the mean is taken by the training loop. ``z`` is any real number, ``z > 0`` mean
 Equations are those of Luo et al., "Learning to Predict Trustworthiness with Steep Slope Loss", NeurIPS 2021.
 The two losses that the authors' code computes otherwise than the paper's text stand in `trustlib.released`.
 To add a loss, write its function here and its entry in `LOSSES`: every table and figure then has it.
+
+Functions import torch themselves, where a method of a tensor does not serve: a study is read, and its tables are drawn,
+without the seconds that torch takes.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def cross_entropy(z: Tensor, target: Tensor, *, weight_correct: float = 1.0, weight_wrong: float = 1.0) -> Tensor:
@@ -39,15 +43,18 @@ def cross_entropy(z: Tensor, target: Tensor, *, weight_correct: float = 1.0, wei
 
     Examples
     --------
+    >>> import torch
     >>> cross_entropy(torch.tensor([0.0, 0.0]), torch.tensor([True, False]))
     tensor([0.6931, 0.6931])
     """
+    from torch.nn.functional import softplus
+
     _check(z, target)
     for name, weight in (("weight_correct", weight_correct), ("weight_wrong", weight_wrong)):
         if not weight > 0:
             raise ValueError(f"cross_entropy: {name} must be > 0, found {weight}")
-    loss = F.softplus(_against(z, target))
-    return torch.where(target.bool(), weight_correct * loss, weight_wrong * loss)
+    loss = softplus(_against(z, target))
+    return (weight_correct * loss).where(target.bool(), weight_wrong * loss)
 
 
 def focal(z: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
@@ -67,12 +74,14 @@ def focal(z: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
     ------
     ValueError : when gamma is negative or the shapes differ.
     """
+    from torch.nn.functional import logsigmoid, softplus
+
     _check(z, target)
     if not gamma >= 0:
         raise ValueError(f"focal: gamma must be >= 0, found {gamma}")
     wrong_by = _against(z, target)  # (B,) logit of having been wrong: 1 - p_t = sigmoid(wrong_by)
     # (1 - p_t)**gamma as exp(gamma * logsigmoid): its gradient stays finite where a power of 0 would not.
-    return torch.exp(gamma * F.logsigmoid(wrong_by)) * F.softplus(wrong_by)
+    return (gamma * logsigmoid(wrong_by)).exp() * softplus(wrong_by)
 
 
 def tcp(z: Tensor, target: Tensor) -> Tensor:
@@ -90,7 +99,7 @@ def tcp(z: Tensor, target: Tensor) -> Tensor:
     float (B,) in [0, 1].
     """
     _check(z, target)
-    return (torch.sigmoid(z) - target.to(z.dtype)) ** 2
+    return (z.sigmoid() - target.to(z.dtype)) ** 2
 
 
 def steep_slope(z: Tensor, target: Tensor, *, alpha_pos: float = 1.0, alpha_neg: float = 3.0) -> Tensor:
@@ -117,6 +126,7 @@ def steep_slope(z: Tensor, target: Tensor, *, alpha_pos: float = 1.0, alpha_neg:
 
     Examples
     --------
+    >>> import torch
     >>> steep_slope(torch.tensor([0.0, 1e30]), torch.tensor([True, True]), alpha_pos=1.0)
     tensor([0.6321, 0.0000])
     """
@@ -124,11 +134,11 @@ def steep_slope(z: Tensor, target: Tensor, *, alpha_pos: float = 1.0, alpha_neg:
     for name, alpha in (("alpha_pos", alpha_pos), ("alpha_neg", alpha_neg)):
         if not alpha > 0:
             raise ValueError(f"steep_slope: {name} must be > 0, found {alpha}")
-    s = F.softsign(z)  # (B,) in [-1, 1]
+    s = z / (1 + z.abs())  # (B,) in [-1, 1]
     # expm1 on both sides, so that the loss is exactly 0 at the foot of a slide.
-    positive = torch.expm1(-alpha_pos * s) - torch.expm1(s.new_tensor(-alpha_pos))
-    negative = torch.expm1(alpha_neg * s) - torch.expm1(s.new_tensor(-alpha_neg))
-    return torch.where(target.bool(), positive, negative)
+    positive = (-alpha_pos * s).expm1() - s.new_tensor(-alpha_pos).expm1()
+    negative = (alpha_neg * s).expm1() - s.new_tensor(-alpha_neg).expm1()
+    return positive.where(target.bool(), negative)
 
 
 def steep_slope_optimum(p: Tensor, *, alpha_pos: float = 1.0, alpha_neg: float = 3.0) -> Tensor:
@@ -147,10 +157,11 @@ def steep_slope_optimum(p: Tensor, *, alpha_pos: float = 1.0, alpha_neg: float =
     -------
     float (M,) in [-1, 1].
 
+    >>> import torch
     >>> steep_slope_optimum(torch.tensor([0.0, 0.75, 1.0]), alpha_pos=1.0, alpha_neg=3.0)
     tensor([-1.,  0.,  1.])
     """
-    odds = torch.logit(p) + math.log(alpha_pos / alpha_neg)
+    odds = p.logit() + math.log(alpha_pos / alpha_neg)
     return (odds / (alpha_pos + alpha_neg)).clamp(-1, 1)
 
 
@@ -175,6 +186,8 @@ def class_balanced(z: Tensor, target: Tensor, *, n_correct: int, n_wrong: int, b
     ------
     ValueError : when beta lies outside [0, 1), a count is below 1 or the shapes differ.
     """
+    from torch.nn.functional import softplus
+
     _check(z, target)
     if not 0 <= beta < 1:
         raise ValueError(f"class_balanced: beta must lie in [0, 1), found {beta}")
@@ -182,8 +195,8 @@ def class_balanced(z: Tensor, target: Tensor, *, n_correct: int, n_wrong: int, b
         raise ValueError(f"class_balanced: needs right and wrong samples, found {n_correct} and {n_wrong}")
     weight_correct, weight_wrong = (1 / -math.expm1(n * math.log(beta)) if beta else 1.0 for n in (n_correct, n_wrong))
     scale = 2 / (weight_correct + weight_wrong)
-    loss = F.softplus(_against(z, target))
-    return torch.where(target.bool(), scale * weight_correct * loss, scale * weight_wrong * loss)
+    loss = softplus(_against(z, target))
+    return (scale * weight_correct * loss).where(target.bool(), scale * weight_wrong * loss)
 
 
 @dataclass(frozen=True)
@@ -217,6 +230,7 @@ class Loss:
 
         Examples
         --------
+        >>> import torch
         >>> LOSSES["cb"].counted(torch.tensor([[True, True, False, False], [True, False, True, False]]))
         {'n_correct': 2, 'n_wrong': 2}
         >>> LOSSES["ce"].counted(torch.tensor([True, False]))
@@ -241,12 +255,15 @@ LOSSES = {
 def value_and_slope(loss: Callable[..., Tensor], z: Tensor, target: Tensor, **hyper) -> tuple[Tensor, Tensor]:
     """A loss and its derivative with respect to z at each z, both (B,): what Fig. 2b shows.
 
+    >>> import torch
     >>> value_and_slope(cross_entropy, torch.zeros(1), torch.ones(1))
     (tensor([0.6931]), tensor([-0.5000]))
     """
+    from torch.autograd import grad
+
     z = z.detach().requires_grad_()
     value = loss(z, target, **hyper)
-    (slope,) = torch.autograd.grad(value.sum(), z)
+    (slope,) = grad(value.sum(), z)
     return value.detach(), slope
 
 
@@ -260,4 +277,4 @@ def _check(z: Tensor, target: Tensor) -> None:
 
 def _against(z: Tensor, target: Tensor) -> Tensor:
     """z with its sign turned so that larger is worse, (B,); held within 1e30, where twice the value is still finite."""
-    return torch.where(target.bool(), -z, z).clamp(-1e30, 1e30)
+    return (-z).where(target.bool(), z).clamp(-1e30, 1e30)

@@ -5,14 +5,18 @@ does, kept apart so that the study can train and report both forms. We do not kn
 from exactly this code: what the study says about them, it says of this code.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
 
 from .metrics import average_precision, fit_normals, rank
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EPS = 1e-7  # inside every logarithm, src/oracle.py
 SCAN_THRESHOLDS = 10_000  # of `fpr95_scan`
@@ -33,8 +37,8 @@ def cross_entropy(z: Tensor, target: Tensor) -> Tensor:
     -------
     float (B, B): row i holds sample i's output against the label of every sample of the batch.
     """
-    p, o = torch.sigmoid(z)[:, None], target.to(z.dtype)  # (B, 1), (B,)
-    return -o * torch.log(p + EPS) - (1 - o) * torch.log(1 - p + EPS)  # (B, B)
+    p, o = z.sigmoid()[:, None], target.to(z.dtype)  # (B, 1), (B,)
+    return -o * (p + EPS).log() - (1 - o) * (1 - p + EPS).log()  # (B, B)
 
 
 def focal(z: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
@@ -44,8 +48,8 @@ def focal(z: Tensor, target: Tensor, *, gamma: float = 2.0) -> Tensor:
     """
     if not gamma >= 0:
         raise ValueError(f"focal: gamma must be >= 0, found {gamma}")
-    p, o = torch.sigmoid(z)[:, None], target.to(z.dtype)  # (B, 1), (B,)
-    return -o * (1 - p) ** gamma * torch.log(p + EPS) - (1 - o) * p**gamma * torch.log(1 - p + EPS)  # (B, B)
+    p, o = z.sigmoid()[:, None], target.to(z.dtype)  # (B, 1), (B,)
+    return -o * (1 - p) ** gamma * (p + EPS).log() - (1 - o) * p**gamma * (1 - p + EPS).log()  # (B, B)
 
 
 LOSSES: dict[str, Callable[..., Tensor]] = {"ce": cross_entropy, "focal": focal}

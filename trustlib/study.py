@@ -8,14 +8,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from . import confidence, data, losses, released
 from .data import ROOT
 from .recipe import Recipe
-from .shifts import corruptions, domains
+from .shifts import corruptions, names
 
 
 class StudyError(ValueError):
@@ -90,16 +89,15 @@ class Method(Strict):
             raise ValueError(f"unknown loss {self.loss!r}{nearest(self.loss, losses.LOSSES)}")
         if self.form == "released" and self.loss not in released.LOSSES:
             raise ValueError(f"loss {self.loss!r} has no released form; those that have: {', '.join(released.LOSSES)}")
-        counts = losses.LOSSES[self.loss].counted(torch.tensor([True, False]))
+        counts = ("n_correct", "n_wrong") if losses.LOSSES[self.loss].counts else ()
         _, _, *known = (name for name in inspect.signature(self.loss_function).parameters if name not in counts)
         for name in self.hyper:
             if name not in known:
                 raise ValueError(f"hyper: loss {self.loss!r} has no {name!r}{nearest(name, known or ['none'])}")
-        self.loss_function(torch.zeros(1), torch.ones(1), **self.hyper, **counts)  # raises for a value out of range
         return self
 
     @property
-    def loss_function(self) -> Callable[..., torch.Tensor]:
+    def loss_function(self) -> Callable[..., Any]:
         """The loss in the method's form, ``(z, target, **hyper) -> tensor``."""
         return released.LOSSES[self.loss] if self.form == "released" else losses.LOSSES[self.loss].function
 
@@ -134,7 +132,7 @@ class Ablations(Strict):
 
 
 class Domains(Strict):
-    """Distribution shifts (`trustlib.shifts.domains`), all made of the first images of the test set."""
+    """Distribution shifts (`trustlib.shifts.names`), all made of the first images of the test set."""
 
     judged: list[str] = []  # those the report speaks of
     images: int = Field(default=2000, ge=1)
@@ -145,7 +143,7 @@ class Domains(Strict):
     @model_validator(mode="after")
     def _known(self):
         for name in self.judged:
-            domains.parse(name)
+            names.parse(name)
         for name in self.swept:
             corruptions.check(name, corruptions.SEVERITIES[0])
         return self
@@ -165,7 +163,7 @@ class Domains(Strict):
         folder, _, name = part.partition("/")
         if folder == "sweeps":
             return self.sweep_images
-        return min(self.attacked, self.images) if domains.parse(name).kind == domains.RECOLOR else self.images
+        return min(self.attacked, self.images) if names.parse(name).kind == names.RECOLOR else self.images
 
 
 class Study(Strict):
@@ -278,8 +276,8 @@ class Study(Strict):
         if crossfit:
             raise ValueError(f"methods.{crossfit[0]}: cross-fitted labels need classifiers that are trained here")
         for name in self.domains.judged:
-            kind = domains.parse(name).kind
-            if kind == domains.NORMALISED or (kind == domains.RECOLOR and (name != kind or not self.folder)):
+            kind = names.parse(name).kind
+            if kind == names.NORMALISED or (kind == names.RECOLOR and (name != kind or not self.folder)):
                 raise ValueError(f"domains: {name} needs networks that see the images standardised as they are")
 
     def _check_start(self, name: str) -> None:
@@ -459,6 +457,25 @@ def load_study(study: str) -> Study:
         return Study.model_validate(settings | {"name": path.stem})
     except ValidationError as error:
         raise StudyError("\n".join(f"{path.name}: {_explain(e)}" for e in error.errors())) from None
+
+
+def check_losses(study: Study) -> None:
+    """Compute the loss of every method once: what a study's YAML says of it is in the range that the loss takes.
+
+    Reading a study does not, since it takes torch.
+
+    Raises
+    ------
+    StudyError : naming the method and the value that is out of range.
+    """
+    import torch
+
+    for name, method in study.all_methods.items():
+        counts = losses.LOSSES[method.loss].counted(torch.tensor([True, False]))
+        try:
+            method.loss_function(torch.zeros(1), torch.ones(1), **method.hyper, **counts)
+        except ValueError as error:
+            raise StudyError(f"methods.{name}: {error}") from None
 
 
 def _read(path: Path, name: str) -> dict:

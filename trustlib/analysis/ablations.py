@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from scipy.special import logit
 
@@ -188,6 +187,8 @@ def optimum(z: NDArray, correct: NDArray[np.bool_], hyper: Mapping[str, float], 
     One row per bin: s (mean), correct (share), low, high (its exact 95 % interval), best, best_low, best_high (s* of
     those).
     """
+    import torch  # here, since it takes seconds
+
     rows = []
     for index in np.array_split(np.argsort(z), bins):
         count, n = correct[index].sum(), len(index)

@@ -12,7 +12,7 @@ from scipy.special import expit
 
 from .. import data, metrics
 from ..predictions import Predictions
-from ..shifts import domains
+from ..shifts import names
 from ..stats import resampling
 from ..stats.combination import with_mcp
 from ..stats.rates import clopper_pearson
@@ -101,7 +101,7 @@ RATES = {"tpr": 0, "tnr": 1, rules.TNR_PAPER: 1}  # of the correct or of the inc
 def _ways(evidence: "Evidence", test: rules.Test) -> list[tuple[str, tuple]]:
     """(name, ((pair, arm, part), what it is compared with, the same three, or None)) of every cell."""
     ways, study = [], evidence.study
-    parts = {domains.parse(name).label: f"domains/{name}" for name in test.domains} or {"": "test"}
+    parts = {names.parse(name).label: f"domains/{name}" for name in test.domains} or {"": "test"}
     pairs, minus_pairs = _by_strength(evidence, test.pairs), _by_strength(evidence, test.minus_pairs)
     for (where, part), pair, arm in product(parts.items(), pairs or study.pairs, test.methods):
         if test.tuned:
@@ -148,7 +148,7 @@ def _absent(study: Study, tuned: bool, pair: str, arm: str, part: str) -> str:
     if (base := _base(arm)) != "mcp" and base not in study.all_methods:
         return f"method {label_of(study, base)!r}"
     if part not in ("test", *study.domains.parts.values()):
-        return f"domain {domains.parse(part.removeprefix('domains/')).label!r}"
+        return f"domain {names.parse(part.removeprefix('domains/')).label!r}"
     return "tuned learning rates" if tuned and not study.ablations.questions else ""
 
 

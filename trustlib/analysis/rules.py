@@ -14,7 +14,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from .. import data, metrics
-from ..shifts import domains
+from ..shifts import names
 from ..stats import resampling
 from ..study import Strict
 
@@ -93,7 +93,7 @@ class Test(Margin):
             if name not in (*metrics.METRICS, *metrics.SEPARABILITY, TNR_PAPER, NOT_NEGATED, COST):
                 raise ValueError(f"unknown metric {name!r}")
         for name in self.domains:
-            domains.parse(name)
+            names.parse(name)
         separability = bool(set(self.metrics) & set(metrics.SEPARABILITY))
         if self.domains and (self.tuned or separability or COST in self.metrics):
             raise ValueError("under distribution shift a test is neither tuned nor of separability or cost")

@@ -25,7 +25,6 @@ from scipy.special import expit
 from .. import confidence, metrics
 from .. import predictions as predicted
 from ..analysis import compare
-from ..runs import steps
 from ..stats import resampling, selective, statistics
 from ..stats.rates import clopper_pearson, rate_intervals
 from ..stats.resampling import FEWEST
@@ -138,6 +137,8 @@ def read(path: Path | str, *, confidences: Sequence[str] = (), group: str = "", 
 
 def of_study(study: Study, log: Callable[[str], None] = print) -> Predictions:
     """What a study's first classifier says of its test images; it is trained first where it is not yet."""
+    from ..runs import steps  # here, since it takes torch, which a file of predictions does not
+
     name = next(iter(study.networks))
     seen = steps.classifier(study, name).get(log).tensors("test.")
     logits, images = seen["logits"].numpy().astype(np.float64), study.images()

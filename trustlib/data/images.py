@@ -5,19 +5,24 @@ temperature, early stopping); ``test`` is the official test set and is touched o
 
 A set is looked for in several places in order, the data root first; `load` raises `DataError` with the whole list
 when none has it. Nothing here augments: a view of an image is the image itself or its mirror image, see `view`.
+
+torch is imported where it is used: a study is read, and its tables are drawn, without it.
 """
+
+from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("train", "heldout", "test")
@@ -50,19 +55,24 @@ class Inputs:
 
     def standardised(self, x: Tensor) -> Tensor:
         """Pixels (B, C, H, W), 0 to 255, of the right size already, as the network wants them: float32."""
-        mean, std = (x.new_tensor(v, dtype=torch.float32)[:, None, None] for v in (self.mean, self.std))
-        x = x.float().div(255).sub_(mean).div_(std)
-        return F.interpolate(x, self.then, mode="nearest") if self.then else x
+        from torch.nn.functional import interpolate
+
+        x = x.float()
+        mean, std = (x.new_tensor(v)[:, None, None] for v in (self.mean, self.std))
+        x = x.div(255).sub_(mean).div_(std)
+        return interpolate(x, self.then, mode="nearest") if self.then else x
 
     def resized(self, x: Tensor) -> Tensor:
         """Pixels (B, C, H, W), 0 to 255, at `size`: float32, not rounded; as they are where there is no size."""
+        from torch.nn.functional import interpolate
+
         if self.size is None:
             return x
         sides = (self.size, self.size)
         if self.crop:
             shorter, enlarged = min(x.shape[2:]), int(self.size / self.crop)
             sides = tuple(int(enlarged * side / shorter) for side in x.shape[2:])
-        x = F.interpolate(x.float(), sides, mode=self.interpolation, antialias=True).clamp_(0, 255)
+        x = interpolate(x.float(), sides, mode=self.interpolation, antialias=True).clamp_(0, 255)
         top, left = ((side - self.size) // 2 for side in sides)
         return x[:, :, top : top + self.size, left : left + self.size]
 
@@ -109,14 +119,14 @@ class Images:
     def channels(self) -> int:
         return self.images["test"].shape[1]
 
-    def to(self, device: torch.device | str) -> "Images":
+    def to(self, device: torch.device | str) -> Images:
         """The same set with its tensors on `device`."""
         images, labels = (
             {part: tensor.to(device) for part, tensor in tensors.items()} for tensors in (self.images, self.labels)
         )
         return replace(self, images=images, labels=labels)
 
-    def seen_by(self, inputs: Inputs | None) -> "Images":
+    def seen_by(self, inputs: Inputs | None) -> Images:
         """The same set as a network with these inputs sees it."""
         return self if inputs == self.inputs else replace(self, inputs=inputs)
 
@@ -160,11 +170,11 @@ class Features:
     def view(self, part: str, index: Tensor | slice, view: Tensor | int = 0) -> Tensor:
         """Features of a batch, float32 (B, d); view : int64 (B,), or one int for all."""
         views = self.features[part]
-        if isinstance(index, Tensor):
-            row = view.to(views.device) if isinstance(view, Tensor) else view
-            found = views[row, index.to(views.device)]
-        else:
+        if isinstance(index, slice):
             found = views[view, index]
+        else:
+            row = view if isinstance(view, int) else view.to(views.device)
+            found = views[row, index.to(views.device)]
         return found.to(self.device).float()
 
     def batches(self, part: str, index: Sequence[Tensor | slice], views: Sequence[Tensor | int]) -> Iterator[Tensor]:
@@ -174,9 +184,9 @@ class Features:
 
 def mirrored(x: Tensor, view: Tensor | int) -> Tensor:
     """Images (B, C, H, W), those mirrored for which `view`, int64 (B,) or one int for all, is 1 and not 0."""
-    if isinstance(view, Tensor):
-        return torch.where((view == 1)[:, None, None, None], x.flip(-1), x)
-    return x.flip(-1) if view else x
+    if isinstance(view, int):
+        return x.flip(-1) if view else x
+    return x.flip(-1).where((view == 1)[:, None, None, None], x)
 
 
 def root() -> Path:
@@ -186,6 +196,8 @@ def root() -> Path:
 
 def _split(n: int, **sizes: int) -> dict[str, Tensor]:
     """A fixed random split of range(n): the named parts with the sizes asked for, "train" gets the rest."""
-    order = torch.from_numpy(np.random.default_rng(SPLIT_SEED).permutation(n))
+    from torch import from_numpy
+
+    order = from_numpy(np.random.default_rng(SPLIT_SEED).permutation(n))
     *parts, rest = order.split([*sizes.values(), n - sum(sizes.values())])
     return {"train": rest, **dict(zip(sizes, parts, strict=True))}

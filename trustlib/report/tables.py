@@ -4,7 +4,9 @@
 in the form of the paper's Table 1: per cent, mean ± standard deviation over seeds, best in bold.
 """
 
+import hashlib
 import html
+import json
 import re
 from collections.abc import Collection
 from typing import Any
@@ -15,8 +17,7 @@ from pandas.io.formats.style import Styler
 
 from .. import confidence
 from ..analysis.paper import PAPER_NAMES, paper_pair
-from ..runs.provenance import digest
-from ..shifts import domains
+from ..shifts import names
 from ..shifts.corruptions import CORRUPTIONS
 from ..stats import selective
 from ..study import Study
@@ -235,7 +236,7 @@ def unseen_forms(
     clean, judged : what `compare.compare_pairs` and `compare.compare_shifts` return, of that pair.
     few : labels of domains of which no score is called the best.
     """
-    label = {name: domains.parse(name).label for name in study.domains.judged}
+    label = {name: names.parse(name).label for name in study.domains.judged}
     rows = labelled(judged.assign(domain=judged["domain"].map(label)), study)
     of_oracles = rows[judged["arm"].isin(["mcp", *study.methods])]
     beside = [labelled(clean, study).assign(pair="Clean test set"), rows.assign(pair=rows["domain"])]
@@ -255,7 +256,7 @@ def severities_form(swept: pd.DataFrame, metric: str, severity: int, scale: floa
     value = value[chosen["arm"].drop_duplicates()].reindex(chosen["corruption"].drop_duplicates())
     standard = [name for name in value.index if name in CORRUPTIONS]
     mean = value.loc[standard].mean()
-    value.index = [domains.corruption_label(name) for name in value.index]
+    value.index = [names.corruption_label(name) for name in value.index]
     value.loc[f"Mean of {len(standard)} of ImageNet-C"] = mean
     signed = value * (COLUMNS[metric][1] or np.nan)
     best = signed.eq(signed.max(axis=1), axis=0)
@@ -287,7 +288,7 @@ def claims_form(claims: pd.DataFrame) -> Styler:
     )
     colours = claims["verdict"].map(VERDICT_COLOURS)
     style = text.style.apply(lambda _: [f"background: {colour}" for colour in colours], subset=["Verdict"])
-    style = style.set_uuid(digest(text.to_csv())).set_table_attributes('class="data claims"')
+    style = style.set_uuid(_digest(text)).set_table_attributes('class="data claims"')
     return style.hide(axis="index")
 
 
@@ -469,9 +470,14 @@ def plain(table: Styler | pd.DataFrame) -> Styler:
     style = table.style.format(escape="html") if isinstance(table, pd.DataFrame) else table
     for axis in ("index", "columns"):
         style = style.format_index(_unbroken, escape="html", axis=axis)
-    style = style.set_uuid(digest(style.data.to_csv())).set_table_attributes('class="data"')
+    style = style.set_uuid(_digest(style.data)).set_table_attributes('class="data"')
     style = style.set_table_styles([{"selector": "td", "props": "white-space: nowrap"}])
     return style.hide(names=True, axis="index").hide(names=True, axis="columns")
+
+
+def _digest(frame: pd.DataFrame) -> str:
+    """Of a table's content, as `runs.provenance.digest` has it, which takes torch."""
+    return hashlib.sha256(json.dumps(frame.to_csv()).encode()).hexdigest()[:16]
 
 
 def _unbroken(heading: Any) -> Any:

@@ -1,24 +1,10 @@
-"""Distribution shifts: what a corruption, a style or an attack makes of test images.
-
-A domain has a name, which says how it is made:
-
-- ``CORRUPTION-SEVERITY``, such as ``defocus_blur-5``: `shifts.corruptions`, or the released files of CIFAR-10-C and
-  ImageNet-C where the data root has them
-- ``mnist_c-NAME``: the released files of MNIST-C (Mu and Gilmer 2019), for MNIST; they have one severity
-- ``stylized``: of ImageNet's images, Stylized-ImageNet where the data root has it; else the fine Fourier amplitudes of
-  another image (`stylize.swap_amplitude`), which needs no weights and is not Stylized-ImageNet
-- ``recolor``: ReColorAdv on the classifier (`shifts.recolor`); ``recolor-released``: the same, with the networks'
-  inputs normalised by ImageNet's mean and deviation in place of their own, as in the released script; ``normalised``:
-  that normalisation alone, without an attack
-"""
+"""Distribution shifts: what a corruption, a style or an attack makes of test images; `names` lists them."""
 
 import hashlib
 import importlib.metadata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,8 +12,8 @@ from torch import Tensor
 
 from .. import data
 from . import corruptions, recolor, stylize
+from .names import CORRUPTED, MNIST_C, NORMALISED, RECOLOR, STYLIZED, Domain, corruption_label, parse  # noqa: F401
 
-CORRUPTED, STYLIZED, RECOLOR, NORMALISED, MNIST_C = "corruption", "stylized", "recolor", "normalised", "mnist_c"
 IMAGENET = "imagenet"  # the data set whose validation images others have published in these domains, a folder a class
 FOLDERS = {
     CORRUPTED: ("ImageNet-C", "the released files of ImageNet-C"),
@@ -35,60 +21,6 @@ FOLDERS = {
 }
 STYLE_SEED = 0  # of the donors of amplitude spectra
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's
-
-
-@dataclass(frozen=True)
-class Domain:
-    """A domain's name, taken apart.
-
-    kind : one of the five above
-    what : the corruption, "released", or nothing
-    severity : 1 to 5, of a corruption; else 0
-    """
-
-    name: str
-    kind: str
-    what: str = ""
-    severity: int = 0
-
-    @property
-    def label(self) -> str:
-        """As tables and figures name it."""
-        words = self.what.replace("_", " ")
-        return {
-            CORRUPTED: f"{corruption_label(self.what)}, severity {self.severity}",
-            MNIST_C: f"MNIST-C {words}",
-            STYLIZED: "Stylised",
-            RECOLOR: "Recoloured, released normalisation" if words else "Recoloured",
-            NORMALISED: "Released normalisation",
-        }[self.kind]
-
-
-def corruption_label(name: str) -> str:
-    """A corruption as tables and figures name it."""
-    return name.replace("_", " ").capitalize().replace("Jpeg", "JPEG")
-
-
-def parse(name: str) -> Domain:
-    """A domain by its name.
-
-    Raises
-    ------
-    ValueError : when no domain is named so.
-    """
-    first, _, rest = name.partition("-")
-    if first in corruptions.CORRUPTIONS + corruptions.EXTRA and rest:
-        severity: Any = int(rest) if rest.isdecimal() else rest  # a text is refused
-        corruptions.check(first, severity)
-        return Domain(name, CORRUPTED, first, severity)
-    plain = (RECOLOR, f"{RECOLOR}-released", NORMALISED, STYLIZED)
-    if name in plain or (first == MNIST_C and rest):
-        return Domain(name, first, rest)
-    raise ValueError(
-        f"unknown domain {name!r}: expected CORRUPTION-SEVERITY, such as defocus_blur-5, with one of "
-        f"{', '.join(corruptions.CORRUPTIONS + corruptions.EXTRA)}; stylized; recolor; recolor-released; normalised; "
-        "or mnist_c-NAME"
-    )
 
 
 def origin(dataset: str, name: str) -> tuple[str, dict[str, str]]:

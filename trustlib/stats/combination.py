@@ -5,9 +5,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 
 def combined(fitted: Sequence[NDArray], correct: NDArray[np.bool_], scores: Sequence[NDArray]) -> NDArray[np.float64]:
@@ -23,6 +20,10 @@ def combined(fitted: Sequence[NDArray], correct: NDArray[np.bool_], scores: Sequ
     -------
     float64 (N,)
     """
+    from sklearn.linear_model import LogisticRegression  # here, since scikit-learn takes seconds
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     model = make_pipeline(StandardScaler(), LogisticRegression())
     return model.fit(np.stack(fitted, axis=1), correct).decision_function(np.stack(scores, axis=1))
 
