@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torch.nn.functional as F
 import yaml
 from conftest import TINY, make, quiet, scores_of
 from matplotlib.text import Text
@@ -38,7 +37,7 @@ from trustlib.study import StudyError, load_study
 def hinge(z: Tensor, target: Tensor, *, margin: float = 1.0) -> Tensor:
     """Hinge loss: by how much z lacks the margin on its right side of 0 (Cortes and Vapnik 1995)."""
     _check(z, target)
-    return F.relu(margin + _against(z, target))
+    return (margin + _against(z, target)).relu()
 
 
 def weighted_tcp(
