@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from trustlib.data import ROOT
+from trustlib.runs import jobs
+from trustlib.study import load_study
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -69,14 +71,12 @@ def test_the_science_is_called_in_the_open(name, call):
 
 
 def test_the_graph_passes_only_declared_parameters():
-    call = r"notebooks/(\w+)\.ipynb \{+(?:log\.notebook|output)\}+ ([^\"]+)\""
-    calls = re.findall(call, (ROOT / "Snakefile").read_text())
-    assert {name for name, _ in calls} == {path.stem for path in NOTEBOOKS if path.stem[0].isdigit()}
-    for name, arguments in calls:
-        declared = papermill.inspect_notebook(ROOT / "notebooks" / f"{name}.ipynb")
-        given = re.findall(r"-p (\w+)", arguments)
-        assert given
-        assert set(given) <= set(declared)
+    study = load_study("digits")
+    table = jobs.table(study, study.ablations.questions, study.domains.swept)
+    given = {job.notebook: {"study", *job.parameters} for job in table.values()}
+    assert given.keys() == {path.stem for path in NOTEBOOKS if path.stem[0].isdigit()}
+    for name, parameters in given.items():
+        assert parameters <= papermill.inspect_notebook(ROOT / "notebooks" / f"{name}.ipynb").keys()
 
 
 def test_every_declared_parameter_is_known_to_papermill_with_type_and_help():
@@ -89,7 +89,7 @@ def test_every_declared_parameter_is_known_to_papermill_with_type_and_help():
 def test_make_passes_notebooks_only_what_they_declare_and_can_read():
     """What the Makefile gives papermill, as a shell would hand it over."""
     outer = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}
-    asked = ["make", "-n", "speed", "benchmark", "photos", "--assume-old=.venv/ready"]
+    asked = ["make", "-n", "speed", "benchmark", "photos", "GPUS=1", "--assume-old=.venv/ready"]
     printed = subprocess.run(asked, cwd=ROOT, env=outer, capture_output=True, text=True, check=True).stdout
     commands = re.findall(r"papermill .*?(?=&&|;|\n(?!\t))", printed, re.DOTALL)
     assert len(commands) == 4
