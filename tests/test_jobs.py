@@ -85,7 +85,6 @@ def test_the_key_of_the_jobs_concerned_changes_alone(write_study, path, value, c
     assert changed == wanted | set(jobs.SECTIONS)
 
 
-@pytest.mark.xfail(strict=False, reason="study still imports torch")
 def test_the_table_needs_no_torch():
     ask = "import sys; from trustlib.runs import jobs; from trustlib.study import load_study; "
     ask += "jobs.table(load_study('fashion')); sys.exit('torch' in sys.modules)"

@@ -84,13 +84,16 @@ def test_a_loss_counts_with_the_helpers_of_its_module_and_without_other_losses(t
         ("trustlib/new.py", True),
         ("studies/new.yaml", True),
         ("notes", False),
+        ("results/tiny.csv", False),
     ],
 )
 def test_what_git_does_not_know_is_not_clean(file, dirty, tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
     for folder in ("trustlib/runs", "studies"):
         (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "trustlib/runs/store.py").write_text("x = 1\n")
+    (tmp_path / "results").mkdir()
+    for name in ("trustlib/runs/store.py", "results/tiny.csv"):
+        (tmp_path / name).write_text("x = 1\n")
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
     for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "all"]):
         subprocess.run([*git, *command], cwd=tmp_path, check=True)

@@ -100,7 +100,7 @@ def provenance() -> dict:
     }
 
 
-_CHANGED = ("status", "--porcelain", "--untracked-files=no")
+_CHANGED = ("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")  # what is published is no source
 _ADDED = ("ls-files", "--others", "--exclude-standard", "trustlib", "studies")
 _MODEL = ("cpu family", "model", "stepping")  # x86's; last bits hang on it, and names such as "Xeon" hide it
 
