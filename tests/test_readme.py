@@ -50,7 +50,7 @@ def test_the_loss_that_it_adds_is_the_one_that_is_tested(monkeypatch, write_stud
     (fragment,) = (text for text in fragments("python") if "LOSSES" in text)
     assert fragment.startswith(inspect.getsource(hinge))
     names = dict(vars(losses))
-    exec(fragment, names)  # as if it stood at the end of the module
+    exec(f"from __future__ import annotations\n{fragment}", names)  # as if it stood at the end of the module
     monkeypatch.setitem(losses.LOSSES, "hinge", names["LOSSES"]["hinge"])
     (methods,) = fragments("yaml")
     arm = load_study(write_study(**yaml.safe_load(methods))).method("hinge")
