@@ -78,8 +78,8 @@ def test_a_failed_training_is_shown_and_only_it_is_made_again(write_study, tmp_p
     kept = times(load_study(broken))
     assert kept.keys() == {"classifiers/rsn/seed0", "classifiers/rsn/confidences", "oracles/rsn-rsn/ce/seed0"}
 
-    asked = ["snakemake", "--dry-run", "--nolock", "--config", f"study={broken}"]
-    again = set(re.findall(r"output: \S+/jobs/(\S+)\.done", run(asked, results)[1]))
+    _, listed = run(["snakemake", "--summary", "--nolock", "--config", f"study={broken}"], results)
+    again = set(re.findall(r"/jobs/(\S+)\.done\t.*update pending", listed))
     assert again == {"oracles-rsn-rsn", *jobs.SECTIONS}  # what failed is tried again, though there is a page
 
     domains = {"judged": ["contrast-5"], "images": 40, "swept": ["contrast"], "sweep_images": 20}
