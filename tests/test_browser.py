@@ -19,7 +19,7 @@ from trustlib.data import ROOT
 from trustlib.report import page, tables
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no chromium")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="there is no chromium")]
 REPORTS = sorted(ROOT.glob("results/*/*.html"))
 
 

@@ -33,6 +33,7 @@ def explored(write_study, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_without_a_person_every_figure_is_drawn_once(explored, monkeypatch, capsys):
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
     names, (slopes, threshold, pictures) = explored()
@@ -43,6 +44,7 @@ def test_without_a_person_every_figure_is_drawn_once(explored, monkeypatch, caps
     assert f"{(names['z'][wrong] > 0).sum()} of {wrong.sum()} incorrect predictions" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_figure_follows_its_sliders(explored, monkeypatch):
     monkeypatch.setenv("JPY_SESSION_NAME", "a person's")
     shown = {}

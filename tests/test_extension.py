@@ -142,6 +142,7 @@ def shown_by(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:No artists with labels:UserWarning")  # no rate was looked for
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("notebook", "parameters", "least"),
     [

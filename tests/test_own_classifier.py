@@ -314,6 +314,7 @@ def test_two_trainings_give_the_same_bits():
     np.testing.assert_array_equal(*outputs)
 
 
+@pytest.mark.slow
 def test_the_notebook_gives_weights_scores_and_a_page_whose_first_line_is_the_verdict(module, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(module))
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")

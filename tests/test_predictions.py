@@ -482,6 +482,7 @@ def evaluate(monkeypatch, *arguments):
 SCRIPT, PICTURE = "<script>alert(1)</script>", '<img src=x onerror="alert(2)">'
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_page_and_numbers(outputs, save, tmp_path, monkeypatch, capfd):
     """Of a file whose every name would be markup or a script, were it not shown as text."""
     rng = np.random.default_rng(4)
@@ -513,6 +514,7 @@ def test_the_command_writes_a_page_and_numbers(outputs, save, tmp_path, monkeypa
         assert name in text
 
 
+@pytest.mark.slow
 def test_the_command_says_in_one_line_what_is_wrong(save, judged, tmp_path, monkeypatch, capfd):
     path = save(judged.drop(columns="correct"))
     assert evaluate(monkeypatch, path, "--html", tmp_path / "page.html") == 1

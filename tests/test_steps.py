@@ -233,6 +233,7 @@ def test_a_large_training_part_keeps_the_images_that_scores_refer_to(tiny, monke
     np.testing.assert_array_equal(seen.correct, correct[0][kept["index"]])
 
 
+@pytest.mark.slow
 def test_a_training_killed_in_the_middle_goes_on_to_the_same_bits(write_study, monkeypatch, tmp_path):
     settings = {"training": TINY["networks"]["rsn"]["training"] | {"epochs": 3}}
     networks = {"rsn": TINY["networks"]["rsn"] | settings}
