@@ -25,6 +25,7 @@ endif
 # What Snakemake says of itself; the jobs speak for themselves. Ctrl-C must not stop the filter: a Snakemake that cannot
 # print does not take its jobs back from a cluster.
 CHATTER = '^(Touching output |Using |Assuming |Building |Select jobs|Execute [0-9]|Complete log|Elapsed|Exiting because|Shutting down|RuleException|CalledProcessError in|Command .set |SLURM run ID|Provided remote|No SLURM account|No account was|Unable to guess|$$)'
+PYTEST = OMP_NUM_THREADS=1 python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 INSTALL = uv pip install --quiet --python $(BIN)/python --constraint requirements.txt --editable
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -74,13 +75,14 @@ verify:  ## recompute a published study's tables from its scores, and compare
 readme: .venv/ready  ## draw the README's figure and tables from the published results
 	@python -m trustlib readme
 
-test test-all: .venv/ready
+test: .venv/ready  ## lint, types and the tests of three minutes
 	ruff check . && ruff format --check .
 	mypy
-	OMP_NUM_THREADS=1 python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder \
-		$(if $(filter test,$@),-m "not slow",--cov)
-test:  ## lint, types and the tests of three minutes
-test-all:  ## lint, types and all tests with their coverage: kernels, the graph, a browser, kills
+	$(PYTEST) -m "not slow" $(COVERAGE)
+
+test-all:  ## these, and kernels, the graph, a browser, kills; the coverage of all
+	@$(MAKE) --no-print-directory test COVERAGE="--cov --cov-report= --cov-fail-under=0"
+	$(PYTEST) -m slow --cov --cov-append
 
 notebooks: .venv/ready  ## run every notebook from its defaults, on digits, into results/runs/notebooks
 	@$(INSTALL) '.[benchmark]'
