@@ -39,10 +39,8 @@ def executed(name):
 ABLATIONS = [name for name in study.ablations.questions if name in ASKED or done(f"ablation-{name}").exists()]
 SWEPT = [name for name in study.domains.swept if config.get("sweep") or done(f"sweep-{name}").exists()]
 JOBS = jobs.table(study, ABLATIONS, SWEPT)
-PAGE, RECORD, UNFINISHED = RUN / "report.html", RUN / "report.json", RUN / "report-unfinished.html"
-CHECKED = RUN / "checked"
-os.environ["TRUST_JOBS"] = " ".join(JOBS)  # for the numbers on the terminal
-os.environ["TRUST_GPUS"] = str(GPUS)  # of this machine, for profiles/job.sh
+PAGE, UNFINISHED, CHECKED = RUN / "report.html", RUN / "report-unfinished.html", RUN / "checked"
+os.environ |= {"TRUST_JOBS": " ".join(JOBS), "TRUST_GPUS": str(GPUS)}  # for profiles/job.sh
 
 
 def command(name):
@@ -54,49 +52,37 @@ def command(name):
     )
 
 
-localrules:
-    report,
-    check,
+localrules: report, check
 
 
 rule report:
     input:
         [done(name) for name in JOBS],
         template="trustlib/report/report.html.j2",
-    output:
-        page=PAGE,
-        record=RECORD,
-    params:
-        sections=[executed(name) for name in jobs.SECTIONS],
-    shell:
-        "python -m trustlib render {output.page} {params.sections} --record {output.record} && rm -f {UNFINISHED}"
+    output: page=PAGE, record=RUN / "report.json"
+    params: sections=[executed(name) for name in jobs.SECTIONS]
+    shell: "python -m trustlib render {output.page} {params.sections} --record {output.record} && rm -f {UNFINISHED}"
 
 
 rule check:  # data, weights and files, before anything is trained
-    output:
-        touch(CHECKED),
-    params:
-        key=digest(study.model_dump()),
-    shell:
-        "python -m trustlib check {STUDY}"
+    output: touch(CHECKED)
+    params: key=digest(study.model_dump())
+    shell: "python -m trustlib check {STUDY}"
 
 
 rule job:
     input:
         ancient(CHECKED),
         lambda wildcards: [done(name) for name in JOBS[wildcards.job].needs],
-    output:
-        touch(done("{job}")),
+    output: touch(done("{job}"))
     params:
         key=lambda wildcards: JOBS[wildcards.job].key,
         command=lambda wildcards: command(wildcards.job),
     resources:
         cpus_per_task=study.threads + study.workers,
         gpu=lambda wildcards: int(GPUS > 0 and JOBS[wildcards.job].trains),
-    message:
-        "{wildcards.job}"
-    shell:
-        "{params.command}"
+    message: "{wildcards.job}"
+    shell: "{params.command}"
 
 
 onerror:
