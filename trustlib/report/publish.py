@@ -43,8 +43,8 @@ def publish(study: Study) -> list[Path]:
     ):
         lacking = ", ".join(unfinished[:3]) or "a report of these trainings"
         raise JobError(
-            f"study {study.name} is not finished (lacking {lacking}); run: make report STUDY={study.name}; where that has "
-            f"nothing to do, remove {source / 'jobs'} before it"
+            f"study {study.name} is not finished (lacking {lacking}); run: make report STUDY={study.name}; where that "
+            f"has nothing to do, remove {source / 'jobs'} before it"
         )
     if target.exists() and not (target / "scores.npz").exists():
         raise JobError(f"{target} is no study's: move it, or rename the study; `publish` would replace it")
