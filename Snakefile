@@ -65,16 +65,16 @@ rule report:
 
 
 rule check:  # data, weights and files, before anything is trained
-    output: touch(CHECKED)
+    output: CHECKED
     params: key=digest(study.model_dump())
-    shell: "python -m trustlib check {STUDY}"
+    shell: "python -m trustlib check {STUDY} && date > {output}"
 
 
 rule job:
     input:
         ancient(CHECKED),
         lambda wildcards: [done(name) for name in JOBS[wildcards.job].needs],
-    output: touch(done("{job}"))
+    output: done("{job}")  # when: an empty file would be unchanged, and what needs it not run again
     params:
         key=lambda wildcards: JOBS[wildcards.job].key,
         command=lambda wildcards: command(wildcards.job),
@@ -82,7 +82,7 @@ rule job:
         cpus_per_task=study.threads + study.workers,
         gpu=lambda wildcards: int(GPUS > 0 and JOBS[wildcards.job].trains),
     message: "{wildcards.job}"
-    shell: "{params.command}"
+    shell: "{params.command} && date > {output}"
 
 
 onerror:
