@@ -24,7 +24,7 @@ AT_ONCE = --cores $(JOBS) $(if $(filter-out 0,$(GPUS)),--resources gpu=$(GPUS))
 endif
 # What Snakemake says of itself; the jobs speak for themselves. Ctrl-C must not stop the filter: a Snakemake that cannot
 # print does not take its jobs back from a cluster.
-CHATTER = '^(Touching output |Using |Assuming |Building |Select jobs|Execute [0-9]|Complete log|Elapsed|Exiting because|Shutting down|RuleException|CalledProcessError in|Command .set |SLURM run ID|Provided remote|No SLURM account|No account was|Unable to guess|$$)'
+CHATTER = '^(Using |Assuming |Building |Select jobs|Execute [0-9]|Complete log|Elapsed|Exiting because|Shutting down|RuleException|CalledProcessError in|Command .set |SLURM run ID|Provided remote|No SLURM account|No account was|Unable to guess|$$)'
 PYTEST = OMP_NUM_THREADS=1 python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 INSTALL = uv pip install --quiet --python $(BIN)/python --constraint requirements.txt --editable
 
