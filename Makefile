@@ -54,12 +54,16 @@ help:  ## this list
 	@echo "  STUDY=$(STUDY) names a file in studies/, JOBS=$(JOBS) says how many notebooks run at once,"
 	@echo "  PROFILE=$(PROFILE) names a folder in profiles/, and so where: default is this machine, slurm a cluster"
 
-report: .venv/ready $(PLUGIN)  ## run a study and write results/runs/STUDY/report.html (STUDY=quick, some ten minutes)
+report: .venv/ready $(PLUGIN) $(RUN)/checked  ## run a study and write results/runs/STUDY/report.html (STUDY=quick, some ten minutes)
 	@[ -e profiles/$(PROFILE)/config.yaml ] || { echo "error: there is no profiles/$(PROFILE)/config.yaml" >&2; exit 1; }
 	@[ -z "$(PLUGIN)" ] || command -v sbatch > /dev/null || \
 		{ echo "error: PROFILE=$(PROFILE) needs SLURM: there is no sbatch here" >&2; exit 1; }
 	@snakemake --workflow-profile profiles/$(PROFILE) $(AT_ONCE) --config study=$(STUDY) ablations="$(ASKED)" \
 		sweep=$(SWEEP) gpus=$(GPUS) 2> >(trap '' INT; grep --line-buffered -vE $(CHATTER) >&2)
+
+$(RUN)/checked: .venv/ready $(wildcard $(STUDY) studies/*.yaml)  # data, weights and files, before anything is trained
+	@python -m trustlib check $(STUDY)
+	@mkdir -p $(RUN) && touch $@
 
 ablations: .venv/ready  ## the same with its ablations, all or some (ONLY="rate head")
 	@$(MAKE) --no-print-directory report ASKED="$(or $(ONLY),all)"

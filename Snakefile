@@ -11,7 +11,6 @@ import shlex
 import sys
 
 from trustlib.runs import jobs
-from trustlib.runs.provenance import digest
 from trustlib.study import StudyError, load_study
 
 STUDY = config.get("study", "quick")
@@ -39,7 +38,7 @@ def executed(name):
 ABLATIONS = [name for name in study.ablations.questions if name in ASKED or done(f"ablation-{name}").exists()]
 SWEPT = [name for name in study.domains.swept if config.get("sweep") or done(f"sweep-{name}").exists()]
 JOBS = jobs.table(study, ABLATIONS, SWEPT)
-PAGE, UNFINISHED, CHECKED = RUN / "report.html", RUN / "report-unfinished.html", RUN / "checked"
+PAGE, UNFINISHED = RUN / "report.html", RUN / "report-unfinished.html"
 os.environ |= {"TRUST_JOBS": " ".join(JOBS), "TRUST_GPUS": str(GPUS)}  # for profiles/job.sh
 
 
@@ -52,7 +51,7 @@ def command(name):
     )
 
 
-localrules: report, check
+localrules: report
 
 
 rule report:
@@ -64,16 +63,8 @@ rule report:
     shell: "python -m trustlib render {output.page} {params.sections} --record {output.record} && rm -f {UNFINISHED}"
 
 
-rule check:  # data, weights and files, before anything is trained
-    output: CHECKED
-    params: key=digest(study.model_dump())
-    shell: "python -m trustlib check {STUDY} && date > {output}"
-
-
 rule job:
-    input:
-        ancient(CHECKED),
-        lambda wildcards: [done(name) for name in JOBS[wildcards.job].needs],
+    input: lambda wildcards: [done(name) for name in JOBS[wildcards.job].needs]
     output: done("{job}")  # when: an empty file would be unchanged, and what needs it not run again
     params:
         key=lambda wildcards: JOBS[wildcards.job].key,
@@ -87,7 +78,7 @@ rule job:
 
 onerror:
     # Show what there is all the same, and what failed; but not after Ctrl-C.
-    if CHECKED.exists() and not any("Terminating processes on user request" in Path(path).read_text() for path in log):
+    if not any("Terminating processes on user request" in Path(path).read_text() for path in log):
         complete = all(done(name).exists() for name in JOBS if name not in jobs.SECTIONS)
         for name in jobs.SECTIONS:
             if not (complete and done(name).exists()):

@@ -78,7 +78,7 @@ make report STUDY="$study" PROFILE=slurm 2>&1 | tee "$scratch/make.log"
 
 echo
 squeue --states=all --sort=i --format="%i %k %N %M %T" | sed 's/rule_//; s/_wildcards_/-/' | column -t
-jobs=$(($(awk '$1 == "total" {print $2; exit}' "$scratch/make.log") - 2))  # without the check and the page
+jobs=$(($(awk '$1 == "total" {print $2; exit}' "$scratch/make.log") - 1))  # without the page
 completed=$(squeue --states=COMPLETED --noheader | wc -l)
 submitted=$(squeue --states=all --noheader | wc -l)
 echo "$completed of $submitted submitted jobs completed; the graph has $jobs"
