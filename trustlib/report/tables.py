@@ -263,32 +263,30 @@ def severities_form(swept: pd.DataFrame, metric: str, severity: int, scale: floa
     return plain(value.style.format("{:.2f}", na_rep=MISSING).apply(lambda _: _bold(best), axis=None))
 
 
-VERDICT_COLOURS = {  # of the background; the words say it too
-    "reproduced": "#d9ecd9",
-    "mixed": "#fdf0c4",
-    "contradicted": "#fde2d5",
-    "inconclusive": "#eeeeee",
-    "not tested": "#ffffff",
-}
-
-
 def claims_form(claims: pd.DataFrame) -> Styler:
-    """What `claims.judge` returns, or some rows of it; the verdict links to the section with its evidence."""
+    """What `claims.judge` returns, or some rows of it; the verdict links to the section with its evidence.
+
+    Each claim has the id claim-ID, for links from elsewhere; the table says who asks, where it is one.
+    """
     escaped = claims.map(html.escape)
+    anchor = [
+        f'<span id="claim-{name}">{claim}</span>' for name, claim in zip(escaped["id"], escaped["claim"], strict=True)
+    ]
     verdict = [
-        f'<a href="#{section}">{text}</a>' for section, text in zip(escaped["section"], escaped["verdict"], strict=True)
+        f'<a class="verdict {text.replace(" ", "-")}" href="#{section}">{text}</a>'
+        for section, text in zip(escaped["section"], escaped["verdict"], strict=True)
     ]
     text = pd.DataFrame(
         {
-            "Claim": escaped["claim"] + '<br><span class="where">' + escaped["where"] + "</span>",
+            "Claim": pd.Series(anchor, claims.index) + '<br><span class="where">' + escaped["where"] + "</span>",
             "Measured": escaped["quantity"],
             "Found": escaped["found"],
             "Verdict": verdict,
         }
     )
-    colours = claims["verdict"].map(VERDICT_COLOURS)
-    style = text.style.apply(lambda _: [f"background: {colour}" for colour in colours], subset=["Verdict"])
-    style = style.set_uuid(_digest(text)).set_table_attributes('class="data claims"')
+    askers = claims["asked_by"].unique()
+    asked_by = f' data-asked-by="{askers[0]}"' if len(askers) == 1 else ""
+    style = text.style.set_uuid(_digest(text)).set_table_attributes(f'class="data claims"{asked_by}')
     return style.hide(axis="index")
 
 
