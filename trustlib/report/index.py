@@ -7,7 +7,6 @@ import pandas as pd
 
 from ..analysis import rules
 from ..data import ROOT
-from . import page
 
 RESULTS, TEMPLATE = ROOT / "results", Path(__file__).with_name("index.html.j2")
 STUDIES = {  # with verdicts on claims -> the heading of their column
@@ -53,6 +52,8 @@ def index(readme: str, figure: str) -> str:
     ValueError : when the README does not begin with a title, the question, the answer in bold, and the figure with
         its caption.
     """
+    from . import page  # here, since it takes torch
+
     found = BEGINS.match(readme)
     if not found:
         raise ValueError("README.md does not begin with a title, the question, the answer in bold and a figure")
