@@ -13,6 +13,8 @@ def main() -> int:
     verify = commands.add_parser("verify", help="make a published study's tables anew from its scores, and compare")
     for command in (check, publish, verify):
         command.add_argument("study", help="a name in studies/, or the path of a YAML file")
+    redraws = {"choices": ["run", "published"], "default": "run"}
+    publish.add_argument("--from", dest="source", help="published: a report drawn again, alone", **redraws)
     render = commands.add_parser("render", help="turn executed notebooks into one HTML file")
     render.add_argument("page", type=Path)
     render.add_argument("notebooks", type=Path, nargs="+")
@@ -60,6 +62,7 @@ def main() -> int:
     from . import data
     from .models import pretrained
     from .report.publish import publish as copy_results
+    from .report.publish import redraw
     from .runs import jobs, shifted
     from .shifts import domains
     from .study import StudyError, check_losses, load_study
@@ -92,7 +95,7 @@ def main() -> int:
                 except ValueError as error:
                     raise StudyError(str(error)) from None
         else:
-            print(*copy_results(study), sep="\n")
+            print(*(redraw if args.source == "published" else copy_results)(study), sep="\n")
     except (StudyError, jobs.JobError, data.DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -28,7 +28,11 @@ from traitlets.config import Config
 from ..data import ROOT
 from ..runs.store import atomic
 
-PROGRESS = {"TagRemovePreprocessor": {"enabled": True, "remove_all_outputs_tags": {"progress"}}}  # of cells so tagged
+PROGRESS = {  # of cells so tagged: what only someone who waits wants to see, and what only the notebook's reader does
+    "TagRemovePreprocessor": {
+        "enabled": True, "remove_all_outputs_tags": {"progress"}, "remove_cell_tags": {"notebook"}
+    }
+}  # fmt: skip
 QUIET = {
     "KernelManager": {"transport_encryption": "auto"},  # else a kernel warns that what it sends can be read
     "NotebookClient": {"shutdown_kernel": "immediate"},  # else it says that it was interrupted
