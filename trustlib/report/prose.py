@@ -7,7 +7,8 @@ import pandas as pd
 from .. import confidence, released
 from ..analysis.paper import PAPER_NAMES
 from ..recipe import Recipe
-from ..study import Method, Study
+from ..settings import Method
+from ..study import Study
 from .tables import DATA, _span, number
 
 OPTIMISERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD", "onecycle": "SGD under OneCycleLR"}

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from .. import confidence, data, losses, training
 from ..models import backbone, pretrained
-from ..study import Method, Study
+from ..settings import Method
+from ..study import Study
 from . import networks
 from .provenance import processor, source_digest
 from .store import Checkpoints, Log, Made, Step, run_folder
