@@ -73,7 +73,7 @@ domains: .venv/ready  ## the same with the study's corruptions at every severity
 	@$(MAKE) --no-print-directory report SWEEP=1
 
 publish verify: .venv/ready
-	@python -m trustlib $@ $(STUDY) $(if $(filter publish,$@),$(addprefix --from ,$(FROM)))
+	@python -m trustlib $(if $(FROM),$(@:publish=redraw),$@) $(STUDY)
 publish:  ## copy a finished study's report, tables, figures and scores to results/STUDY/
 verify:  ## recompute a published study's tables from its scores, and compare
 

@@ -8,7 +8,8 @@ import pandas as pd
 from ..analysis import budget
 from ..analysis.compare import DIFFERENCE, INTERVAL
 from ..analysis.paper import PAPER_NAMES
-from ..study import Method, Study
+from ..settings import Method
+from ..study import Study
 from .study_tables import by_classifier, main_methods
 from .tables import DATA, with_interval
 

@@ -7,6 +7,7 @@ from typing import Any
 from .. import confidence, released
 from ..analysis import ablations, compare, paper
 from ..analysis.paper import PAPER_NAMES
+from ..confidence.observed import REFERENCE
 from ..recipe import Recipe
 from ..study import Study
 from .prose import counted, data_name, joined
@@ -140,7 +141,7 @@ def neighbours_note(study: Study, counts: Mapping[str, int], classes: int) -> st
 
     counts : images by split.
     """
-    per_class = min(counts["train"], confidence.REFERENCE) / classes
+    per_class = min(counts["train"], REFERENCE) / classes
     if per_class >= 4 * confidence.NEIGHBOUR:
         return ""
     return (
