@@ -1,5 +1,7 @@
 """The page that a reader opens: it needs nothing but itself, and says what it shows."""
 
+import base64
+import hashlib
 import re
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -9,6 +11,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 from conftest import TINY
 
 from trustlib import data
@@ -59,7 +62,7 @@ def test_a_written_page_stands_alone(tmp_path, monkeypatch):
     page.figure(fig, "Risk < 1 & falling.", alt='A "falling" line.', save=tmp_path / "line.svg")
     page.table(tables.plain(pd.DataFrame({"AUC": [1.0]}, index=["<b>x</b>"])), "A table.")
     code = nbformat.v4.new_code_cell("secret = 1", outputs=[html_of(output) for output in shown])
-    text = ["# Title", "## First part\n\nThe loss is $e^{-z}$, and\n\n$$\\frac{a}{b}$$", "## Second part"]
+    text = ["# Title", "## First part\n\nThe loss is $e^{-z}$, and\n\n$$\\frac{a}{b}$$", "## Second part\n\nSaid."]
     nb = nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_markdown_cell, text), code])
     nbformat.write(nb, tmp_path / "nb.ipynb")
     page.write(tmp_path / "page.html", [tmp_path / "nb.ipynb"])
@@ -310,13 +313,20 @@ def test_each_loss_has_a_colour_of_its_own_and_a_released_form_is_dashed():
 
 
 def test_the_claims_table_escapes_its_words_and_leads_to_the_section():
-    row = {"id": "x", "claim": "a < b", "where": "Section 5", "quantity": "AUC", "found": "1 [0, 2]"}
+    row = {
+        "id": "x",
+        "asked_by": "paper",
+        "claim": "a < b",
+        "where": "Section 5",
+        "quantity": "AUC",
+        "found": "1 [0, 2]",
+    }
     rows = [row | {"verdict": verdict, "section": "The-losses"} for verdict in ("reproduced", "contradicted")]
     page = tables.claims_form(pd.DataFrame(rows)).to_html()
     assert "a &lt; b" in page
-    assert '<a href="#The-losses">contradicted</a>' in page
-    assert tables.VERDICT_COLOURS["reproduced"] in page
-    assert tables.VERDICT_COLOURS["contradicted"] in page
+    assert '<a class="verdict contradicted" href="#The-losses">contradicted</a>' in page
+    assert 'id="claim-x"' in page
+    assert 'data-asked-by="paper"' in page
 
 
 def test_a_control_is_shown_with_its_rates_and_what_differs_in_bold(study):
@@ -365,16 +375,21 @@ def test_a_studys_own_words_are_no_markup(text, tmp_path, monkeypatch, write_stu
     page.write(tmp_path / "page.html", [tmp_path / "nb.ipynb"])
     written = (tmp_path / "page.html").read_text()
     html = Page(written)
-    assert not {"script", "svg", "iframe"} & {tag for tag, _ in html.tags}
+    assert not {"svg", "iframe"} & {tag for tag, _ in html.tags}
+    assert sum(tag == "script" for tag, _ in html.tags) == 1  # the page's own, which alone its policy lets run
     assert not [name for _, attributes in html.tags for name in attributes if name.startswith("on")]
     assert all(address.startswith("data:") for address in html.all("img", "src"))
-    assert all(address.startswith("#") for address in html.all("a", "href"))
-    assert "default-src 'none'" in html.all("meta", "content")[-1]
+    assert all(address.startswith(("#", "https://")) for address in html.all("a", "href"))
+    policy = html.all("meta", "content")[-1]
+    digest = base64.b64encode(hashlib.sha256(page.SCRIPT.read_bytes()).digest()).decode()
+    assert policy.split("; ") == [
+        "default-src 'none'", "img-src data:", "style-src 'unsafe-inline'", f"script-src 'sha256-{digest}'"
+    ]  # fmt: skip
 
 
 def test_several_notebooks_make_one_page(tmp_path):
     for name, cells in {"a": ["# One", "## First"], "b": ["# Two", "## Second"]}.items():
-        nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text) for text in cells])
+        nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"{text}\n\nSaid.") for text in cells])
         nbformat.write(nb, tmp_path / f"{name}.ipynb")
     page.write(tmp_path / "page.html", [tmp_path / "a.ipynb", tmp_path / "b.ipynb"])
     written = (tmp_path / "page.html").read_text()
@@ -382,6 +397,40 @@ def test_several_notebooks_make_one_page(tmp_path):
     assert "<title>One</title>" in written
     assert re.findall(r'<li><a href="#[^"]+">(.*?)</a>', written) == ["First", "Second"]
     assert re.findall(r'<li class="part"><a href="#[^"]+">(.*?)</a>', written) == ["Two"]
+
+
+def test_a_heading_below_which_nothing_is_shown_is_left_out_with_what_it_says(tmp_path):
+    picture = nbformat.v4.new_output("display_data", {"text/markdown": "Shown."})
+    heading = nbformat.v4.new_output("display_data", {"text/markdown": "### Of nothing"})
+    cells = [
+        "# Title", "## Text alone\n\nSaid.", "## Empty\n\nof nothing", [], "### Below it\n\nof nothing", [heading],
+        "## Some", [], "### None\n\nof nothing", [], "### One\n\nHere:", [picture], "# A part\n\nof nothing",
+        "## Of it", [], "# Another", "## Alone",
+    ]  # fmt: skip
+    new = nbformat.v4
+    made = [new.new_markdown_cell(c) if isinstance(c, str) else new.new_code_cell("x", outputs=c) for c in cells]
+    nbformat.write(new.new_notebook(cells=made), tmp_path / "a.ipynb")
+    page.write(tmp_path / "page.html", [tmp_path / "a.ipynb"])
+    written = (tmp_path / "page.html").read_text()
+    check_page(written)
+    assert re.findall(r'<h\d id="(.*?)"', written) == ["Title", "Text-alone", "Some", "One"]
+    assert re.findall(r"<p>(.*?)</p>", written.partition("<footer>")[0]) == ["Said.", "Here:", "Shown."]
+
+
+def test_tables_have_a_caption_scopes_and_their_groups_as_rows(monkeypatch):
+    shown = []
+    monkeypatch.setattr(page, "display", shown.append)
+    index = pd.MultiIndex.from_tuples([("G", "a"), ("G", "b"), ("H", "c")])
+    frame = pd.DataFrame({"AUC": ["1", "2", "3"], "TPR": ["4", "5", "6"]}, index=index)
+    bold = pd.DataFrame({"AUC": ["", "font-weight: bold", ""], "TPR": ""}, index=index)
+    page.table(tables.plain(frame.style.apply(lambda _: bold, axis=None)), "A < B")
+    made = BeautifulSoup(shown[0].data, "html.parser")
+    assert made.table.caption.text == "A < B"
+    assert [[cell.text.strip() for cell in row(["th", "td"])] for row in made("tr")] == [
+        ["", "AUC", "TPR"], ["G"], ["a", "1", "4"], ["b", "2", "5"], ["H"], ["c", "3", "6"]
+    ]  # fmt: skip
+    assert [cell["scope"] for cell in made("th")] == ["col"] * 3 + ["rowgroup", "row", "row", "rowgroup", "row"]
+    assert [cell.text for cell in made("td") if "bold" in cell.get("style", "")] == ["2"]
 
 
 def test_of_a_section_that_a_study_lacks_the_page_has_one_line(tmp_path):
@@ -394,7 +443,7 @@ def test_of_a_section_that_a_study_lacks_the_page_has_one_line(tmp_path):
     written = (tmp_path / "page.html").read_text()
     check_page(written)
     assert re.findall(r'<li><a href="#[^"]+">(.*?)</a>', written) == ["A", "B", "D"]
-    assert re.findall(r"<p>(.*?)</p>", written) == ["of A", "There is none.", "of D"]
+    assert re.findall(r"<p>(.*?)</p>", written.partition("<footer>")[0]) == ["of A", "There is none.", "of D"]
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist", "cifar10", "tiny", "imagenet"])

@@ -371,7 +371,7 @@ def picture_grid(axs: NDArray, rows: dict[str, NDArray]) -> None:
 
 def legend_below(fig: Figure, ax: Axes) -> None:
     """One legend for all panels, that of `ax`, below them."""
-    columns = max(1, int(fig.get_figwidth() / 1.5))
+    columns = max(1, int(fig.get_figwidth() / 1.2))
     fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=columns, fontsize=7)
 
 

@@ -96,32 +96,36 @@ def _forest(ax: Axes, part: pd.DataFrame, places: list[float], study: Study) -> 
 
 
 def risk_coverage(results: Any, pairs: list[str], split: str = "test") -> Drawn:
-    """Risk against coverage, mean of the seeds with their range: MCP and the first method of each loss, per pair."""
-    study, columns = results.study, min(len(pairs), 2)
-    rows = -(-len(pairs) // columns)
-    fig, axs = plt.subplots(rows, columns, figsize=(4.3 * columns, 3 * rows), squeeze=False, sharey=True, sharex=True)
-    lowest, top = [], 0.0
-    for ax, pair in zip(axs.flat, pairs, strict=False):
+    """Risk against coverage, and less MCP's, mean of the seeds with their range: MCP and the first method of each loss.
+
+    One column per pair.
+    """
+    study = results.study
+    size = (1 + 3.6 * len(pairs), 5) if len(pairs) < 3 else (2.9 * len(pairs), 4.6)
+    fig, axs = plt.subplots(2, len(pairs), figsize=size, squeeze=False, sharey="row", sharex=True)
+    lowest, top = {}, 0.0
+    for (above, below), pair in zip(axs.T, pairs, strict=True):
         predictions = results.predictions(pair, split)
         risks = {
             arm: risks_at(predictions, arm) for arm in ["mcp", *main_methods(study)] if arm in predictions.confidence
         }
         for arm, risk in risks.items():
-            band = (COVERAGES, risk.mean(0), risk.min(0), risk.max(0))
-            figures.risk_band(ax, *band, label=study.method_label(arm), color=colour_of_line(study, arm))
+            style = {"label": study.method_label(arm), "color": colour_of_line(study, arm)}
+            for ax, shown in ((above, risk), (below, risk - risks["mcp"])):
+                figures.risk_band(ax, COVERAGES, shown.mean(0), shown.min(0), shown.max(0), **style)
         mean = np.stack([risk.mean(0) for risk in risks.values()])
-        lowest.append((mean[0] <= mean[1:].min(0) + 1e-12).mean() if len(mean) > 1 else np.nan)
+        lowest[pair] = (mean[0] <= mean[1:].min(0) + 1e-12).mean() if len(mean) > 1 else np.nan
         top = max(top, 1.5 * (~predictions.correct).mean())
-        ax.set(title=study.pair_label(pair), ylabel="selective risk (share of errors)")
+        above.set(title=study.pair_label(pair), ylabel="risk (share of errors)")
+        below.set(ylabel="risk minus MCP's", ylim=(None, None))
     axs[0, 0].set_ylim(0, top)
-    for ax in axs.flat[len(pairs) :]:
-        ax.set_axis_off()
     figures.outer_labels(axs)
     figures.legend_below(fig, axs[0, 0])
-    at = joined(f"{100 * share:.0f} % ({study.pair_label(pair)})" for share, pair in zip(lowest, pairs, strict=True))
+    at = joined(f"{100 * share:.0f} % ({study.pair_label(pair)})" for pair, share in lowest.items())
     caption = (
-        "Risk, the share of errors among the predictions kept, against coverage, the share kept; lines are means of "
-        f"the seeds, shaded their range. MCP (black) has the lowest risk of all at {at} of the coverages."
+        "Risk, the share of errors among the predictions kept, against coverage, the share kept (above), and less MCP's "
+        "(below: above the black line is worse); means of the seeds, shaded their range. MCP has the lowest risk of all "
+        f"at {at} of the coverages."
     )
     return Drawn(fig, caption, caption)
 
@@ -158,7 +162,7 @@ def histograms(results: Any, pair: str, arms: list[str]) -> Drawn:
     shares = joined(f"{study.method_label(arm)} {share:.1f} %" for arm, share in trusted.items())
     caption = (
         f"{study.pair_label(pair)}, first seed: confidence σ(z), or MCP itself, of correct predictions (up) and "
-        f"incorrect ones (down). Right of the shaded side they are trusted; of the incorrect ones {shares}."
+        f"incorrect ones (down). Trusted, right of the shaded side, are of the incorrect ones: {shares}."
     )
     return Drawn(fig, caption, caption)
 

@@ -10,7 +10,7 @@ from ..analysis.compare import DIFFERENCE, INTERVAL
 from ..analysis.paper import PAPER_NAMES
 from ..settings import Method
 from ..study import Study
-from .study_tables import by_classifier, main_methods
+from .study_tables import by_classifier, equal_to_mcp, main_methods
 from .tables import DATA, with_interval
 
 
@@ -88,6 +88,7 @@ def in_one_minute(compared: pd.DataFrame, study: Study) -> list[str]:
     if oracles.empty:
         return ["There is no oracle whose AUROC could be compared with MCP's."]
     sentences = [_verdict(oracles, study), _best(oracles, rows, study)]
+    others = others[~others["arm"].isin(equal_to_mcp(compared, study))]
     better = others[others["difference_low"] > 0]
     what = joined(
         f"{label} ({span(100 * part['difference'], sign=True)} points)"
@@ -205,14 +206,15 @@ def budget_findings(curves: pd.DataFrame, study: Study) -> list[str]:
         best = ", ".join(
             f"{PAPER_NAMES[loss]} {steps:,} ({100 * table[loss].max():.1f})" for loss, steps in table.idxmax().items()
         )
-        longest = table.index.max()
-        settled = [loss for loss in table.columns if budget.converged(curves, pair, loss, longest)]
-        part = curves[(curves["pair"] == pair) & (curves["split"] == "train") & (curves["steps"] == longest)]
-        below = [loss for loss, of in part.groupby("loss", sort=False) if of["auroc"].mean() < of["mcp"].mean()]
+        longest = {loss: steps.dropna().index.max() for loss, steps in table.items()}
+        settled = [loss for loss, steps in longest.items() if budget.converged(curves, pair, loss, steps)]
+        train = curves[(curves["pair"] == pair) & (curves["split"] == "train")]
+        at = train[train["steps"] == train["loss"].map(longest)]
+        below = [loss for loss, of in at.groupby("loss", sort=False) if of["auroc"].mean() < of["mcp"].mean()]
         lines.append(f"{study.pair_label(pair)}: {first}; best for each, with its validation AUROC: {best}.")
         lines.append(
-            f"At {longest:,} steps converged: {_losses(settled)}; below MCP on the oracle's own training images: "
-            f"{_losses(below)}."
+            f"{study.pair_label(pair)}, each at its longest budget: converged {_losses(settled)}; below MCP on the "
+            f"oracle's own training images {_losses(below)}."
         )
     return lines
 

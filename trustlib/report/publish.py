@@ -67,7 +67,7 @@ def publish(study: Study) -> list[Path]:
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:  # whole before it takes the old one's place
         new = Path(scratch) / study.name
         new.mkdir()
-        shutil.copy(page, new)
+        (new / page.name).write_text(page.read_text().replace('"../../index.html"', '"../index.html"'))
         for name in ("tables", "figures"):
             shutil.copytree(source / name, new / name, ignore=_without_rows)
         np.savez_compressed(new / "scores.npz", **scores)

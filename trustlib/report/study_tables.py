@@ -260,7 +260,7 @@ def claims_form(claims: pd.DataFrame, sections: Iterable[str]) -> Styler:
     named = '<span id="claim-' + escaped["id"] + '">' + escaped["claim"] + "</span>"
     columns = {"Claim": named + '<br><span class="where">' + escaped["where"] + "</span>"}
     columns |= {"Decided by": escaped["quantity"], "Found": escaped["found"], "Verdict": verdicts}
-    style = plain(pd.DataFrame(columns).style).hide(axis="index")
+    style = plain(pd.DataFrame(columns).style).hide(axis="index").set_table_styles([])  # its cells are of several lines
     return style.set_table_attributes(f'class="data claims" data-asked-by="{claims["asked_by"].iloc[0]}"')
 
 
