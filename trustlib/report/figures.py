@@ -46,15 +46,6 @@ def line_style(loss: str, form: str = "corrected", variant: int = 0) -> dict:
     return {"color": colours.get(loss, "#777777"), "linestyle": dashes}
 
 
-def dashes(lines: list[dict]) -> str:
-    """What the dashes of some lines mean, each what `line_style` takes: a sentence of a caption."""
-    kinds = ["a colour is a loss, solid its first arm"]
-    kinds += ["dashed its released form"] if any(line.get("form") == "released" for line in lines) else []
-    further = any(line.get("variant") and line.get("form") != "released" for line in lines)
-    kinds += ["dotted and dash-dotted its further methods"] if further else []
-    return ", ".join(kinds).capitalize() + "."
-
-
 def loss_curves(axs: NDArray, z: NDArray, curves: dict[str, tuple[dict, NDArray, NDArray]], *, title: str) -> None:
     """Losses above, their slopes below, against z: one column of Fig. 2b.
 
@@ -344,8 +335,7 @@ def heat(ax: Axes, values: pd.DataFrame, *, largest: float, bold: pd.DataFrame |
     ax.set(xticks=np.arange(columns) + 0.5, yticks=np.arange(rows) + 0.5, xticklabels=values.columns)
     ax.set_yticklabels(values.index)
     ax.tick_params(length=0)
-    ax.invert_yaxis()
-    ax.set_facecolor("0.93")
+    ax.set(ylim=(rows, 0), facecolor="0.93")
     ax.grid(False)
     ax.spines[:].set_visible(False)
     return mesh
@@ -370,9 +360,11 @@ def picture_grid(axs: NDArray, rows: dict[str, NDArray]) -> None:
 
 
 def legend_below(fig: Figure, ax: Axes) -> None:
-    """One legend for all panels, that of `ax`, below them."""
-    columns = max(1, int(fig.get_figwidth() / 1.2))
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=columns, fontsize=7)
+    """One legend for all panels, that of `ax`, below them, in as many columns as there is room for."""
+    handles, labels = ax.get_legend_handles_labels()
+    wide = 0.55 + 0.062 * max(map(len, labels), default=0)  # inches
+    columns = max(1, int(fig.get_figwidth() / wide))
+    fig.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=7)
 
 
 def outer_labels(axs: NDArray) -> None:

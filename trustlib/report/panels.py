@@ -19,7 +19,7 @@ from . import figures
 from .prose import joined, signed, span
 from .study_tables import is_significant, main_methods
 
-COVERAGES = np.linspace(0.02, 1, 99)
+COVERAGES = np.linspace(0.02, 1, 50)
 EDGE = -25.0  # points below MCP, where the forest plot ends: beyond it a score is useless, however far
 GREY = "0.35"  # of scores that no loss of the paper has
 
@@ -123,8 +123,8 @@ def risk_coverage(results: Any, pairs: list[str], split: str = "test") -> Drawn:
     figures.legend_below(fig, axs[0, 0])
     at = joined(f"{100 * share:.0f} % ({study.pair_label(pair)})" for pair, share in lowest.items())
     caption = (
-        "Risk, the share of errors among the predictions kept, against coverage, the share kept (above), and less MCP's "
-        "(below: above the black line is worse); means of the seeds, shaded their range. MCP has the lowest risk of all "
+        "Risk, the share of errors among the predictions kept, against coverage, the share kept (above), and less "
+        "MCP's (below; positive is worse); means of the seeds, shaded their range. MCP has the lowest risk of all "
         f"at {at} of the coverages."
     )
     return Drawn(fig, caption, caption)
@@ -136,16 +136,16 @@ def colour_of_line(study: Study, arm: str) -> str:
 
 
 def risks_at(predictions: Any, arm: str) -> NDArray[np.float64]:
-    """Selective risk of every seed at `COVERAGES`, float (S, 99)."""
+    """Selective risk of every seed at `COVERAGES`, float (S, 50)."""
     curves = [metrics.risk_coverage(row, predictions.correct) for row in predictions.confidence[arm]]
     return np.stack([np.interp(COVERAGES, coverage, risk) for coverage, risk in curves])
 
 
-def histograms(results: Any, pair: str, arms: list[str]) -> Drawn:
+def histograms(results: Any, pair: str, names: list[str]) -> Drawn:
     """Confidences of correct and incorrect predictions, first seed, one panel per score (Fig. 3)."""
     study = results.study
     correct, z = compare.first_seed(results, pair)
-    chosen = [arm for arm in arms if arm in z]
+    chosen = [arm for arm in names if arm in z]
     columns = min(len(chosen), 4)
     rows = -(-len(chosen) // columns)
     fig, axs = plt.subplots(rows, columns, figsize=(2.5 * columns, 2.1 * rows + 0.4), squeeze=False)

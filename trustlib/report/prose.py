@@ -133,7 +133,12 @@ def _best(oracles: pd.DataFrame, rows: pd.DataFrame, study: Study) -> str:
 
 def _operating(compared: pd.DataFrame, study: Study) -> list[str]:
     """What cross entropy and the steep slope loss do at z = 0."""
-    rates = compared[compared["metric"].isin(["tpr", "tnr"])].set_index(["arm", "metric", "pair"])["estimate"].mul(100)
+    rates = (
+        compared[compared["metric"].isin(["tpr", "tnr"])]
+        .set_index(["arm", "metric", "pair"])["estimate"]
+        .sort_index()
+        .mul(100)
+    )
     shown = {}
     for loss in ("ce", "ss"):
         arm = next((arm for arm in main_methods(study) if study.method(arm).loss == loss), None)
@@ -155,9 +160,9 @@ def _alike_sentences(compared: pd.DataFrame, study: Study) -> list[str]:
     return [f"Trained alike, the steep slope loss's AUROC minus cross entropy's is {joined(texts)}."] if texts else []
 
 
-def score_names(study: Study, arms: Iterable[str], what: str) -> str:
+def score_names(study: Study, names: Iterable[str], what: str) -> str:
     """Which scores a table leaves out, as a sentence of its caption; nothing where there is none."""
-    named = joined(map(study.method_label, arms))
+    named = joined(map(study.method_label, names))
     return f" {what}: {named}." if named else ""
 
 

@@ -207,7 +207,8 @@ def with_interval(
     cells = []
     for value, low, high in frame[list(columns)].mul(scale).itertuples(index=False):
         text = MISSING if np.isnan(value) else f"{value:{sign}.{digits}f}"
-        cells.append(text if np.isnan(low) else f"{text} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]")
+        text = text if np.isnan(low) else f"{text} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
+        cells.append(text.replace("-", "−"))
     return pd.Series(cells, frame.index, dtype=object)
 
 
