@@ -28,10 +28,10 @@ def ablation(rows: pd.DataFrame, study: Study, mcp: dict[str, float], question: 
     for ax, pair in zip(axs.flat, pairs, strict=True):
         part = rows[rows["pair"] == pair]
         labels, colours = part["arm"].map(study.method_label).tolist(), [colour(study, arm) for arm in part["arm"]]
-        values = 100 * part[["estimate", "low", "high"]].to_numpy().T
-        figures.forest(ax, labels, *values, colours, title=study.pair_label(pair), xlabel="AUROC, %")
+        estimate, low, high = 100 * part[["estimate", "low", "high"]].to_numpy().T
+        figures.forest(ax, labels, estimate, low, high, colours, title=study.pair_label(pair), xlabel="AUROC, %")
         ax.axvline(100 * mcp[pair], color=figures.COLOURS["mcp"], linewidth=1.2, label="MCP")
-        if values.min() < 60:
+        if low.min() < 60:
             ax.axvline(50, color="0.5", linewidth=1, linestyle=":", label="chance")
         best = part.loc[part["estimate"].idxmax()]
         said.append(

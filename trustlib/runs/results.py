@@ -31,7 +31,7 @@ SPLITS = ("train", "heldout", "test")
 
 def of(study: Study, source: str) -> "Run | Published":
     """The results of a study: of its "run", or those that it has "published"."""
-    return {"run": Run, "published": Published}[source](study)
+    return Published(study) if source == "published" else Run(study)
 
 
 class Run:
@@ -117,7 +117,7 @@ class Run:
     def parameters(self, pair: str, method: str) -> int | None:
         """How many parameters of the method's oracles are trained; None until the first one is."""
         manifest = self.manifest(pair, method, self.study.seeds[0])
-        return manifest and manifest["parameters"]
+        return manifest["parameters"] if manifest else None
 
     def on_training(self, pair: str, method: str) -> dict[str, NDArray] | None:
         """`outputs.fit` on the training images for every seed: name -> float64 (S,); None until all are trained.
@@ -301,7 +301,7 @@ class Published:
         """As `Run.tuned_outputs`, of the study's own methods; None of those of ablations, which are not published."""
         is_published = method in self.study.methods and pair in self.study.pairs and not self.study.ablations.rates
         predictions = self.predictions(pair, split) if is_published else None
-        z = predictions and predictions.confidence.get(method)
+        z = predictions.confidence.get(method) if predictions else None
         return z if z is not None and len(z) == len(self.study.ablations.seeds) else None
 
     @property
