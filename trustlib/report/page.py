@@ -21,7 +21,7 @@ import jinja2
 import matplotlib.pyplot as plt
 import nbformat
 from bs4 import BeautifulSoup
-from IPython.display import HTML, Markdown, display
+from IPython.display import HTML, display
 from latex2mathml.converter import convert as to_mathml
 from matplotlib.figure import Figure
 from nbconvert.filters.ansi import strip_ansi
@@ -38,11 +38,13 @@ QUIET = {
 }
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 SCRIPT = Path(__file__).with_name("report.js")
-ABSENT = "absent"  # in the metadata of what `absent` shows
+FONTS = "system-ui, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"  # the page's
 HEADING = re.compile(r'<h([1-6]) id="([^"]+)">(.*?)<a class="anchor-link".*?</h\1>\s*', re.DOTALL)
 
 
-def figure(fig: Figure, caption: str, *, alt: str, save: Path | None = None, wide: bool = False) -> None:
+def figure(
+    fig: Figure, caption: str, *, alt: str, save: Path | None = None, wide: bool = False, folded: bool = False
+) -> None:
     """Show a figure in a notebook and in the report, as an SVG with its caption and alternative text.
 
     Parameters
@@ -51,17 +53,28 @@ def figure(fig: Figure, caption: str, *, alt: str, save: Path | None = None, wid
     alt : the same for a reader who cannot see it: what the figure shows, in a sentence.
     save : where to write the SVG too.
     wide : whether it takes the page's whole width, such as the one figure that a page is about.
+    folded : whether it opens at a click.
     """
     buffer = io.StringIO()
-    fig.savefig(buffer, format="svg", metadata={"Date": None})
+    with plt.rc_context({"svg.fonttype": "none"}):  # text stays text, in the page's font
+        fig.savefig(buffer, format="svg", metadata={"Date": None})
     plt.close(fig)
+    drawing(re.sub("(?:'DejaVu Sans', ?)?'Bitstream Vera Sans'.*?sans-serif", FONTS, buffer.getvalue()), caption,
+            alt=alt, save=save, wide=wide, folded=folded)  # fmt: skip
+
+
+def drawing(
+    svg: str, caption: str, *, alt: str, save: Path | None = None, wide: bool = False, folded: bool = False
+) -> None:
+    """Show an SVG as `figure` shows what matplotlib draws."""
     if save is not None:
         with atomic(save) as scratch:
-            scratch.write_text(buffer.getvalue())
-    kind = ' class="wide"' if wide else ""
-    display(
-        HTML(f"<figure{kind}>{picture(buffer.getvalue(), alt)}<figcaption>{html.escape(caption)}</figcaption></figure>")
-    )
+            scratch.write_text(svg)
+    kind, caption, shown = ' class="wide"' if wide else "", html.escape(caption), picture(svg, alt)
+    if folded:
+        display(HTML(f"<details><summary>{caption}</summary><figure{kind}>{shown}</figure></details>"))
+    else:
+        display(HTML(f"<figure{kind}>{shown}<figcaption>{caption}</figcaption></figure>"))
 
 
 def picture(svg: str, alt: str) -> str:
@@ -111,20 +124,16 @@ def _plain(made: str, caption: str, kind: str) -> str:
     return re.sub(r"\s*\n\s*", "\n", str(table))
 
 
-def absent(why: str) -> None:
-    """Say in a notebook why its section has nothing to show: the report has this line alone below the heading."""
-    display(Markdown(why), metadata={ABSENT: True})
-
-
 def write(page: Path, notebooks: Sequence[Path]) -> None:
     """Turn executed notebooks into one self-contained HTML file; code cells are left out, their outputs stay.
 
-    But for those of cells with the tag "progress", which only someone who waits wants to see. A heading is left out
+    But for those of cells with the tag "progress", which only someone who waits wants to see, and for cells with the
+    tag "notebook", which say to the reader of a notebook what the page shows by itself. A heading is left out
     with all below it where there are code cells below it and none of them shows anything.
 
     The first one's title is the page's; the titles of the others, and headings of the second level, are its contents.
     """
-    read = [_shortened(nbformat.read(path, as_version=4)) for path in notebooks]
+    read = [nbformat.read(path, as_version=4) for path in notebooks]
     sections = [""]
     for part in _shown([_part(cell) for notebook in read for cell in notebook.cells]):
         if part.level <= 2:
@@ -172,10 +181,12 @@ class _Part(NamedTuple):
 
 
 def _part(cell: nbformat.NotebookNode) -> _Part:
-    text = ""
+    text, tags = "", cell.metadata.get("tags", [])
+    if "notebook" in tags:
+        return _Part("", math.inf, False, False)
     if cell.cell_type == "markdown":
         text = markdown(cell.source)
-    elif cell.cell_type == "code" and "progress" not in cell.metadata.get("tags", []):
+    elif cell.cell_type == "code" and "progress" not in tags:
         text = "".join(map(_shown_output, cell.outputs))
     heading = HEADING.match(text)
     level = int(heading[1]) if heading else math.inf
@@ -214,31 +225,6 @@ def _shown(parts: Sequence[_Part]) -> list[_Part]:
         if hidden_at == math.inf:
             kept.append(part)
     return kept
-
-
-def _shortened(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Of each section that says it is `absent`, those below it included, the heading and what it says alone."""
-    sections: list[list[nbformat.NotebookNode]] = [[]]
-    for cell in notebook.cells:
-        if _level(cell) < math.inf:
-            sections.append([])
-        sections[-1].append(cell)
-    kept, absent_at = [], math.inf
-    for heading, *others in filter(None, sections):
-        if _level(heading) > absent_at:
-            continue
-        said = [cell for cell in others if any(ABSENT in out.get("metadata", {}) for out in cell.get("outputs", []))]
-        absent_at = _level(heading) if said else math.inf
-        kept += (
-            [nbformat.v4.new_markdown_cell(heading.source.partition("\n")[0]), said[0]] if said else [heading, *others]
-        )
-    return nbformat.from_dict({**notebook, "cells": kept})
-
-
-def _level(cell: nbformat.NotebookNode) -> float:
-    """Of the heading that a cell begins with; infinite where there is none."""
-    found = re.match(r"(#+) ", cell.source) if cell.cell_type == "markdown" else None
-    return len(found[1]) if found else math.inf
 
 
 def evaluate(predictions: Path, page: Path, numbers: Path, **parameters) -> None:
