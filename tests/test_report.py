@@ -187,7 +187,7 @@ def test_paper_and_study_are_side_by_side(study):
 
 def test_the_answer_is_computed_from_the_comparisons(study):
     sentences = prose.in_one_minute(compared(), study)
-    assert sentences[0].startswith("**1 of 1 oracle rank errors significantly better")
+    assert sentences[0].startswith("**Of 1 oracle 1 ranks errors significantly better")
     assert "SS with an AUROC of 91.0 against MCP's 80.0 (+11.0) on RSN" in sentences[1]
     assert "Of 1 score that need no oracle, 0 rank significantly better than MCP." in sentences[2]
     worse = compared()

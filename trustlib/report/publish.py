@@ -103,7 +103,8 @@ def redraw(study: Study) -> list[Path]:
     if not record.exists() or not (source / "report.html").exists():
         raise JobError(f"nothing to publish: run make report STUDY={study.name} FROM=published")
     manifest = published_manifest(study)
-    shutil.copy(source / "report.html", target)
+    text = (source / "report.html").read_text()
+    (target / "report.html").write_text(text.replace('"../../index.html"', '"../index.html"'))
     for path in (target / "figures").glob("*.svg"):
         path.unlink()
     shutil.copytree(source / "figures", target / "figures", dirs_exist_ok=True)
