@@ -180,9 +180,9 @@ def test_scores_that_are_mcp_to_the_decimal_are_named(study):
 def test_paper_and_study_are_side_by_side(study):
     published = pd.read_csv(data.ROOT / "data/published/table1.csv")
     cells = study_tables.table1_form(published, compared(), study, ["rsn-rsn"]).data
-    assert list(cells.index.get_level_values(1)) == ["MCP, here", "CE, paper", "CE, here", "SS, paper", "SS, here"]
-    assert cells.loc[("⟨RSN, RSN⟩", "SS, here"), "AUROC ↑"] == "91.0 [88.0, 94.0]"
-    assert cells.loc[("⟨RSN, RSN⟩", "SS, paper"), "TNR"] == "42.1 ± 3.8"  # read in the paper's Table 1 by eye
+    assert list(cells.index) == ["MCP, here", "CE, paper", "CE, here", "SS, paper", "SS, here"]
+    assert cells.loc["SS, here", "AUROC ↑"] == "91.0 [88.0, 94.0]"
+    assert cells.loc["SS, paper", "TNR"] == "42.1 ± 3.8"  # read in the paper's Table 1 by eye
 
 
 def test_the_answer_is_computed_from_the_comparisons(study):

@@ -252,7 +252,9 @@ def test_a_manifest_that_lacks_what_it_should_hold_is_one_error(copy, key):
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps({name: value for name, value in manifest.items() if name != key}))
-    with pytest.raises(jobs.JobError, match=r"manifest.json is damaged \(expected channels, classes, images, runs, sha256 in it\)"):
+    with pytest.raises(
+        jobs.JobError, match=r"manifest.json is damaged \(expected channels, classes, images, runs, sha256 in it\)"
+    ):
         verify.verify(study, quiet)
 
 

@@ -4,13 +4,15 @@ from collections.abc import Iterable, Mapping
 from itertools import product
 from typing import Any
 
+import pandas as pd
+
 from .. import confidence, released
 from ..analysis import ablations, compare, paper
 from ..analysis.paper import PAPER_NAMES
 from ..confidence.observed import REFERENCE
 from ..recipe import Recipe
 from ..study import Study
-from .prose import counted, data_name, joined
+from .prose import counted, data_name, joined, span
 from .study_tables import main_methods
 from .tables import number
 
@@ -147,6 +149,20 @@ def neighbours_note(study: Study, counts: Mapping[str, int], classes: int) -> st
     return (
         f" A class has {per_class:.0f} training images on average: k nearest neighbours takes a quarter of the "
         f"smallest class as k in place of {confidence.NEIGHBOUR}, and Mahalanobis fits its means to as few images."
+    )
+
+
+def dropout_note(compared: pd.DataFrame) -> str:
+    """What tells the two forms of MC dropout apart, where their AUROCs differ by more than a point; else empty."""
+    area = compared[compared["metric"] == "auroc"].pivot(index="pair", columns="arm", values="estimate").mul(100)
+    if not {"mc_dropout_logits", "mc_dropout_probs"} <= set(area):
+        return ""
+    gap = area["mc_dropout_probs"] - area["mc_dropout_logits"]
+    if gap.abs().max() < 1:
+        return ""
+    return (
+        "MC dropout has two rows: by the negative entropy of the mean logits, as ConfidNet has it, and by the mean "
+        f"probability of the predicted class, whose AUROC is {span(gap, sign=True)} points higher."
     )
 
 
