@@ -25,7 +25,7 @@ from trustlib.analysis import compare
 from trustlib.apply import predictions
 from trustlib.confidence import Observed, Score, probes, scores
 from trustlib.losses import Loss, _against, _check
-from trustlib.report import figures, tables
+from trustlib.report import ablation_tables, figures, study_tables, tables
 from trustlib.runs import shifted, steps, store, tuning
 from trustlib.runs.results import Run
 from trustlib.stats import resampling
@@ -135,7 +135,8 @@ def shown_by(monkeypatch):
                 exec(compile(source, name, "exec"), names)
         return shown
 
-    monkeypatch.setattr(tables, "plain", table)
+    for module in (tables, study_tables, ablation_tables):
+        monkeypatch.setattr(module, "plain", table)
     monkeypatch.setattr(report, "figure", figure)
     monkeypatch.setattr(tables, "published_form", lambda _: pd.DataFrame().style)  # the paper's tables have its rows
     return run
