@@ -101,9 +101,9 @@ def test_a_new_study_offers_its_own_pairs_and_methods(run):
     menu, threshold = names["menu"], names["threshold"]
     menu["method"].value = "tcp"
     menu["study"].value = "tiny"
-    assert names["now"].value == "tiny · lite0-lite0 · ce"
+    assert names["now"].value == "tiny · ⟨Lite0, Lite0⟩ · CE, frozen"
     assert menu["pair"].value == "lite0-lite0"
-    assert menu["method"].value == "ce"  # it has no TCP that is not frozen
+    assert menu["method"].value == "ce-frozen"  # its first, it has no fine-tuned TCP
     menu["method"].value = "energy"  # which is no probability
     assert threshold.max > 1
     assert shown[-1]["Energy"]["coverage"] == pytest.approx(0.8, abs=1e-3)
