@@ -74,10 +74,12 @@ def smallest(frame: pd.DataFrame, pair: str) -> int | None:
 def best(results: Any, pair: str, arm: str) -> str:
     """The method of the ladder that is `arm` with the budget of the highest mean validation AUROC.
 
-    A method that is not in the ladder stands for itself.
+    A method that is not in the ladder stands for itself. The ladder may be another study's, with methods that this one
+    does not have.
     """
     frame = results.curves
-    of_pair = frame[(frame["pair"] == pair) & (frame["split"] == "heldout")]
+    here = frame["arm"].isin(list(results.study.all_methods))
+    of_pair = frame[(frame["pair"] == pair) & (frame["split"] == "heldout") & here]
     if arm not in set(of_pair["arm"]):
         return arm
     loss = results.study.method(arm).loss

@@ -25,7 +25,7 @@ def _published_aupr_error(evidence: Evidence) -> rules.Judgement:
     return rules.Judgement(
         rules.CONTRADICTED if negated else rules.INCONCLUSIVE,
         f"by arithmetic, {negated} of {len(excludes)} rows cannot, {tied} of them whatever the ties: the column is not "
-        f"the average rules.precision of errors ranked by the negated confidence; {other} rows are compatible with the "
+        f"the average precision of errors ranked by the negated confidence; {other} rows are compatible with the "
         "confidence not negated, as in the released code, where lower is better: the natural reading, which the "
         "figures do not prove",
     )
