@@ -51,11 +51,12 @@ def test_checks_its_parameters_and_reads_as_prose(notebook):
     assert "check_parameters(In)" in after_colab.source
     assert len(notebook.cells) - len(cells) >= len(cells) - len(folded)  # no less prose than code that is seen
     for cell in cells:
-        assert sum(not line.startswith(("import ", "from ")) for line in cell.source.splitlines()) <= 25
+        lines = [line for line in cell.source.splitlines() if line and not line.startswith(("import ", "from "))]
+        assert len(lines) <= 25
     for cell in cells:
         for node in ast.walk(ast.parse(cell.source)):
             if isinstance(node, ast.FunctionDef):
-                assert node.end_lineno - node.lineno < 10
+                assert node.end_lineno - node.lineno < (15 if cell in folded else 10)
 
 
 def test_a_section_that_may_be_absent_ends_where_a_cell_does(notebook):

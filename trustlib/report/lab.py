@@ -9,7 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-CORRECT, INCORRECT = "#5E3C99", "#E0A526"  # told apart by colour-blind readers too; no loss has them
+from .figures import GROUPS
+
+CORRECT, INCORRECT = GROUPS["TP"], GROUPS["FP"]  # no loss has these colours
 PERCENT = FuncFormatter(lambda value, _: f"{abs(100 * value):.3g}%")
 
 
