@@ -35,7 +35,7 @@ def test_the_best_budget_of_a_method_is_that_of_its_loss_among_the_studys_method
     results = Given(tiny)
     results.curves = ladder(ce=(0.80, 0.90, 0.89)).assign(arm=lambda frame: frame["steps"].map(rungs))
     assert budget.best(results, "rsn-rsn", "ce") == "ce"  # the ladder of another study: this one has no other rung
-    methods = tiny.methods | {name: tiny.methods["ce"] for name in rungs.values()}
+    methods = tiny.methods | dict.fromkeys(rungs.values(), tiny.methods["ce"])
     results.study = tiny.model_copy(update={"methods": methods})
     assert budget.best(results, "rsn-rsn", "ce") == "ce-200"
     assert budget.best(results, "rsn-rsn", "ce-released") == "ce-released"  # no rung of the ladder
