@@ -55,14 +55,15 @@ page = @mkdir -p $(RESULTS)/runs/$(2) && papermill notebooks/$(1).ipynb $(RESULT
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
 	@echo "  STUDY=$(STUDY) names a file in studies/, JOBS=$(JOBS) says how many notebooks run at once,"
+	@echo "  FROM=published draws a study's report again from what it has published, with nothing to train,"
 	@echo "  PROFILE=$(PROFILE) names a folder in profiles/, and so where: default is this machine, slurm a cluster"
 
-report: .venv/ready $(PLUGIN) $(RUN)/checked  ## run a study and write results/runs/STUDY/report.html (STUDY=quick, some ten minutes)
+report: .venv/ready $(PLUGIN) $(if $(FROM),,$(RUN)/checked)  ## run a study and write results/runs/STUDY/report.html (STUDY=quick, some ten minutes)
 	@[ -e profiles/$(PROFILE)/config.yaml ] || { echo "error: there is no profiles/$(PROFILE)/config.yaml" >&2; exit 1; }
 	@[ -z "$(PLUGIN)" ] || command -v sbatch > /dev/null || \
 		{ echo "error: PROFILE=$(PROFILE) needs SLURM: there is no sbatch here" >&2; exit 1; }
 	@snakemake --workflow-profile profiles/$(PROFILE) $(AT_ONCE) --config study=$(STUDY) ablations="$(ASKED)" \
-		sweep=$(SWEEP) gpus=$(GPUS) 2> >(trap '' INT; grep --line-buffered -vE $(CHATTER) >&2)
+		sweep=$(SWEEP) gpus=$(GPUS) source=$(FROM) 2> >(trap '' INT; grep --line-buffered -vE $(CHATTER) >&2)
 
 $(RUN)/checked: .venv/ready $(wildcard $(STUDY) studies/*.yaml)  # data, weights and files, before anything is trained
 	@python -m trustlib check $(STUDY)
@@ -75,7 +76,7 @@ domains: .venv/ready  ## the same with the study's corruptions at every severity
 	@$(MAKE) --no-print-directory report SWEEP=1
 
 publish verify: .venv/ready
-	@python -m trustlib $@ $(STUDY)
+	@python -m trustlib $(if $(FROM),$(@:publish=redraw),$@) $(STUDY)
 publish:  ## copy a finished study's report, tables, figures and scores to results/STUDY/
 verify:  ## recompute a published study's tables from its scores, and compare
 

@@ -33,6 +33,13 @@ def publish(args: argparse.Namespace) -> None:
     print(*publish.publish(load_study(args.study)), sep="\n")
 
 
+def redraw(args: argparse.Namespace) -> None:
+    from .report import publish
+    from .study import load_study
+
+    print(*publish.redraw(load_study(args.study)), sep="\n")
+
+
 def verify(args: argparse.Namespace) -> int:
     from .report import verify
     from .study import load_study
@@ -81,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     for function, text in (
         (check, "read a study's YAML and its data; say what is wrong"),
         (publish, "copy a finished study's results to results/STUDY"),
+        (redraw, "replace a published report by one that was drawn again from what is published"),
         (verify, "recompute a published study's tables from its scores, and compare"),
     ):
         command = commands.add_parser(function.__name__, help=text)

@@ -223,11 +223,11 @@ def bounds(run: Any, delta: float = 0.05) -> pd.DataFrame:
     for name in dict.fromkeys(pair.split("-")[0] for pair in study.pairs):
         network, pair = study.networks[name], next(pair for pair in study.pairs if pair.startswith(f"{name}-"))
         arm = next((arm for arm, settings in study.methods.items() if settings.loss == "ss"), None)
-        manifest = arm and run.manifest(pair, arm, study.seeds[0])
-        if manifest:
-            slopes, images = network.steep_slope, study.recipe(pair, arm).images or len(study.images().labels["train"])
+        parameters = arm and run.parameters(pair, arm)
+        if parameters:
+            slopes, images = network.steep_slope, study.recipe(pair, arm).images or run.images["counts"]["train"]
             sizes[f"{network.label}, this study's {study.method_label(arm)}"] = (
-                manifest["parameters"], slopes.alpha_pos, slopes.alpha_neg, images,
+                parameters, slopes.alpha_pos, slopes.alpha_neg, images,
             )  # fmt: skip
     rows = {}
     for name, (parameters, pos, neg, images) in sizes.items():

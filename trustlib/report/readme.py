@@ -2,37 +2,19 @@
 
 from pathlib import Path
 
-import jinja2
 import matplotlib.pyplot as plt
 import pandas as pd
-from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from ..analysis import rules
 from ..data import ROOT
 from ..study import Study, load_study
 from . import figures, tables
+from .index import HEADLINES, RESULTS, SYMBOLS, index, judged
 
-RESULTS, TEMPLATE = ROOT / "results", Path(__file__).with_name("index.html.j2")
 START, END = "<!-- results: make readme -->", "<!-- end of results -->"
 STUDIES = ("fashion", "colour", "mnist", "cifar10", "tiny")
 STEPS = {"mnist": 1_263, "cifar10": 15, "tiny": 200}  # of fine-tuning, where no ladder is published
-CLAIMS = (
-    "tnr", "tpr", "overfitting", "collapse-ce", "chance", "auc", "selective-risk", "mcp-unreliable", "aupr-error-sign",
-)  # fmt: skip
-CARDS = {  # page below results/ -> title, what it holds
-    "fashion/report.html": ("Fashion-MNIST", "The main study: two small networks, five losses, trained oracles."),
-    "budget/report.html": ("How long must an oracle train?", "A ladder of budgets and learning rates, Fashion-MNIST."),
-    "ablations/report.html": ("Ablations", "Labels, head, slopes, class weights, the broadcast; Fashion-MNIST."),
-    "colour/report.html": ("CIFAR-10, small networks", "What needs colour, such as the recolouring attack."),
-    "mnist/report.html": ("MNIST, Table 2", "After ConfidNet's protocol."),
-    "cifar10/report.html": ("CIFAR-10, Table 2", "After ConfidNet's protocol, VGG16; cut below it."),
-    "tiny/report.html": ("Tiny-ImageNet", "Pretrained EfficientNets, 200 classes; cut below the paper's protocol."),
-    "photos/report.html": ("Photographs", "An ImageNet classifier under distribution shift, no oracle."),
-    "speed/report.html": ("Times", "Training steps and data loading on a CPU."),
-    "speed/gpu.html": ("Times on a GPU", "Training steps next to the released way and to timm's."),
-}
-SYMBOLS = {"reproduced": "✓", "mixed": "~", "contradicted": "✗", "inconclusive": "?", "not tested": "–"}
 MARKS = {  # method -> (label, colour, marker, filled)
     "ensemble": ("Deep ensemble", "0.1", "D", True),
     "tcp+mcp": ("Oracle (TCP) combined with MCP", figures.COLOURS["tcp"], "^", True),
@@ -58,7 +40,7 @@ def write(root: Path = ROOT) -> None:
         plt.close(fig)
     before, _, rest = readme.read_text().partition(START)
     readme.write_text(f"{before}{START}\n{results_block(rows)}{END}{rest.partition(END)[2]}")
-    (root / "results" / "index.html").write_text(index(figure.read_text()))
+    (root / "results" / "index.html").write_text(index(readme.read_text(), figure.read_text()))
 
 
 def published(name: str) -> list[dict]:
@@ -137,42 +119,13 @@ def results_block(rows: list[dict]) -> str:
 
 def _verdicts() -> list[str]:
     """The verdicts of the studies that are judged by today's rules, one line per claim."""
-    judged = _judged()
-    lines = [f"| the paper says | {' | '.join(f'`{name}`' for name in judged)} |", "|---" * (len(judged) + 1) + "|"]
+    frames = {name: frame for name, frame in judged().items() if name in STUDIES}
+    lines = [f"| the paper says | {' | '.join(f'`{name}`' for name in frames)} |", "|---" * (len(frames) + 1) + "|"]
     sentences = {claim.id: claim.claim for claim in rules.load()}
-    for claim in CLAIMS:
-        cells = [SYMBOLS[frame.loc[claim, "verdict"]] for frame in judged.values()]
+    for claim in HEADLINES:
+        cells = [SYMBOLS[frame.loc[claim, "verdict"]] for frame in frames.values()]
         lines.append(f"| {sentences[claim]} | {' | '.join(cells)} |")
     return lines
-
-
-def _judged() -> dict[str, pd.DataFrame]:
-    """Study -> its published table of claims, index id; of the studies judged by today's rules."""
-    tables_of = {name: pd.read_csv(RESULTS / name / "tables" / "claims.csv", index_col="id") for name in STUDIES}
-    return {name: frame for name, frame in tables_of.items() if "asked_by" in frame}
-
-
-def index(figure: str) -> str:
-    """results/index.html: the answer, the figure (an SVG), a card per report, and every claim with its verdicts."""
-    judged, groups = _judged(), []
-    for asked_by, heading in (("paper", "What the paper claims"), ("study", "What we ask")):
-        claims = [claim for claim in rules.load() if claim.asked_by == asked_by]
-        groups.append(
-            (heading, [(claim.claim, [_cell(judged[name], name, claim.id) for name in judged]) for claim in claims])
-        )
-    pages = [(RESULTS / page).relative_to(RESULTS) for page in CARDS if (RESULTS / page).exists()]
-    cards = [{"page": str(page), "title": CARDS[str(page)][0], "text": CARDS[str(page)][1]} for page in pages]
-    template = jinja2.Environment(autoescape=True).from_string(TEMPLATE.read_text())
-    return template.render(
-        title="Can a network learn which predictions to trust?", figure=Markup(figure[figure.index("<svg") :]),
-        cards=cards, groups=groups, studies=list(judged),
-    )  # fmt: skip
-
-
-def _cell(frame: pd.DataFrame, study: str, claim: str) -> tuple[str, str]:
-    """A verdict and the link to its evidence, none where it was not tested."""
-    row = frame.loc[claim]
-    return row["verdict"], "" if row["verdict"] == rules.NOT_TESTED else f"{study}/report.html#{row['section']}"
 
 
 def _table(path: Path) -> pd.DataFrame:
