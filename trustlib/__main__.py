@@ -77,12 +77,12 @@ def main() -> int:
             images, wrong = study.images(), []
             print(f"study {study.name}: data from {images.source}")
             for name, network in study.all_networks.items():
-                if network.weights:  # raises where they are not to be had
-                    pretrained.checksum(network.model, network.weights)
                 why = pretrained.misfit(
                     network.model, network.args, bool(network.weights), images.classes, images.wnids
                 )
                 wrong += [f"networks.{name}: {why}"] if why else []
+                if network.weights and not why:  # raises where they are not to be had
+                    pretrained.checksum(network.model, network.weights)
             if wrong:
                 raise StudyError("\n".join(wrong))
             for name, part in study.domains.parts.items():  # raises where a file is missing, or images are too few
