@@ -12,7 +12,7 @@ BIN = .venv/bin
 RESULTS = $(or $(TRUST_RESULTS),results)
 RUN = $(RESULTS)/runs/$(notdir $(basename $(STUDY)))
 EXECUTED = $(RESULTS)/runs/notebooks
-NOTEBOOKS = $(basename $(notdir $(filter-out notebooks/photos.ipynb,$(sort $(wildcard notebooks/*.ipynb)))))  # it needs photographs
+NOTEBOOKS = $(basename $(notdir $(sort $(wildcard notebooks/*.ipynb))))
 SHELL := bash
 # A cluster needs a plugin, and what a profile cannot know: where the logs of a run lie, and who to ask about its jobs.
 ifneq ($(shell grep -s '^executor: slurm' profiles/$(PROFILE)/config.yaml),)
@@ -50,7 +50,7 @@ page = @mkdir -p $(RESULTS)/runs/$(2) && papermill notebooks/$(1).ipynb $(RESULT
 	python -m trustlib render $(RESULTS)/$(2)/$(3).html $(RESULTS)/runs/$(2)/$(1).ipynb; exit $$status
 
 .DEFAULT_GOAL := help
-.PHONY: help report ablations domains publish verify readme test test-all notebooks benchmark speed photos lab copies lock clean
+.PHONY: help report ablations domains publish verify readme test test-all notebooks benchmark speed lab copies lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
@@ -108,9 +108,6 @@ benchmark speed: export OMP_NUM_THREADS = 1
 speed: .venv/ready  ## time training steps and data loading, and a GPU where there is one, into results/speed
 	$(if $(filter-out 0,$(GPUS)),$(call page,speed_gpu,speed,gpu,$(SPEED_GPU)))
 	$(call page,speed,speed,report,$(SPEED))
-
-photos: .venv/ready  ## photographs and an ImageNet classifier in every domain, into results/photos (TRUST_DATA has them)
-	$(call page,photos,photos,report)
 
 lab: .venv/ready  ## JupyterLab on the notebooks, at 00_start_here
 	jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_start_here.ipynb

@@ -92,10 +92,10 @@ def test_every_declared_parameter_is_known_to_papermill_with_type_and_help():
 def test_make_passes_notebooks_only_what_they_declare_and_can_read():
     """What the Makefile gives papermill, as a shell would hand it over."""
     outer = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}
-    asked = ["make", "-n", "speed", "benchmark", "photos", "GPUS=1", "--assume-old=.venv/ready"]
+    asked = ["make", "-n", "speed", "benchmark", "GPUS=1", "--assume-old=.venv/ready"]
     printed = subprocess.run(asked, cwd=ROOT, env=outer, capture_output=True, text=True, check=True).stdout
     commands = re.findall(r"papermill .*?(?=&&|;|\n(?!\t))", printed, re.DOTALL)
-    assert len(commands) == 4
+    assert len(commands) == 3
     for command in commands:
         words = shlex.split(command.replace("\\\n", ""))
         given = [words[i + 1] for i, word in enumerate(words) if word == "-p"]
