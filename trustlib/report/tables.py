@@ -75,7 +75,7 @@ def paper_form(
 
 
 def metrics_form(judged: pd.DataFrame, scale: float = 100) -> Styler:
-    """Every metric of several scores, per cent, with intervals: what `predictions.judge` returns.
+    """Every metric of several scores, per cent, with intervals: what `evaluate.compare_scores` returns.
 
     The best of a column is in bold; the last column is the difference in AUROC from the first score.
     """
@@ -94,7 +94,7 @@ def metrics_form(judged: pd.DataFrame, scale: float = 100) -> Styler:
 
 
 def guarantees_form(found: pd.DataFrame) -> Styler:
-    """What `predictions.guarantees` returns, per cent; where there is no threshold, why."""
+    """What `evaluate.guarantees` returns, per cent; where there is no threshold, why."""
     rows = {}
     for name, row in found.iterrows():
         if row["found"]:
@@ -112,7 +112,7 @@ def guarantees_form(found: pd.DataFrame) -> Styler:
 
 
 def groups_form(found: pd.DataFrame, scale: float = 100) -> Styler:
-    """What `predictions.groups` returns, per cent."""
+    """What `evaluate.groups` returns, per cent."""
     text = {"rows": found["n"].map("{:,}".format), "wrong": found["wrong"].map("{:,}".format)}
     headings = {"accuracy": "Acc", "auroc": "AUROC", "coverage": "kept", "risk": "errors among the kept"}
     for name, heading in headings.items():
