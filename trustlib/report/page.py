@@ -31,7 +31,7 @@ from PIL import Image
 from traitlets.config import Config
 
 from ..data import ROOT
-from ..runs.store import atomic
+from ..runs.store import atomic, results
 
 QUIET = {
     "KernelManager": {"transport_encryption": "auto"},  # else a kernel warns that what it sends can be read
@@ -169,9 +169,12 @@ def frame(template: Path, script: str, **filled) -> str:
 
 
 def _tables(folder: Path) -> list[str]:
-    """The CSV files next to a page that have rows, relative to it."""
-    paths = sorted(folder.glob("tables/*.csv"))
-    return [str(path.relative_to(folder)) for path in paths if len(path.read_text().splitlines()) > 1]
+    """The CSV files next to a page that have rows, relative to it; where it has none, those that its study published."""
+    for place in (folder, results() / folder.name):
+        paths = [path for path in sorted(place.glob("tables/*.csv")) if len(path.read_text().splitlines()) > 1]
+        if paths:
+            return [f"tables/{path.name}" for path in paths]
+    return []
 
 
 def _index(folder: Path) -> str:
