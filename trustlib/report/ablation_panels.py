@@ -22,7 +22,8 @@ def ablation(rows: pd.DataFrame, study: Study, mcp: dict[str, float], question: 
     mcp : pair -> MCP's AUROC, fraction.
     """
     pairs = list(rows["pair"].unique())
-    size = (1.6 + 3.4 * len(pairs), 0.9 + 0.21 * rows["arm"].nunique())
+    longest = max(len(study.method_label(arm)) for arm in rows["arm"].unique())
+    size = (0.6 + 0.06 * longest + 3.6 * len(pairs), 0.9 + 0.21 * rows["arm"].nunique())
     fig, axs = plt.subplots(1, len(pairs), figsize=size, squeeze=False, sharey=True)
     said = []
     for ax, pair in zip(axs.flat, pairs, strict=True):

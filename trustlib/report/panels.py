@@ -103,7 +103,7 @@ def risk_coverage(results: Any, pairs: list[str], split: str = "test") -> Drawn:
     study = results.study
     size = (1 + 3.6 * len(pairs), 5) if len(pairs) < 3 else (2.9 * len(pairs), 4.6)
     fig, axs = plt.subplots(2, len(pairs), figsize=size, squeeze=False, sharey="row", sharex=True)
-    lowest, top = {}, 0.0
+    lowest, top, least, most = {}, 0.0, 0.0, 0.0
     for (above, below), pair in zip(axs.T, pairs, strict=True):
         predictions = results.predictions(pair, split)
         risks = {
@@ -111,14 +111,17 @@ def risk_coverage(results: Any, pairs: list[str], split: str = "test") -> Drawn:
         }
         for arm, risk in risks.items():
             style = {"label": study.method_label(arm), "color": colour_of_line(study, arm)}
-            for ax, shown in ((above, risk), (below, risk - risks["mcp"])):
+            less = risk - risks["mcp"]
+            for ax, shown in ((above, risk), (below, less)):
                 figures.risk_band(ax, COVERAGES, shown.mean(0), shown.min(0), shown.max(0), **style)
+            least, most = min(least, less.min()), max(most, less.max())
         mean = np.stack([risk.mean(0) for risk in risks.values()])
         lowest[pair] = (mean[0] <= mean[1:].min(0) + 1e-12).mean() if len(mean) > 1 else np.nan
         top = max(top, 1.5 * (~predictions.correct).mean())
         above.set(title=study.pair_label(pair), ylabel="risk (share of errors)")
-        below.set(ylabel="risk minus MCP's", ylim=(None, None))
+        below.set(ylabel="risk minus MCP's")
     axs[0, 0].set_ylim(0, top)
+    axs[1, 0].set_ylim(1.1 * least, 1.1 * most or None)
     figures.outer_labels(axs)
     figures.legend_below(fig, axs[0, 0])
     at = joined(f"{100 * share:.0f} % ({study.pair_label(pair)})" for pair, share in lowest.items())

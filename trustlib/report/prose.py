@@ -95,7 +95,7 @@ def in_one_minute(compared: pd.DataFrame, study: Study) -> list[str]:
         for label, part in better.groupby("label", sort=False)
     )
     sentences.append(
-        f"Of {counted(len(others), 'score')} that need no oracle, {len(better)} rank significantly better than MCP"
+        f"Of {counted(len(others), 'score')} that need no oracle, {_ranks(len(better))} significantly better than MCP"
         + (f": {what}." if len(better) else ".")
     )
     return [*sentences, *_operating(compared, study), *_alike_sentences(compared, study)][:5]
@@ -111,11 +111,15 @@ def _verdict(oracles: pd.DataFrame, study: Study) -> str:
         if chosen.any()
     ]
     named = f": {joined(dict.fromkeys(oracles.loc[above, 'label']))}" if above.any() else ""
-    head = "No oracle ranks" if not above.any() else f"{above.sum()} of {counted(len(oracles), 'oracle')} rank"
+    head = "No oracle ranks" if not above.any() else f"Of {counted(len(oracles), 'oracle')} {_ranks(above.sum())}"
     return (
         f"**{head} errors significantly better than the classifier's own maximum softmax probability (MCP)**{named}; "
-        f"{below.sum()} of {len(oracles)} rank significantly worse ({joined(parts)})."
+        f"{_ranks(below.sum())} significantly worse ({joined(parts)})."
     )
+
+
+def _ranks(count: int) -> str:
+    return f"{count} rank{'s' if count == 1 else ''}"
 
 
 def _best(oracles: pd.DataFrame, rows: pd.DataFrame, study: Study) -> str:

@@ -1,8 +1,9 @@
-"""The README's figure and tables, and results/index.html, from the committed results: `make readme`."""
+"""The README's figure and tables, results/index.html and the example, from the committed results: `make readme`."""
 
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -25,12 +26,15 @@ MARKS = {  # method -> (label, colour, marker, filled)
     "ce": ("Oracle: CE", figures.COLOURS["ce"], "o", True),
     "ce-released": ("Oracle: CE as in the released code, one epoch", figures.COLOURS["ce"], "o", False),
 }
+GARMENTS = (
+    "T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
 INTERVAL = ["estimate", "low", "high"]
 DIFFERENCE = ["difference", "difference_low", "difference_high"]
 
 
 def write(root: Path = ROOT) -> None:
-    """Write docs/hero.svg, the tables between the README's two markers, and results/index.html."""
+    """Write docs/hero.svg, the tables between the README's two markers, results/index.html and data/example."""
     rows = [row for name in STUDIES for row in published(name)]
     figure, readme = root / "docs" / "hero.svg", root / "README.md"
     with plt.style.context(figures.STYLE):
@@ -41,6 +45,24 @@ def write(root: Path = ROOT) -> None:
     before, _, rest = readme.read_text().partition(START)
     readme.write_text(f"{before}{START}\n{results_block(rows)}{END}{rest.partition(END)[2]}")
     (root / "results" / "index.html").write_text(index(readme.read_text(), figure.read_text()))
+    example().to_csv(root / "data" / "example" / "predictions.csv", index=False)
+
+
+def example(rows: int = 2_000) -> pd.DataFrame:
+    """Predictions to try `python -m trustlib evaluate` on: the first test images of `fashion`, its ResNet, two oracles.
+
+    One row per image: correct (0 or 1); the confidences max_probability, energy, tcp_oracle and steep_slope_oracle (z
+    of the first training seed); group, the predicted class.
+    """
+    scores = np.load(RESULTS / "fashion" / "scores.npz")
+    columns = {
+        "max_probability": "rsn/seed0.mcp", "energy": "rsn/confidences.energy",
+        "tcp_oracle": "rsn-rsn/tcp/seed0.z", "steep_slope_oracle": "rsn-rsn/ss/seed0.z",
+    }  # fmt: skip
+    frame = pd.DataFrame({"correct": scores["rsn/seed0.correct"][:rows].astype(int)})
+    for column, name in columns.items():
+        frame[column] = scores[name][:rows].astype(float).round(7)
+    return frame.assign(group=np.array(GARMENTS)[scores["rsn/seed0.predicted"][:rows]])
 
 
 def published(name: str) -> list[dict]:

@@ -186,6 +186,7 @@ def side_by_side(rows: Iterable[tuple[str, str, str, pd.Series]]) -> Styler:
     """
     cells = {(group, f"{name}, {source}"): row.reindex(SIDE_BY_SIDE) for group, name, source, row in rows}
     frame = pd.DataFrame(cells).T.fillna(MISSING)
+    frame = frame.droplevel(0) if frame.index.get_level_values(0).nunique() == 1 else frame
     return plain(frame.rename(columns={metric: COLUMNS[metric][0] for metric in SIDE_BY_SIDE}))
 
 
@@ -216,9 +217,9 @@ def table2_form(published: pd.DataFrame, compared: pd.DataFrame) -> Styler:
     rows = []
     for loss, arm in TABLE_2.items():
         name = PAPER_NAMES.get(loss, loss)
-        rows.append((name, name, "paper", with_intervals(published[published["loss"] == loss])))
+        rows.append(("", name, "paper", with_intervals(published[published["loss"] == loss])))
         if arm:
-            rows.append((name, name, "here", with_intervals(compared[compared["arm"] == arm])))
+            rows.append(("", name, "here", with_intervals(compared[compared["arm"] == arm])))
     return side_by_side(rows)
 
 

@@ -17,6 +17,7 @@ from pandas.io.formats.style import Styler
 from ..analysis.compare import DIFFERENCE, INTERVAL
 from ..analysis.paper import PAPER_NAMES, paper_pair
 from ..stats import selective
+from ..study import Study
 
 # column -> (heading, which way is better: 1 up, -1 down, 0 neither is better by itself)
 COLUMNS = {
@@ -36,6 +37,11 @@ OF_THE_CLASSIFIER = {"accuracy"}  # one number for all oracles of a pair: no dev
 MISSING = "–"
 DATA = {"fashion": "Fashion-MNIST", "mnist": "MNIST", "cifar10": "CIFAR-10", "tiny": "Tiny-ImageNet"}
 DATA |= {"digits": "5,000 digits of MNIST"}
+
+
+def labelled(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """The tidy frame with pairs and methods named as a reader knows them."""
+    return frame.assign(pair=frame["pair"].map(study.pair_label), arm=frame["arm"].map(study.method_label))
 
 
 def mean_and_deviation(frame: pd.DataFrame, columns: list[str], by: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -69,7 +75,7 @@ def paper_form(
 
 
 def metrics_form(judged: pd.DataFrame, scale: float = 100) -> Styler:
-    """Every metric of several scores, per cent, with intervals: what `predictions.judge` returns.
+    """Every metric of several scores, per cent, with intervals: what `evaluate.compare_scores` returns.
 
     The best of a column is in bold; the last column is the difference in AUROC from the first score.
     """
@@ -88,7 +94,7 @@ def metrics_form(judged: pd.DataFrame, scale: float = 100) -> Styler:
 
 
 def guarantees_form(found: pd.DataFrame) -> Styler:
-    """What `predictions.guarantees` returns, per cent; where there is no threshold, why."""
+    """What `evaluate.guarantees` returns, per cent; where there is no threshold, why."""
     rows = {}
     for name, row in found.iterrows():
         if row["found"]:
@@ -106,7 +112,7 @@ def guarantees_form(found: pd.DataFrame) -> Styler:
 
 
 def groups_form(found: pd.DataFrame, scale: float = 100) -> Styler:
-    """What `predictions.groups` returns, per cent."""
+    """What `evaluate.groups` returns, per cent."""
     text = {"rows": found["n"].map("{:,}".format), "wrong": found["wrong"].map("{:,}".format)}
     headings = {"accuracy": "Acc", "auroc": "AUROC", "coverage": "kept", "risk": "errors among the kept"}
     for name, heading in headings.items():

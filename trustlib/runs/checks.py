@@ -32,7 +32,7 @@ def check(study: Study) -> None:
 def _misfit(study: Study, name: str, images: Images) -> str:
     """Why a network cannot classify the images; an empty text where it can."""
     network = study.network(name)
-    if network.weights:
-        pretrained.checksum(network.model, network.weights)  # raises where they are not to be had
     why = pretrained.misfit(network.model, network.args, bool(network.weights), images.classes, images.wnids)
+    if network.weights and not why:
+        pretrained.checksum(network.model, network.weights)  # raises where they are not to be had
     return f"networks.{name}: {why}" if why else ""
