@@ -169,7 +169,7 @@ def frame(template: Path, script: str, **filled) -> str:
 
 
 def _tables(folder: Path) -> list[str]:
-    """The CSV files next to a page that have rows, relative to it; where it has none, those that its study published."""
+    """The CSV files with rows next to a page, relative to it; where it has none, those that its study has published."""
     for place in (folder, results() / folder.name):
         paths = [path for path in sorted(place.glob("tables/*.csv")) if len(path.read_text().splitlines()) > 1]
         if paths:
