@@ -93,6 +93,13 @@ def tiny(write_study):
     return study.load_study(write_study())
 
 
+def scored(n=300, seed=0, gap=1.0):
+    """Confidences and whether n predictions are correct: normals `gap` deviations apart, 80 % correct."""
+    rng = np.random.default_rng(seed)
+    correct = rng.random(n) < 0.8
+    return rng.normal(size=n) + gap * correct, correct
+
+
 class Given:
     """Results made of arrays, in place of `runs.results.Run`: (pair, split) -> `Predictions`."""
 
