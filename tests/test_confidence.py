@@ -10,7 +10,7 @@ from scipy.special import log_softmax, softmax
 from scipy.stats import spearmanr
 
 from trustlib import confidence, losses, metrics
-from trustlib.confidence import SCORES, Observed
+from trustlib.confidence import SCORES, Observed, probes, scores
 
 
 def observed(n=200, classes=5, features=6, seed=0, noise=1.0):
@@ -111,7 +111,7 @@ def test_a_temperature_that_does_not_exist_costs_no_other_score():
 
 def test_the_norm_is_the_best_on_the_held_out_part_or_none():
     value = score("p_norm")
-    aurocs = {p: metrics.evaluate(confidence._normed(FIT, p), FIT.correct)["auroc"] for p in confidence.P_NORMS}
+    aurocs = {p: metrics.evaluate(scores._normed(FIT, p), FIT.correct)["auroc"] for p in scores.P_NORMS}
     best = max(aurocs, key=aurocs.get)
     if aurocs[best] > metrics.evaluate(confidence.mcp(FIT), FIT.correct)["auroc"]:
         z = PART.logits - PART.logits.mean(1, keepdims=True)
@@ -137,7 +137,7 @@ def test_the_neighbour_is_the_50th_where_the_classes_are_large_enough():
     large = Observed(np.eye(2)[labels], labels, rng.normal(size=(len(labels), 6)))
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (PART.features, large.features)]
     expected = -np.sort(cdist(*unit), axis=1)[:, confidence.NEIGHBOUR - 1]
-    np.testing.assert_allclose(confidence.knn(PART, FIT, large), expected, atol=1e-5)
+    np.testing.assert_allclose(scores.knn(PART, FIT, large), expected, atol=1e-5)
 
 
 def test_small_classes_do_not_make_neighbours_of_another_class():
@@ -153,14 +153,14 @@ def test_small_classes_do_not_make_neighbours_of_another_class():
     test, reference = part(10), part(40)
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (test.features, reference.features)]
     of_50th = metrics.evaluate(-np.sort(cdist(*unit), axis=1)[:, 49], test.correct)["auroc"]
-    assert metrics.evaluate(confidence.knn(test, reference, reference), test.correct)["auroc"] > of_50th + 0.02
+    assert metrics.evaluate(scores.knn(test, reference, reference), test.correct)["auroc"] > of_50th + 0.02
 
 
 def test_the_accuracy_of_the_predicted_class_is_looked_up():
     predicted, labels = np.array([0] * 20 + [1] + [2] * 4), np.array([0] * 20 + [1] + [2, 2, 0, 0])
     fit = Observed(np.eye(4)[predicted], labels)
     overall = 23 / 25
-    looked_up = confidence.class_accuracy(Observed(np.eye(4), np.zeros(4, int)), fit)
+    looked_up = scores.class_accuracy(Observed(np.eye(4), np.zeros(4, int)), fit)
     np.testing.assert_allclose(looked_up, [(20 + overall) / 21, (1 + overall) / 2, (2 + overall) / 5, overall])
     value = score("class_accuracy")
     assert len(np.unique(value)) <= 5
@@ -168,7 +168,7 @@ def test_the_accuracy_of_the_predicted_class_is_looked_up():
 
 
 def test_mahalanobis_agrees_with_its_definition():
-    means, whiten = confidence._class_normals(REFERENCE)
+    means, whiten = scores._class_normals(REFERENCE)
     precision = whiten @ whiten.T
     gaps = PART.features[:, None].astype(float) - means[None]  # (N, K, d)
     squared = np.einsum("nkd,de,nke->nk", gaps, precision, gaps)
@@ -179,7 +179,7 @@ def test_mahalanobis_agrees_with_its_definition():
 
 
 def test_a_larger_reference_is_drawn_from_with_a_seed(monkeypatch):
-    monkeypatch.setattr(confidence, "REFERENCE", 100)
+    monkeypatch.setattr("trustlib.confidence.observed.REFERENCE", 100)
     first, again = (SCORES["knn"].function(PART, FIT, observed(400, seed=3)) for _ in range(2))
     np.testing.assert_array_equal(first, again)
     drawn = confidence.drawn_reference(400)
@@ -204,12 +204,12 @@ def test_a_linear_oracle_learns_what_a_feature_tells(loss):
         return Observed(logits, np.zeros(n, int), x)
 
     reference, fit, test = part(2000), part(500), part(500)
-    z = confidence.linear(test, fit, reference, loss=loss)
+    z = probes.linear(test, fit, reference, loss=loss)
     assert metrics.evaluate(z, test.correct)["auroc"] > 0.95
-    again = confidence.linear(test, replace(fit), replace(reference), loss=loss)
+    again = probes.linear(test, replace(fit), replace(reference), loss=loss)
     np.testing.assert_array_equal(z, again)
     if loss == "ss":
-        _, _, weight, _ = confidence._fitted_linear(loss, fit, reference)
+        _, _, weight, _ = probes._fitted_linear(loss, fit, reference)
         assert np.linalg.norm(weight) == pytest.approx(1)
 
 
@@ -221,8 +221,8 @@ def test_where_errors_are_rare_the_steep_slope_loss_is_lowest_where_all_is_trust
     features, target = torch.from_numpy(x), torch.from_numpy(right)
     assert metrics.evaluate(-x[:, 0], right)["auroc"] > 0.9
     of_ce = (-np.eye(8)[0], 2.0)
-    for start in (confidence._small_start(8), of_ce):
-        weight, bias = confidence._minimise(losses.steep_slope, features, target, 0.0, start, distance=True)
+    for start in (probes._small_start(8), of_ce):
+        weight, bias = probes._minimise(losses.steep_slope, features, target, 0.0, start, distance=True)
         loss = losses.steep_slope(features @ torch.from_numpy(weight) + bias, target).mean().item()
         assert (x @ weight + bias > 0).all()
         assert loss == pytest.approx((~right).mean() * 2 * np.sinh(3), rel=1e-3)
@@ -239,11 +239,11 @@ def test_an_mlp_probe_learns_what_no_hyperplane_tells():
         return Observed(np.stack([np.where(right, 2.0, -2.0), np.zeros(n)], axis=1), np.zeros(n, int), x)
 
     reference, fit, test = part(4000), part(1000), part(1000)
-    z = confidence.mlp(test, fit, reference)
+    z = probes.mlp(test, fit, reference)
     assert metrics.evaluate(z, test.correct)["auroc"] > 0.9
-    assert metrics.evaluate(confidence.linear(test, fit, reference, loss="ce"), test.correct)["auroc"] < 0.7
-    confidence._fitted_mlp.cache_clear()
-    np.testing.assert_array_equal(z, confidence.mlp(test, fit, reference))
+    assert metrics.evaluate(probes.linear(test, fit, reference, loss="ce"), test.correct)["auroc"] < 0.7
+    probes._fitted_mlp.cache_clear()
+    np.testing.assert_array_equal(z, probes.mlp(test, fit, reference))
 
 
 def test_what_is_missing_is_named_and_left_out():
@@ -267,7 +267,7 @@ def test_probabilities_are_computed_in_float64():
     half = replace(PART, logits=PART.logits.astype(np.float16))
     double = replace(PART, logits=half.logits.astype(np.float64))
     np.testing.assert_array_equal(confidence.entropy(half), confidence.entropy(double))
-    assert np.allclose(log_softmax(double.logits, axis=1), confidence._log_p(half.logits))
+    assert np.allclose(log_softmax(double.logits, axis=1), scores._log_p(half.logits))
 
 
 @pytest.mark.parametrize(

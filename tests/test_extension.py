@@ -23,7 +23,7 @@ from torch import Tensor
 from trustlib import confidence, data, losses, metrics, report
 from trustlib.analysis import compare
 from trustlib.apply import predictions
-from trustlib.confidence import Observed, Score
+from trustlib.confidence import Observed, Score, probes, scores
 from trustlib.losses import Loss, _against, _check
 from trustlib.report import figures, tables
 from trustlib.runs import shifted, steps, store, tuning
@@ -197,9 +197,9 @@ def test_a_probe_learns_by_the_entry_alone(extended):
     draw = np.random.default_rng(0)
     part = Observed(draw.normal(size=(200, 3)), np.arange(200) % 3, draw.normal(size=(200, 4)))
     GIVEN.clear()
-    assert confidence.linear(part, part, part, loss="weighted_tcp").shape == (200,)
+    assert probes.linear(part, part, part, loss="weighted_tcp").shape == (200,)
     n_correct = int(part.correct.sum())
-    probability = np.exp(confidence._log_p(part.logits))[np.arange(200), part.labels]
+    probability = np.exp(scores._log_p(part.logits))[np.arange(200), part.labels]
     assert {given[1:3] for given in GIVEN} == {(n_correct, 200 - n_correct)}
     np.testing.assert_allclose(GIVEN[0][0], probability)
 

@@ -11,7 +11,7 @@ from trustlib.data import ROOT
 FLOORS = {
     "metrics": 1, "losses": 1, "recipe": 1, "oracle": 1, "data": 1, "predictions": 1,
     "stats": 2, "released": 2, "shifts": 2, "models": 2, "training": 2,
-    "confidence": 3,
+    "confidence": 3, "settings": 3,
     "study": 4,
     "analysis": 5, "runs": 5,
     "report": 6, "apply": 6,

@@ -1,169 +1,22 @@
 """A study: a dataset with its networks, pairs, methods and seeds, read from one YAML file and checked."""
 
-import dataclasses
-import difflib
-import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from . import confidence, data, losses, released
+from . import confidence, data, losses
 from .data import ROOT
 from .recipe import Recipe
-from .shifts import corruptions, names
+from .settings import Ablation, Ablations, Domains, Method, Network, Strict, nearest
+from .shifts import names
 
 
 class StudyError(ValueError):
     """A study's YAML, or a name that refers to it, is wrong; the message names the key and what was expected."""
-
-
-class Strict(BaseModel):
-    """Settings without surprises: unknown keys and wrong types are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Slides(Strict):
-    """The steep slope loss's two slopes."""
-
-    alpha_pos: float = Field(gt=0)
-    alpha_neg: float = Field(gt=0)
-
-    @property
-    def chance(self) -> float:
-        """Of being right, above which the loss's minimiser is positive (`losses.steep_slope_optimum`)."""
-        return self.alpha_neg / (self.alpha_pos + self.alpha_neg)
-
-
-class Network(Strict):
-    """A backbone: as a classifier, how it is trained or where its weights are; as an oracle, its steep slopes."""
-
-    label: str  # as in the paper: ViT, RSN
-    model: str  # a name in timm, or of `trustlib.models.confidnet`
-    args: dict[str, Any] = {}
-    training: Recipe | None = None
-    weights: str | None = None  # instead of a training, see `trustlib.models.pretrained`
-    inputs: dict[str, Any] = {}  # with weights: what differs from the model's own, see `trustlib.data.Inputs`
-    steep_slope: Slides
-    oracle: dict[str, Any] = {}  # what differs from the study's recipe in the training of its oracles
-
-    @model_validator(mode="after")
-    def _either(self):
-        if (self.training is None) == (self.weights is None):
-            raise ValueError("a network has either training, a recipe, or weights, a place to find them")
-        known = [field.name for field in dataclasses.fields(data.Inputs)]
-        for name in self.inputs:
-            if self.weights is None or name not in known:
-                raise ValueError(
-                    f"inputs: a trained network has no {name!r}{nearest(name, known)}"
-                    if self.weights
-                    else "inputs go with weights; a network that is trained here sees the images standardised"
-                )
-        return self
-
-
-class Method(Strict):
-    """One way to train an oracle: a loss, its form, a head."""
-
-    label: str
-    loss: str
-    head: Literal["linear", "distance", "mlp", "mlp-distance"]
-    form: Literal["corrected", "released"] = "corrected"
-    hyper: dict[str, float] = {}
-    labels: Literal["train", "heldout", "crossfit"] = "train"  # see `runs.steps.oracle`
-    training: dict[str, Any] = {}  # what differs from the study's recipe; a rate given here is not tuned
-    backbone: Literal["trained", "frozen"] = "trained"  # frozen: the backbone is frozen, from cached features
-    start: str | None = (
-        None  # the method whose oracle it starts from, of the same seed; its classifier's weights by default
-    )
-    keep_last: bool = True  # of the oracle it starts from, the last layer too
-    rate_of: str | None = None  # the method whose tuned learning rate it takes, in an ablation; its own by default
-
-    @model_validator(mode="after")
-    def _known(self):
-        if self.loss not in losses.LOSSES:
-            raise ValueError(f"unknown loss {self.loss!r}{nearest(self.loss, losses.LOSSES)}")
-        if self.form == "released" and self.loss not in released.LOSSES:
-            raise ValueError(f"loss {self.loss!r} has no released form; those that have: {', '.join(released.LOSSES)}")
-        counts = ("n_correct", "n_wrong") if losses.LOSSES[self.loss].counts else ()
-        _, _, *known = (name for name in inspect.signature(self.loss_function).parameters if name not in counts)
-        for name in self.hyper:
-            if name not in known:
-                raise ValueError(f"hyper: loss {self.loss!r} has no {name!r}{nearest(name, known or ['none'])}")
-        return self
-
-    @property
-    def loss_function(self) -> Callable[..., Any]:
-        """The loss in the method's form, ``(z, target, **hyper) -> tensor``."""
-        return released.LOSSES[self.loss] if self.form == "released" else losses.LOSSES[self.loss].function
-
-
-class Ablation(Strict):
-    """One question of the ablations, and the methods whose comparison answers it."""
-
-    question: str
-    pairs: list[str] = Field(min_length=1)
-    methods: list[str] = Field(min_length=1)
-    against: str | None = None  # the method that the others are compared with
-
-
-class Ablations(Strict):
-    """Ablations: methods trained at the study's learning rate, or each at its own, chosen on validation images."""
-
-    rates: list[float] = []  # tried for every method with the first seed, more where the best is at an edge; or none
-    seeds: list[int] = []
-    tuning: int = Field(
-        default=0, ge=0
-    )  # the last of the validation images choose a rate; the others may teach an oracle
-    folds: int = Field(default=5, ge=2)  # of the training set, for cross-fitted labels
-    networks: dict[str, Network] = {}  # beside the study's
-    methods: dict[str, Method] = {}  # beside the study's
-    questions: dict[str, Ablation] = {}
-
-    @model_validator(mode="after")
-    def _enough(self):
-        if self.questions and (len(self.seeds) < 2 or len(self.rates) == 1 or not self.tuning):
-            raise ValueError("ablations need seeds, at least two, rates, two or none, and tuning, a number of images")
-        return self
-
-
-class Domains(Strict):
-    """Distribution shifts (`trustlib.shifts.names`), all made of the first images of the test set."""
-
-    judged: list[str] = []  # those the report speaks of
-    images: int = Field(default=2000, ge=1)
-    attacked: int = Field(default=1000, ge=1)  # of them, where an attack takes a hundred steps an image
-    swept: list[str] = []  # corruptions that are made at every severity, for the curves against it
-    sweep_images: int = Field(default=1000, ge=1)
-
-    @model_validator(mode="after")
-    def _known(self):
-        for name in self.judged:
-            names.parse(name)
-        for name in self.swept:
-            corruptions.check(name, corruptions.SEVERITIES[0])
-        return self
-
-    @property
-    def sweep(self) -> dict[str, list[str]]:
-        """corruption -> its part at every severity, mildest first."""
-        return {name: [f"sweeps/{name}-{s}" for s in corruptions.SEVERITIES] for name in self.swept}
-
-    @property
-    def parts(self) -> dict[str, str]:
-        """Domain -> its part, as the files and the results of `runs` name it."""
-        return {name: f"domains/{name}" for name in self.judged}
-
-    def size(self, part: str) -> int:
-        """How many images a part has."""
-        folder, _, name = part.partition("/")
-        if folder == "sweeps":
-            return self.sweep_images
-        return min(self.attacked, self.images) if names.parse(name).kind == names.RECOLOR else self.images
 
 
 class Study(Strict):
@@ -199,7 +52,7 @@ class Study(Strict):
     ablations: Ablations = Ablations()
 
     @model_validator(mode="after")
-    def _consistent(self):
+    def _check_dataset(self):
         if self.dataset not in (*data.DATASETS, "folder"):
             raise ValueError(f"dataset: unknown dataset {self.dataset!r}{nearest(self.dataset, data.DATASETS)}")
         if (self.dataset == "folder") != (self.folder is not None):
@@ -209,6 +62,10 @@ class Study(Strict):
         trained = [name for name, network in self.all_networks.items() if network.weights is None]
         if self.folder is not None and trained:
             raise ValueError(f"networks.{trained[0]}: a dataset of folders needs weights, for inputs of a size")
+        return self
+
+    @model_validator(mode="after")
+    def _check_names(self):
         for own, other in ((self.networks, self.ablations.networks), (self.methods, self.ablations.methods)):
             for name in own.keys() & other.keys():
                 raise ValueError(f"ablations: {name!r} is a name of the study's own")
@@ -216,69 +73,59 @@ class Study(Strict):
             if "-" in name:
                 raise ValueError(f"networks: {name!r} may hold no '-', which parts the names of a pair")
         for name in self.all_methods.keys() & confidence.SCORES.keys():
-            raise ValueError(
-                f"methods: {name!r} is a score of the classifier itself and cannot be the name of a method"
-            )
+            raise ValueError(f"methods: {name!r} is a score of the classifier itself and cannot be a method's name")
         lists = {key: getattr(self, key) for key in ("pairs", "seeds", "classifier_seeds")}
-        lists |= {"domains.judged": self.domains.judged, "domains.swept": self.domains.swept}
-        for key, values in (
-            lists | {"ablations.seeds": self.ablations.seeds, "ablations.rates": self.ablations.rates}
-        ).items():
+        lists |= {f"domains.{key}": getattr(self.domains, key) for key in ("judged", "swept")}
+        lists |= {f"ablations.{key}": getattr(self.ablations, key) for key in ("seeds", "rates")}
+        for key, values in lists.items():
             if len(set(values)) < len(values):
                 raise ValueError(f"{key}: holds something twice: {values}")
-        named = {
-            f"ablations.questions.{name}.pairs": ablation.pairs for name, ablation in self.ablations.questions.items()
-        }
-        for where, pairs in ({"pairs": self.pairs} | named).items():
-            networks = self.networks if where == "pairs" else self.all_networks
-            for pair in pairs:
-                for name in pair.split("-"):
-                    if pair.count("-") != 1 or name not in networks:
-                        raise ValueError(f"{where}: {pair!r} is not ORACLE-CLASSIFIER with names from {list(networks)}")
-        for ablation, settings in self.ablations.questions.items():
-            for arm in filter(None, [*settings.methods, settings.against]):
-                if arm not in self.all_methods:
-                    raise ValueError(
-                        f"ablations.questions.{ablation}: unknown method {arm!r}{nearest(arm, self.all_methods)}"
-                    )
-        if any(network.weights for network in self.all_networks.values()):
-            self._check_given()
-        if self.feature_passes and (mixed := [pair for pair in self.all_pairs if len(set(pair.split("-"))) > 1]):
+        return self
+
+    @model_validator(mode="after")
+    def _check_pairs(self):
+        self._check_pairs_of("pairs", self.pairs, list(self.networks))
+        for name, ablation in self.ablations.questions.items():
+            where = f"ablations.questions.{name}"
+            self._check_pairs_of(f"{where}.pairs", ablation.pairs, list(self.all_networks))
+            for method in filter(None, [*ablation.methods, ablation.against]):
+                if method not in self.all_methods:
+                    raise ValueError(f"{where}: unknown method {method!r}{nearest(method, self.all_methods)}")
+        mixed = [pair for pair in self.all_pairs if len(set(pair.split("-"))) > 1]
+        if self.feature_passes and mixed:
             raise ValueError(f"feature_passes: the oracle of {mixed[0]!r} shares no dropout with its classifier")
+        return self
+
+    def _check_pairs_of(self, where: str, pairs: list[str], known: list[str]) -> None:
+        for pair in pairs:
+            if pair.count("-") != 1 or not set(pair.split("-")) <= set(known):
+                raise ValueError(f"{where}: {pair!r} is not ORACLE-CLASSIFIER with names from {known}")
+
+    @model_validator(mode="after")
+    def _check_methods(self):
         for name, network in self.all_networks.items():
-            try:
-                Recipe.model_validate(self.oracle.model_dump() | network.oracle)
-            except ValidationError as error:
-                raise ValueError(f"networks.{name}.oracle: {_explain(error.errors()[0])}") from None
-        for name, arm in self.all_methods.items():
+            self._check_recipe(f"networks.{name}.oracle", network.oracle)
+        for name, method in self.all_methods.items():
+            self._check_recipe(f"methods.{name}.training", method.training)
             self._check_start(name)
-            if arm.rate_of is not None and (
-                arm.rate_of not in self.all_methods or self.all_methods[arm.rate_of].rate_of
-            ):
+            if method.rate_of is not None:
+                other = self.all_methods.get(method.rate_of)
+                if other is None or other.rate_of:
+                    raise ValueError(
+                        f"methods.{name}.rate_of: {method.rate_of!r} is no method with a learning rate of its own"
+                    )
+            if method.labels != "train" and losses.LOSSES[method.loss].target == "p_true":
                 raise ValueError(
-                    f"methods.{name}.rate_of: {arm.rate_of!r} is no method with a learning rate of its own"
-                )
-            try:
-                Recipe.model_validate(self.oracle.model_dump() | arm.training)
-            except ValidationError as error:
-                raise ValueError(f"methods.{name}.training: {_explain(error.errors()[0])}") from None
-            if arm.labels != "train" and losses.LOSSES[arm.loss].target == "p_true":
-                raise ValueError(
-                    f"methods.{name}: {arm.loss} learns a probability and has no labels but those of the training set"
+                    f"methods.{name}: {method.loss} learns a probability and has no labels but those of the training "
+                    "set"
                 )
         return self
 
-    def _check_given(self) -> None:
-        """Refuse what cannot be done with classifiers that are not trained here."""
-        if len(self.classifier_seeds) > 1:
-            raise ValueError("classifier_seeds: a network with pretrained weights has one, not an ensemble")
-        crossfit = [name for name, arm in self.all_methods.items() if arm.labels == "crossfit"]
-        if crossfit:
-            raise ValueError(f"methods.{crossfit[0]}: cross-fitted labels need classifiers that are trained here")
-        for name in self.domains.judged:
-            kind = names.parse(name).kind
-            if kind == names.NORMALISED or (kind == names.RECOLOR and (name != kind or not self.folder)):
-                raise ValueError(f"domains: {name} needs networks that see the images standardised as they are")
+    def _check_recipe(self, where: str, changed: dict[str, Any]) -> None:
+        try:
+            Recipe.model_validate(self.oracle.model_dump() | changed)
+        except ValidationError as error:
+            raise ValueError(f"{where}: {_explain(error.errors()[0])}") from None
 
     def _check_start(self, name: str) -> None:
         """A method starts from another one, in the end from one that starts from a classifier."""
@@ -291,6 +138,22 @@ class Study(Strict):
             if start in chain:
                 raise ValueError(f"methods.{name}.start: {' starts from '.join([*chain, start])}")
             chain.append(start)
+
+    @model_validator(mode="after")
+    def _check_pretrained(self):
+        """Refuse what cannot be done with classifiers that are not trained here."""
+        if not any(network.weights for network in self.all_networks.values()):
+            return self
+        if len(self.classifier_seeds) > 1:
+            raise ValueError("classifier_seeds: a network with pretrained weights has one, not an ensemble")
+        crossfit = [name for name, method in self.all_methods.items() if method.labels == "crossfit"]
+        if crossfit:
+            raise ValueError(f"methods.{crossfit[0]}: cross-fitted labels need classifiers that are trained here")
+        for name in self.domains.judged:
+            kind = names.parse(name).kind
+            if kind == names.NORMALISED or (kind == names.RECOLOR and (name != kind or not self.folder)):
+                raise ValueError(f"domains: {name} needs networks that see the images standardised as they are")
+        return self
 
     def images(self) -> "data.Images":
         """The study's image set, or the `trustlib.data.folders.Folder` for a large one; read once a process."""
@@ -317,9 +180,9 @@ class Study(Strict):
     def one_a_loss(self) -> list[str]:
         """The first of the study's methods for each loss as in the text: for figures without room for all of them."""
         first = {}
-        for name, arm in self.methods.items():
-            if arm.form == "corrected":
-                first.setdefault(arm.loss, name)
+        for name, method in self.methods.items():
+            if method.form == "corrected":
+                first.setdefault(method.loss, name)
         return list(first.values())
 
     @property
@@ -333,9 +196,9 @@ class Study(Strict):
         """The networks that are judged: the classifiers of the study's pairs."""
         return list(dict.fromkeys(pair.split("-")[1] for pair in self.pairs))
 
-    def recipe(self, pair: str, arm: str, rate: float | None = None) -> Recipe:
+    def recipe(self, pair: str, method: str, rate: float | None = None) -> Recipe:
         """How an oracle is trained: the study's recipe, changed by its network, the method, and `rate`, if given."""
-        changed = self.all_networks[pair.split("-")[0]].oracle | self.all_methods[arm].training
+        changed = self.all_networks[pair.split("-")[0]].oracle | self.all_methods[method].training
         return Recipe.model_validate(self.oracle.model_dump() | changed | ({} if rate is None else {"rate": rate}))
 
     def pair(self, pair: str) -> tuple[str, str]:
@@ -373,50 +236,50 @@ class Study(Strict):
 
     def chosen_methods(self, methods: list[str]) -> list[str]:
         """The methods asked for, all when none is."""
-        for arm in methods:
-            if arm not in self.methods:
-                raise StudyError(f"study {self.name} has no method {arm!r}{nearest(arm, self.methods)}")
+        for method in methods:
+            if method not in self.methods:
+                raise StudyError(f"study {self.name} has no method {method!r}{nearest(method, self.methods)}")
         return list(methods or self.methods)
 
     def pair_label(self, pair: str) -> str:
         """<O, C> in the paper's words."""
         return "⟨{}, {}⟩".format(*(self.network(name).label for name in pair.split("-")))
 
-    def method_label(self, arm: str) -> str:
+    def method_label(self, method: str) -> str:
         """The label of a method, or of a score of the classifier itself, which is a row of every table."""
-        return self.all_methods[arm].label if arm in self.all_methods else confidence.SCORES[arm].label
+        return self.all_methods[method].label if method in self.all_methods else confidence.SCORES[method].label
 
-    def group_of(self, arm: str) -> str:
+    def group_of(self, method: str) -> str:
         """The group of `confidence.GROUPS` of a method or score; a method's says whether its backbone is frozen."""
-        if arm not in self.all_methods:
-            return confidence.SCORES[arm].group
-        return "probe" if self.all_methods[arm].backbone == "frozen" else "oracle"
+        if method not in self.all_methods:
+            return confidence.SCORES[method].group
+        return "probe" if self.all_methods[method].backbone == "frozen" else "oracle"
 
-    def threshold_of(self, arm: str) -> float | None:
+    def threshold_of(self, method: str) -> float | None:
         """Above it a prediction is trusted: 0 for ``z`` and log-odds, 0.5 for MCP; None for a score that has none."""
-        if arm == "mcp":
+        if method == "mcp":
             return 0.5
-        return 0.0 if arm in self.all_methods or confidence.SCORES[arm].has_zero else None
+        return 0.0 if method in self.all_methods or confidence.SCORES[method].has_zero else None
 
-    def hyper(self, pair: str, arm: str) -> dict[str, float]:
+    def hyper(self, pair: str, method: str) -> dict[str, float]:
         """Hyper-parameters of a method's loss; the slopes of the steep slope loss are those of the oracle's network."""
-        settings = self.method(arm)
+        settings = self.method(method)
         takes_slopes = losses.LOSSES[settings.loss].slopes
         slopes = self.network(self.pair(pair)[0]).steep_slope.model_dump() if takes_slopes else {}
         return slopes | settings.hyper
 
-    def is_oracle(self, arm: str) -> bool:
+    def is_oracle(self, method: str) -> bool:
         """Whether it is an oracle: a method, or a probe, which is an oracle on the classifier's own frozen features."""
-        return self.group_of(arm) in ("probe", "oracle")
+        return self.group_of(method) in ("probe", "oracle")
 
-    def line(self, arm: str) -> dict[str, Any]:
+    def line(self, method: str) -> dict[str, Any]:
         """The loss, form and number among the study's methods of that kind, for the colour and dashes of figures."""
-        settings = self.all_methods.get(arm)
+        settings = self.all_methods.get(method)
         if settings is None:
-            return {"loss": arm}
+            return {"loss": method}
         kind = {"loss": settings.loss, "form": settings.form}
         alike = [name for name, other in self.methods.items() if (other.loss, other.form) == tuple(kind.values())]
-        return kind | {"variant": alike.index(arm) if arm in alike else 0}
+        return kind | {"variant": alike.index(method) if method in alike else 0}
 
 
 @lru_cache(maxsize=1)
@@ -425,13 +288,6 @@ def _folder(root: Path, heldout: int, workers: int) -> Any:
     from .data import folders  # here, since torchvision takes a second to import
 
     return folders.load_folder(root, heldout=heldout, workers=workers)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What to add to "unknown X": the nearest known name, or all of them."""
-    known = list(known)
-    near = difflib.get_close_matches(str(name), known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
 
 
 def study_path(study: str) -> Path:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import TINY, make, quiet, scores_of
 
-from trustlib import confidence, data, training
+from trustlib import data, training
 from trustlib.analysis import compare
 from trustlib.models import backbone
 from trustlib.runs import networks, steps, store
@@ -221,7 +221,7 @@ def test_passes_with_dropout_need_dropout_and_one_network(write_study):
 
 
 def test_a_large_training_part_keeps_the_images_that_scores_refer_to(tiny, monkeypatch):
-    monkeypatch.setattr(confidence, "REFERENCE", 500)
+    monkeypatch.setattr("trustlib.confidence.observed.REFERENCE", 500)
     trained = steps.classifier(tiny, "rsn").get(quiet)
     kept, correct = trained.tensors("reference."), trained.tensors("train.")["correct"]
     assert kept["index"].tolist() == sorted(set(kept["index"].tolist()))

@@ -14,9 +14,10 @@ from scipy.special import logit
 
 from .. import losses, metrics
 from ..predictions import Predictions
+from ..settings import Slides
 from ..stats import resampling
 from ..stats.rates import clopper_pearson
-from ..study import Slides, Study
+from ..study import Study
 from .compare import DIFFERENCE, INTERVAL
 
 ENDS = ("", "_low", "_high")

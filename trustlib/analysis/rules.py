@@ -14,9 +14,9 @@ import yaml
 from pydantic import Field, model_validator
 
 from .. import data, metrics
+from ..settings import Strict
 from ..shifts import names
 from ..stats import resampling
-from ..study import Strict
 
 REPRODUCED, MIXED, CONTRADICTED = "reproduced", "mixed", "contradicted"
 INCONCLUSIVE, NOT_TESTED = "inconclusive", "not tested"

@@ -235,7 +235,7 @@ def understood(net: nn.Module, images: Images) -> nn.Module:
 def look(net: nn.Module, images: Images) -> dict[str, Tensor]:
     """What a classifier says of every image: correct, p_true, mcp (N,), logits (N, K), features (N, d)."""
     device = training.pick_device()
-    return steps.observe(net.to(device).eval(), _on(images, device), ALL)
+    return networks.observe(net.to(device).eval(), _on(images, device), ALL)
 
 
 def drawn(correct: Tensor, seed: int = 0) -> dict[str, Tensor]:

@@ -6,8 +6,10 @@ import pandas as pd
 
 from .. import confidence, released
 from ..analysis.paper import PAPER_NAMES
+from ..confidence.observed import REFERENCE
 from ..recipe import Recipe
-from ..study import Method, Study
+from ..settings import Method
+from ..study import Study
 from .tables import DATA, _span, number
 
 OPTIMISERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD", "onecycle": "SGD under OneCycleLR"}
@@ -206,7 +208,7 @@ def _forms(study: Study) -> str:
 def neighbours_note(study: Study) -> str:
     """A remark where `confidence.knn` takes a lower k since the classes are small; else empty."""
     images = study.images()
-    a_class = min(len(images.labels["train"]), confidence.REFERENCE) / len(images.classes)
+    a_class = min(len(images.labels["train"]), REFERENCE) / len(images.classes)
     if a_class >= 4 * confidence.NEIGHBOUR:
         return ""
     return (

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from ..study import Study, nearest
+from ..settings import nearest
+from ..study import Study
 from .provenance import digest, notebook_digest, source_digest
 
 if TYPE_CHECKING:  # the Snakefile reads this module, and torch takes seconds
@@ -16,7 +17,8 @@ if TYPE_CHECKING:  # the Snakefile reads this module, and torch takes seconds
 SECTIONS = ("06_report", "07_ablations", "11_reasons", "08_unseen", "09_published", "10_record")  # of the report
 # Whatever may change what a job makes. Which of its files are stale is for their steps to say.
 SOURCE = (
-    "confidence", "data", "losses", "metrics", "models", "oracle", "recipe", "released", "shifts", "study", "training",
+    "confidence", "data", "losses", "metrics", "models", "oracle", "recipe", "released", "settings", "shifts", "study",
+    "training",
     "runs.networks", "runs.shifted", "runs.steps", "runs.store", "runs.tuning",
 )  # fmt: skip
 COMMON = {

@@ -1,9 +1,9 @@
 """The networks of a study, before and after their training, and what each of them sees of an image."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from .. import data, oracle
+from .. import data, oracle, training
 from ..models import backbone, pretrained
 from ..study import Study
 from .store import Step
@@ -80,3 +80,48 @@ def trained_classifier(study: Study, name: str, trained: Step, device: torch.dev
         net.reset_classifier(len(study.images().classes))
     net.load_state_dict(trained.tensors("weights."))
     return net.to(device).eval()
+
+
+def observe(
+    net: nn.Module, images: data.Batches, part: str, view: int = 0, *, among: Tensor | None = None, brief: bool = False
+) -> dict[str, Tensor]:
+    """All that is needed of a classifier for one view of a split, or of some images of it.
+
+    brief : without logits (N, K) and features (N, d), which would not fit for a large set.
+    """
+
+    def outputs(x: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        features, logits = backbone.classify(net, x)
+        probability = logits.double().softmax(1)
+        p_true = probability.gather(1, labels[:, None]).squeeze(1).float()
+        small = logits.argmax(1) == labels, p_true, probability.amax(1)
+        return small if brief else (*small, logits.float(), features.float())
+
+    names = ("correct", "p_true", "mcp", "logits", "features")[: 3 if brief else 5]
+    values = training.predict(outputs, images, part, view=view, among=among, labelled=True)
+    return dict(zip(names, values, strict=True))
+
+
+def has_noisy_statistics(net: nn.Module) -> bool:
+    """Whether dropout comes before a batch norm, whose running statistics are then those of a noisier network."""
+    noisy = False
+    for module in net.modules():
+        noisy = noisy or (isinstance(module, nn.Dropout) and module.p > 0)
+        if noisy and isinstance(module, nn.BatchNorm2d):
+            return True
+    return False
+
+
+def estimate_statistics(net: nn.Module, images: data.Images, among: Tensor) -> None:
+    """Take the statistics of every batch norm anew, without dropout, from these training images, int64 (M,).
+
+    Dropout changes the variance of what a batch norm sees while it learns (Li et al. 2019, "Understanding the
+    disharmony between dropout and batch normalization by variance shift").
+    """
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+        norm.train()
+    training.predict(net, images, "train", among=among)
+    net.eval()

@@ -1,7 +1,7 @@
 """What the finished trainings of a study hold, as arrays. What is not made, or was made with other settings, is absent.
 
 A split is "heldout" (the validation set) or "test", or that of a distribution shift: "domains/NAME" or "sweeps/NAME"
-(`trustlib.study.Domains`).
+(`trustlib.settings.Domains`).
 """
 
 from collections.abc import Iterable

@@ -78,7 +78,7 @@ def observed(study: Study, part: str, classifier_name: str) -> Step:
         clean, device = steps.setup(study)
         shifted = _shifted(study, clean, made, classifier_name)
         nets = (networks.trained_classifier(study, classifier_name, member, device) for member in members)
-        first, *others = (steps.observe(net, shifted, "test") for net in nets)
+        first, *others = (networks.observe(net, shifted, "test") for net in nets)
         extra = {}
         if others:
             extra["members"] = torch.stack([first["logits"], *(other["logits"] for other in others)]).numpy()

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from .. import confidence, data, losses, training
 from ..models import backbone, pretrained
-from ..study import Method, Study
+from ..settings import Method
+from ..study import Study
 from . import networks
 from .provenance import processor, source_digest
 from .store import Checkpoints, Log, Made, Step, run_folder
@@ -56,14 +57,14 @@ def classifier(study: Study, name: str, seed: int | None = None) -> Step:
             history = {"history": epochs}
         tensors = {f"weights.{key}": tensor for key, tensor in net.state_dict().items()}
         index = torch.from_numpy(confidence.drawn_reference(len(images.labels["train"])))
-        views = [observe(net, images, "train", view, brief=True) for view in range(study.views)]
+        views = [networks.observe(net, images, "train", view, brief=True) for view in range(study.views)]
         for key in ("correct", "p_true", "mcp"):
             tensors[f"train.{key}"] = torch.stack([view[key] for view in views])  # (V, N)
-        reference = observe(net, images, "train", among=index)
+        reference = networks.observe(net, images, "train", among=index)
         tensors |= {"reference.index": index, **{f"reference.{key}": reference[key] for key in ("logits", "features")}}
         for split in ("heldout", "test"):
-            tensors |= {f"{split}.{key}": tensor for key, tensor in observe(net, images, split).items()}
-        views = [observe(net, images, "heldout", view, brief=True)["correct"] for view in range(study.views)]
+            tensors |= {f"{split}.{key}": tensor for key, tensor in networks.observe(net, images, split).items()}
+        views = [networks.observe(net, images, "heldout", view, brief=True)["correct"] for view in range(study.views)]
         tensors["views.heldout"] = torch.stack(views)  # (V, N): an oracle may learn from them
         accuracy = {split: tensors[f"{split}.correct"].float().mean().item() for split in ("train", "heldout")}
         log(f"classifier {name}: accuracy {accuracy['train']:.2%} train, {accuracy['heldout']:.2%} held out")
@@ -97,7 +98,7 @@ def fold(study: Study, name: str, number: int) -> Step:
         of_fold = torch.arange(len(images.labels["train"])) % folds == number
         net, history = _fit_classifier(study, name, images, device, seed, lambda _: None, (~of_fold).nonzero()[:, 0])
         index = of_fold.nonzero()[:, 0]
-        views = [observe(net, images, "train", view, among=index, brief=True) for view in range(study.views)]
+        views = [networks.observe(net, images, "train", view, among=index, brief=True) for view in range(study.views)]
         correct = torch.stack([view["correct"] for view in views])  # (V, images of the fold)
         log(f"classifier {name} without fold {number} of {folds}: accuracy {correct[0].float().mean():.2%} on it")
         return {"correct": correct}, {"history": history, **_facts(net, device)}
@@ -317,35 +318,10 @@ def _fit_classifier(
         among=among, views=study.views, seed=seed, compiled=study.compiled, checkpoints=checkpoints, log=log,
     )  # fmt: skip
     net.eval()
-    if _noisy_statistics(net):
-        _estimate_statistics(net, images, among)
+    if networks.has_noisy_statistics(net):
+        seen = torch.arange(len(images.labels["train"])) if among is None else among
+        networks.estimate_statistics(net, images, seen[:FITTED])
     return net, history
-
-
-def _noisy_statistics(net: nn.Module) -> bool:
-    """Whether dropout comes before a batch norm, whose running statistics are then those of a noisier network."""
-    noisy = False
-    for module in net.modules():
-        noisy = noisy or (isinstance(module, nn.Dropout) and module.p > 0)
-        if noisy and isinstance(module, nn.BatchNorm2d):
-            return True
-    return False
-
-
-def _estimate_statistics(net: nn.Module, images: data.Images, among: Tensor | None) -> None:
-    """Take the statistics of every batch norm anew, without dropout, from up to 10,000 of the training images.
-
-    Dropout changes the variance of what a batch norm sees while it learns (Li et al. 2019, "Understanding the
-    disharmony between dropout and batch normalization by variance shift").
-    """
-    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean over all batches
-        norm.train()
-    index = torch.arange(len(images.labels["train"])) if among is None else among
-    training.predict(net, images, "train", among=index[:FITTED])
-    net.eval()
 
 
 def _targets(
@@ -373,26 +349,6 @@ def _classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, reduction="none")
 
 
-def observe(
-    net: nn.Module, images: data.Batches, part: str, view: int = 0, *, among: Tensor | None = None, brief: bool = False
-) -> dict[str, Tensor]:
-    """All that is needed of a classifier for one view of a split, or of some images of it.
-
-    brief : without logits (N, K) and features (N, d), which would not fit for a large set.
-    """
-
-    def outputs(x: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-        features, logits = backbone.classify(net, x)
-        probability = logits.double().softmax(1)
-        p_true = probability.gather(1, labels[:, None]).squeeze(1).float()
-        small = logits.argmax(1) == labels, p_true, probability.amax(1)
-        return small if brief else (*small, logits.float(), features.float())
-
-    names = ("correct", "p_true", "mcp", "logits", "features")[: 3 if brief else 5]
-    values = training.predict(outputs, images, part, view=view, among=among, labelled=True)
-    return dict(zip(names, values, strict=True))
-
-
 def _features(net: nn.Module, x: Tensor) -> Tensor:
     return backbone.classify(net, x)[0].half()
 
@@ -402,7 +358,7 @@ def _noisy_features(study: Study, net: nn.Module, images: data.Images) -> dict[s
     if not backbone.leave_dropout_on(net):
         raise ValueError("feature_passes: this network has no dropout to leave on; set it to 0")
     torch.manual_seed(study.classifier_seeds[0])
-    passes = [observe(net, images, "train", number % study.views) for number in range(study.feature_passes)]
+    passes = [networks.observe(net, images, "train", number % study.views) for number in range(study.feature_passes)]
     net.eval()
     targets = {f"train.{key}": torch.stack([one[key] for one in passes]) for key in ("correct", "p_true")}
     return {"train": torch.stack([one["features"].half() for one in passes])} | targets
