@@ -1,6 +1,7 @@
 """A study small enough to train in seconds, trained once for all tests, and a results folder of its own for each."""
 
 import shutil
+import sys
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from trustlib import __main__ as commands
 from trustlib import study, training
 from trustlib.predictions import Predictions
 from trustlib.runs import results, steps, store
@@ -129,6 +131,17 @@ def trained_with(tmp_path_factory, trainings):
             return of, patch
 
         yield read
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """A function that runs ``python -m trustlib`` with some words in this process: (exit status, stdout, stderr)."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["trustlib", *map(str, words)])
+        return commands.main(), *capsys.readouterr()
+
+    return run
 
 
 def scored(n=300, seed=0, gap=1.0):

@@ -12,19 +12,16 @@ COUNTS = {"n_correct": 900, "n_wrong": 100}
 ALL = {name: partial(loss.function, **(COUNTS if loss.counts else {})) for name, loss in losses.LOSSES.items()}
 
 
-def test_cross_entropy_and_focal_by_hand():
+def test_cross_entropy_focal_and_tcp_by_hand():
     z, target, p = torch.tensor([2.0, 2.0]), torch.tensor([1.0, 0.0]), 1 / (1 + math.exp(-2))
     expected = torch.tensor([-math.log(p), -math.log(1 - p)])
     torch.testing.assert_close(losses.cross_entropy(z, target), expected)
     weights = torch.tensor([(1 - p) ** 2, p**2])  # the squared probability of the other outcome
     torch.testing.assert_close(losses.focal(z, target.bool()), weights * expected)
+    # TCP is the squared distance of two probabilities: sigmoid(0) = 0.5; (0.5 - 0.2)^2 = 0.09
+    torch.testing.assert_close(losses.tcp(torch.zeros(1), torch.tensor([0.2])), torch.tensor([0.09]))
     z, target = torch.linspace(-9, 9, 19), torch.arange(19) % 2 == 0
     torch.testing.assert_close(losses.focal(z, target, gamma=0.0), losses.cross_entropy(z, target))
-
-
-def test_tcp_is_the_squared_distance_of_two_probabilities():
-    # sigmoid(0) = 0.5; (0.5 - 0.2)^2 = 0.09
-    torch.testing.assert_close(losses.tcp(torch.zeros(1), torch.tensor([0.2])), torch.tensor([0.09]))
 
 
 def test_steep_slope_at_zero_and_at_its_ends():

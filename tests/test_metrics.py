@@ -111,13 +111,6 @@ def test_eaurc_is_the_excess_over_the_best_order(rows):
     assert found["eaurc"] >= -1e-12
 
 
-def test_the_share_of_ties_shows_saturation():
-    assert metrics.evaluate([3.0, 2, 2, 1], [True, True, False, False])["tied"] == 0.5
-    z = np.linspace(10, 40, 100)
-    assert metrics.evaluate(z, z > 20)["tied"] == 0
-    assert metrics.evaluate(expit(z.astype(np.float32)), z > 20)["tied"] > 0.5
-
-
 @given(two_classes)
 def test_matched_rates_and_coverage_against_every_threshold(rows):
     confidence, correct = arrays(rows)
@@ -159,47 +152,34 @@ def test_harmonic_numbers_are_the_sums_of_reciprocals():
     assert metrics._harmonic(100)[0] == 0
 
 
-def test_the_released_scan_is_near_the_exact_rate_and_has_none_for_a_saturated_score():
+def test_the_released_scan_is_its_loop_near_the_exact_rate_and_has_none_for_a_saturated_score():
     rng = np.random.default_rng(6)
     correct = rng.random(20_000) < 0.8
-    probability = expit(rng.normal(size=20_000) + correct)
-    assert released.fpr95_scan(probability, correct) == pytest.approx(
-        metrics.evaluate(probability, correct)["fpr95"], abs=0.01
-    )
+    p = expit(rng.normal(size=20_000) + correct)
+    found = released.fpr95_scan(p, correct)
+    assert found == pytest.approx(metrics.evaluate(p, correct)["fpr95"], abs=0.01)
+    for threshold in np.arange(p.min(), p.max(), (p.max() - p.min()) / 10_000):
+        if 0.9495 <= (p[correct] >= threshold).mean() <= 0.9505:
+            break
+    assert found == (p[~correct] >= threshold).mean()
     assert np.isnan(released.fpr95_scan(np.where(rng.random(20_000) < 0.5, 1.0, 0.0), correct))
 
 
-def test_the_released_scan_agrees_with_its_loop():
-    rng = np.random.default_rng(7)
-    correct = rng.random(5000) < 0.7
-    p = expit(rng.normal(size=5000) + correct)
-    low, high = p.min(), p.max()
-    for threshold in np.arange(low, high, (high - low) / 10_000):
-        tpr = (p[correct] >= threshold).mean()
-        if 0.9495 <= tpr <= 0.9505:
-            break
-    assert released.fpr95_scan(p, correct) == (p[~correct] >= threshold).mean()
-
-
-def test_tpr_and_tnr_at_their_thresholds():
-    confidence = np.array([-2.0, -1, 0, 1, 2])
-    correct = np.array([False, True, False, True, False])
+def test_rates_ties_and_curves_by_hand():
+    confidence, correct = np.array([-2.0, -1, 0, 1, 2]), np.array([False, True, False, True, False])
     # right: -1 and 1, one above 0; wrong: -2, 0, 2, two at or below 0; one at or below -1.5
-    assert metrics.evaluate(confidence, correct)["tpr"] == 1 / 2
-    assert metrics.evaluate(confidence, correct)["tnr"] == 2 / 3
+    found = metrics.evaluate(confidence, correct)
+    assert (found["tpr"], found["tnr"]) == (1 / 2, 2 / 3)
     assert metrics.evaluate(confidence, correct, tnr_threshold=-1.5)["tnr"] == 1 / 3
-
-
-def test_infinite_confidences_are_ordered_and_tie_with_each_other():
-    found = metrics.evaluate([np.inf, np.inf, 0.0, -np.inf], [True, False, True, False])
-    assert found["auroc"] == pytest.approx((0.5 + 1 + 0 + 1) / 4)
-
-
-def test_float32_scores_give_the_float64_answer():
-    rng = np.random.default_rng(1)
-    z = rng.normal(size=500).astype(np.float32)
-    correct = rng.random(500) < 0.8
-    assert metrics.evaluate(z, correct) == metrics.evaluate(z.astype(np.float64), correct)
+    assert metrics.evaluate(confidence.astype(np.float32), correct) == found
+    infinite = metrics.evaluate([np.inf, np.inf, 0.0, -np.inf], [True, False, True, False])
+    assert infinite["auroc"] == pytest.approx((0.5 + 1 + 0 + 1) / 4)
+    tied = [3.0, 2, 2, 1], [True, True, False, False]
+    assert metrics.evaluate(*tied)["tied"] == 0.5
+    np.testing.assert_allclose(metrics.risk_coverage(*tied), [[1 / 4, 3 / 4, 1], [0, 1 / 3, 1 / 2]])
+    z = np.linspace(10, 40, 100)
+    assert metrics.evaluate(z, z > 20)["tied"] == 0
+    assert metrics.evaluate(expit(z.astype(np.float32)), z > 20)["tied"] > 0.5  # the sigmoid saturates
 
 
 @pytest.mark.parametrize(
@@ -226,12 +206,6 @@ def test_what_does_not_exist_is_nan_and_has_a_reason(correct, missing):
 def test_what_cannot_be_evaluated_is_refused(confidence, correct, message):
     with pytest.raises(ValueError, match=message):
         metrics.evaluate(confidence, correct)
-
-
-def test_risk_coverage_ends_at_the_error_rate_with_ties_as_one_point():
-    coverage, risk = metrics.risk_coverage([3.0, 2, 2, 1], [True, True, False, False])
-    np.testing.assert_allclose(coverage, [1 / 4, 3 / 4, 1])
-    np.testing.assert_allclose(risk, [0, 1 / 3, 1 / 2])
 
 
 def test_separability_agrees_with_integrals_of_the_fitted_normals():
