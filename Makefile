@@ -12,7 +12,7 @@ BIN = .venv/bin
 RESULTS = $(or $(TRUST_RESULTS),results)
 RUN = $(RESULTS)/runs/$(notdir $(basename $(STUDY)))
 EXECUTED = $(RESULTS)/runs/notebooks
-NOTEBOOKS = $(basename $(notdir $(filter-out notebooks/photos.ipynb,$(sort $(wildcard notebooks/*.ipynb)))))  # it needs photographs
+NOTEBOOKS = $(basename $(notdir $(sort $(wildcard notebooks/*.ipynb))))
 SHELL := bash
 # A cluster needs a plugin, and what a profile cannot know: where the logs of a run lie, and who to ask about its jobs.
 ifneq ($(shell grep -s '^executor: slurm' profiles/$(PROFILE)/config.yaml),)
@@ -41,25 +41,29 @@ BENCHMARK = -y '{sizes: [10000, 100000, 1000000, 10000000], resamples: 2000}'
 SPEED = -y '{rounds: 10, steps: 20, photo_steps: 8, photo_batch: 16, photos: 300}'
 SPEED_GPU = -y '{rounds: 5, steps: 5, compiled: true, batches: [16, 32, 64, 128], \
 	models: [vit_base_patch16_224, vit_base_patch16_384, resnet50]}'
+# A notebook from papermill's output, without the times and paths that papermill notes in it.
+UNTIMED = "import sys, nbformat; n = nbformat.read(sys.stdin, 4); [x.metadata.pop('papermill', None) for x in (n, *n.cells)]; \
+	nbformat.write(n, sys.argv[1])"
 # $(call page,NOTEBOOK,FOLDER,PAGE,PARAMETERS): run a notebook that writes to results/FOLDER, and render it there.
 page = @mkdir -p $(RESULTS)/runs/$(2) && papermill notebooks/$(1).ipynb $(RESULTS)/runs/$(2)/$(1).ipynb -k python3 \
 	--no-progress-bar --log-output -p out "$(abspath $(RESULTS))/$(2)" $(4); status=$$?; \
 	python -m trustlib render $(RESULTS)/$(2)/$(3).html $(RESULTS)/runs/$(2)/$(1).ipynb; exit $$status
 
 .DEFAULT_GOAL := help
-.PHONY: help report ablations domains publish verify readme test test-all notebooks benchmark speed photos lab lock clean
+.PHONY: help report ablations domains publish verify readme test test-all notebooks benchmark speed lab copies lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
 	@echo "  STUDY=$(STUDY) names a file in studies/, JOBS=$(JOBS) says how many notebooks run at once,"
+	@echo "  FROM=published draws a study's report again from what it has published, with nothing to train,"
 	@echo "  PROFILE=$(PROFILE) names a folder in profiles/, and so where: default is this machine, slurm a cluster"
 
-report: .venv/ready $(PLUGIN) $(RUN)/checked  ## run a study and write results/runs/STUDY/report.html (STUDY=quick, some ten minutes)
+report: .venv/ready $(PLUGIN) $(if $(FROM),,$(RUN)/checked)  ## run a study and write results/runs/STUDY/report.html (STUDY=quick, some ten minutes)
 	@[ -e profiles/$(PROFILE)/config.yaml ] || { echo "error: there is no profiles/$(PROFILE)/config.yaml" >&2; exit 1; }
 	@[ -z "$(PLUGIN)" ] || command -v sbatch > /dev/null || \
 		{ echo "error: PROFILE=$(PROFILE) needs SLURM: there is no sbatch here" >&2; exit 1; }
 	@snakemake --workflow-profile profiles/$(PROFILE) $(AT_ONCE) --config study=$(STUDY) ablations="$(ASKED)" \
-		sweep=$(SWEEP) gpus=$(GPUS) 2> >(trap '' INT; grep --line-buffered -vE $(CHATTER) >&2)
+		sweep=$(SWEEP) gpus=$(GPUS) source=$(FROM) 2> >(trap '' INT; grep --line-buffered -vE $(CHATTER) >&2)
 
 $(RUN)/checked: .venv/ready $(wildcard $(STUDY) studies/*.yaml)  # data, weights and files, before anything is trained
 	@python -m trustlib check $(STUDY)
@@ -72,7 +76,7 @@ domains: .venv/ready  ## the same with the study's corruptions at every severity
 	@$(MAKE) --no-print-directory report SWEEP=1
 
 publish verify: .venv/ready
-	@python -m trustlib $@ $(STUDY)
+	@python -m trustlib $(if $(FROM),$(@:publish=redraw),$@) $(STUDY)
 publish:  ## copy a finished study's report, tables, figures and scores to results/STUDY/
 verify:  ## recompute a published study's tables from its scores, and compare
 
@@ -105,11 +109,14 @@ speed: .venv/ready  ## time training steps and data loading, and a GPU where the
 	$(if $(filter-out 0,$(GPUS)),$(call page,speed_gpu,speed,gpu,$(SPEED_GPU)))
 	$(call page,speed,speed,report,$(SPEED))
 
-photos: .venv/ready  ## photographs and an ImageNet classifier in every domain, into results/photos (TRUST_DATA has them)
-	$(call page,photos,photos,report)
+lab: .venv/ready  ## JupyterLab on the notebooks, at 00_start_here
+	jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_start_here.ipynb
 
-lab: .venv/ready  ## JupyterLab on the notebooks
-	jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
+copies: .venv/ready  # executed copies of the notebooks to start with, for readers on the web
+	@set -o pipefail; for name in 00_start_here losses explore; do \
+		papermill notebooks/$$name.ipynb - -k python3 --no-progress-bar \
+			$$([ $$name = 00_start_here ] || echo -p interactive False) | python -c $(UNTIMED) docs/notebooks/$$name.ipynb || exit 1; \
+	done
 
 lock: .venv/ready  ## compile requirements.txt anew from pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --extra test --upgrade --no-header --no-annotate \

@@ -1,6 +1,7 @@
 # The graph of a study: one rule for all of its jobs (trustlib.runs.jobs), each a notebook run by papermill, and one for
 # the page. `make report` calls it; by hand:
 #   snakemake --workflow-profile profiles/default --cores 2 --config study=digits ablations="rate labels" sweep=1
+# With source=published the report alone, from what the study has published.
 #
 # A job runs again when its key changes, or a job it needs has run. What it makes lies in files of its own, the steps:
 # it makes only those that are missing or stale. Executed notebooks are logs.
@@ -14,6 +15,7 @@ from trustlib.runs import jobs
 from trustlib.study import StudyError, load_study
 
 STUDY = config.get("study", "quick")
+SOURCE = config.get("source") or "run"
 ASKED = str(config.get("ablations") or "").split()
 try:
     study = load_study(STUDY)
@@ -37,7 +39,7 @@ def executed(name):
 # The report shows the ablations and the sweeps that have been run, and waits for those that are asked for.
 ABLATIONS = [name for name in study.ablations.questions if name in ASKED or done(f"ablation-{name}").exists()]
 SWEPT = [name for name in study.domains.swept if config.get("sweep") or done(f"sweep-{name}").exists()]
-JOBS = jobs.table(study, ABLATIONS, SWEPT)
+JOBS = jobs.table(study, ABLATIONS, SWEPT, SOURCE)
 PAGE, UNFINISHED = RUN / "report.html", RUN / "report-unfinished.html"
 os.environ |= {"TRUST_JOBS": " ".join(JOBS), "TRUST_GPUS": str(GPUS)}  # for profiles/job.sh
 

@@ -12,12 +12,12 @@ import torch
 from conftest import make, quiet, scores_of
 from matplotlib.text import Text
 from numpy.typing import NDArray
-from test_own_classifier import method, told, trained
+from test_apply_oracle import method, told, trained
 from torch import Tensor
 
 from trustlib import confidence, data, losses, metrics, report
 from trustlib.analysis import compare
-from trustlib.apply import predictions
+from trustlib.apply import evaluate, reader
 from trustlib.confidence import Observed, Score, probes, scores
 from trustlib.losses import Loss, _against, _check
 from trustlib.report import figures, tables
@@ -163,11 +163,11 @@ def test_what_is_added_is_measured_as_the_others_are(extended):
     run = Run(extended)
     compared = compare.compare_pairs(run).query("metric == 'auroc'").set_index("arm")
     right, scores = scores_of(run.predictions("rsn-rsn"))
-    found = predictions.of_study(extended, quiet)
+    found = reader.of_study(extended, quiet)
     np.testing.assert_array_equal(right, found.correct)
     expected = logit_gap(Observed(found.logits, found.label))
     np.testing.assert_allclose(scores["logit_gap", 0], expected, rtol=1e-6)
-    np.testing.assert_array_equal(found.scores()[0]["Logit gap"], expected)
+    np.testing.assert_array_equal(evaluate.scores_of(found)[0]["Logit gap"], expected)
     for name in ADDED:
         assert compared.loc[name, "estimate"] == pytest.approx(metrics.evaluate(scores[name, 0], right)["auroc"])
         assert np.isfinite(compared.loc[name, ["low", "high", "difference", "p_holm"]].astype(float)).all()
@@ -200,10 +200,10 @@ def test_a_probe_learns_by_the_entry_alone(extended):
 def test_an_oracle_for_your_own_classifier_learns_by_the_entry_alone(extended):
     settings = method("weighted_tcp")
     GIVEN.clear()
-    _, seen, parts, _, _ = trained(told(600), settings, rates=[1e-2], epochs=1)
-    n_correct = int(seen["correct"][parts["learn"]].sum())
-    assert {given[1:3] for given in GIVEN} == {(n_correct, len(parts["learn"]) - n_correct)}
-    assert torch.isin(torch.cat([target for target, *_ in GIVEN]), seen["p_true"]).all()
+    _, outputs, splits, _, _ = trained(told(600), settings, rates=[1e-2], epochs=1)
+    n_correct = int(outputs["correct"][splits["train"]].sum())
+    assert {given[1:3] for given in GIVEN} == {(n_correct, len(splits["train"]) - n_correct)}
+    assert torch.isin(torch.cat([target for target, *_ in GIVEN]), outputs["p_true"]).all()
 
 
 @pytest.mark.parametrize(

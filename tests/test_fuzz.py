@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from trustlib import metrics
-from trustlib.apply import predictions
+from trustlib.apply import evaluate, reader
 from trustlib.stats import calibration, resampling, selective, statistics
 from trustlib.stats.rates import rate_intervals
 from trustlib.study import StudyError, load_study
@@ -128,18 +128,18 @@ def damages(draw):
 
 def use(path):
     """All that the page of a file of predictions computes."""
-    found = predictions.read(path, drop=True)
-    scores, _ = found.scores()
+    found = reader.read(path, drop=True)
+    scores, _ = evaluate.scores_of(found)
     for name, values in scores.items():
         assert not np.isnan(values).any()
-        predictions.curve(values, found.correct)
-        found.probability(name, values)
-    predictions.judge(scores, found.correct, {}, resamples=2, log=lambda _: None)
-    predictions.guarantees(scores, found.correct, 0.3, 0.3)
+        evaluate.curve(values, found.correct)
+        evaluate.probability(found, name, values)
+    evaluate.compare_scores(scores, found.correct, {}, resamples=2, log=lambda _: None)
+    evaluate.guarantees(scores, found.correct, 0.3, 0.3)
     if found.group is not None:
-        predictions.groups(values, found.correct, found.group, 0.0)
+        evaluate.groups(values, found.correct, found.group, 0.0)
     if found.label is not None:
-        predictions.mistakes(found, np.ones(len(found), bool))
+        evaluate.confusions(found, np.ones(len(found), bool))
 
 
 @fuzzed
@@ -147,7 +147,7 @@ def use(path):
 def test_a_file_of_predictions(tmp_path, content, ending):
     path = tmp_path / f"a{ending}"
     path.write_bytes(content)
-    result(lambda: use(path), predictions.PredictionsError)
+    result(lambda: use(path), reader.PredictionsError)
 
 
 @fuzzed
@@ -155,7 +155,7 @@ def test_a_file_of_predictions(tmp_path, content, ending):
 def test_a_damaged_file_of_predictions(tmp_path, whole, damage, ending):
     path = tmp_path / f"a{ending}"
     path.write_bytes(damage(whole[ending]))
-    result(lambda: use(path), predictions.PredictionsError)
+    result(lambda: use(path), reader.PredictionsError)
 
 
 # --- A study's YAML ---

@@ -46,14 +46,17 @@ def test_begins_with_a_title_and_one_cell_of_annotated_literals(notebook):
 
 def test_checks_its_parameters_and_reads_as_prose(notebook):
     cells = code_cells(notebook)
-    assert "check_parameters(In)" in cells[1].source
-    assert len(notebook.cells) - len(cells) >= len(cells)  # no less prose than code
+    folded = [cell for cell in cells if cell.metadata.get("jupyter", {}).get("source_hidden")]
+    after_colab = cells[2] if "google.colab" in cells[1].source else cells[1]
+    assert "check_parameters(In)" in after_colab.source
+    assert len(notebook.cells) - len(cells) >= len(cells) - len(folded)  # no less prose than code that is seen
     for cell in cells:
-        assert sum(not line.startswith(("import ", "from ")) for line in cell.source.splitlines()) <= 25
+        lines = [line for line in cell.source.splitlines() if line and not line.startswith(("import ", "from "))]
+        assert len(lines) <= 25
     for cell in cells:
         for node in ast.walk(ast.parse(cell.source)):
             if isinstance(node, ast.FunctionDef):
-                assert node.end_lineno - node.lineno < 10
+                assert node.end_lineno - node.lineno < (15 if cell in folded else 10)
 
 
 def test_a_section_that_may_be_absent_ends_where_a_cell_does(notebook):
@@ -74,7 +77,7 @@ def test_the_graph_passes_only_declared_parameters():
     study = load_study("digits")
     table = jobs.table(study, study.ablations.questions, study.domains.swept)
     given = {job.notebook: {"study", *job.parameters} for job in table.values()}
-    assert given.keys() == {path.stem for path in NOTEBOOKS if path.stem[0].isdigit()}
+    assert given.keys() == {path.stem for path in NOTEBOOKS if path.stem[0].isdigit()} - {"00_start_here"}
     for name, parameters in given.items():
         assert parameters <= papermill.inspect_notebook(ROOT / "notebooks" / f"{name}.ipynb").keys()
 
@@ -82,10 +85,10 @@ def test_the_graph_passes_only_declared_parameters():
 def test_make_passes_notebooks_only_what_they_declare_and_can_read():
     """What the Makefile gives papermill, as a shell would hand it over."""
     outer = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}
-    asked = ["make", "-n", "speed", "benchmark", "photos", "GPUS=1", "--assume-old=.venv/ready"]
+    asked = ["make", "-n", "speed", "benchmark", "GPUS=1", "--assume-old=.venv/ready"]
     printed = subprocess.run(asked, cwd=ROOT, env=outer, capture_output=True, text=True, check=True).stdout
     commands = re.findall(r"papermill .*?(?=&&|;|\n(?!\t))", printed, re.DOTALL)
-    assert len(commands) == 4
+    assert len(commands) == 3
     for command in commands:
         words = shlex.split(command.replace("\\\n", ""))
         given = [words[i + 1] for i, word in enumerate(words) if word == "-p"]

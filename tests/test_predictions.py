@@ -13,7 +13,7 @@ from test_report import check_page
 
 from trustlib import __main__ as commands
 from trustlib import confidence, metrics
-from trustlib.apply import predictions
+from trustlib.apply import evaluate, reader
 from trustlib.report import tables
 from trustlib.stats import resampling
 from trustlib.stats.rates import clopper_pearson
@@ -69,24 +69,24 @@ def save(tmp_path):
 
 
 def test_confidences_and_whether_each_prediction_was_right(judged, save):
-    found = predictions.read(save(judged))
+    found = reader.read(save(judged))
     assert found.source == "found.csv"
     np.testing.assert_array_equal(found.correct, judged["correct"] == 1)
     assert list(found.confidences) == ["mine", "theirs"]
     np.testing.assert_array_equal(found.confidences["mine"], judged["mine"])
     assert found.unused == ("image",)
     assert found.logits is found.label is found.group is None
-    assert predictions.read(save(judged), confidences=["theirs"]).unused == ("image", "mine")
+    assert reader.read(save(judged), confidences=["theirs"]).unused == ("image", "mine")
 
 
 @pytest.mark.parametrize("truth", [("True", "False"), (1.0, 0.0), (" true", "FALSE ")])
 def test_right_and_wrong_in_other_words(judged, save, truth):
     table = judged.assign(correct=np.where(judged["correct"] == 1, *map(np.array, truth)))
-    np.testing.assert_array_equal(predictions.read(save(table)).correct, judged["correct"] == 1)
+    np.testing.assert_array_equal(reader.read(save(table)).correct, judged["correct"] == 1)
 
 
 def test_logits_and_labels(outputs, logits, label, save):
-    found = predictions.read(save(outputs))
+    found = reader.read(save(outputs))
     assert found.classes == CLASSES
     np.testing.assert_allclose(found.logits, logits)
     np.testing.assert_array_equal(found.label, label)
@@ -97,11 +97,11 @@ def test_logits_and_labels(outputs, logits, label, save):
 
 def test_probabilities_are_rescaled_to_one_and_a_zero_is_no_error(save):
     table = pd.DataFrame({"prob_0": [0.5004, 1.0, 0.25], "prob_1": [0.5, 0.0, 0.75], "label": [0, 1, 1]})
-    found = predictions.read(save(table))
+    found = reader.read(save(table))
     assert found.probabilities
     np.testing.assert_allclose(np.exp(found.logits).sum(1), 1)
     np.testing.assert_array_equal(found.correct, [True, False, True])
-    scores, left_out = found.scores()
+    scores, left_out = evaluate.scores_of(found)
     assert "Energy" in left_out
     assert all(np.isfinite(values).all() for values in scores.values())
 
@@ -110,7 +110,7 @@ def test_probabilities_are_rescaled_to_one_and_a_zero_is_no_error(save):
 def test_arrays_are_read_as_columns_are(outputs, logits, label, save, names):
     labels = np.array(CLASSES)[label] if names else label
     arrays = {"logits": logits.astype(np.float32), "labels": labels, "groups": label % 2, "mine": logits[:, 0]} | names
-    found = predictions.read(save(arrays, "found.npz"))
+    found = reader.read(save(arrays, "found.npz"))
     np.testing.assert_array_equal(found.label, label)
     assert found.classes == (CLASSES if names else ("0", "1", "2"))
     assert set(found.group) == {"0", "1"}
@@ -119,23 +119,23 @@ def test_arrays_are_read_as_columns_are(outputs, logits, label, save, names):
 
 def test_parquet(outputs, label, save):
     pytest.importorskip("pyarrow")
-    np.testing.assert_array_equal(predictions.read(save(outputs, "found.parquet")).label, label)
+    np.testing.assert_array_equal(reader.read(save(outputs, "found.parquet")).label, label)
 
 
 def test_labels_and_predictions_say_what_is_right_and_what_is_confused(judged, save):
     table = judged.drop(columns="correct").assign(label=["a", "b", "c"] * 20, prediction=["a", "c", "c"] * 20)
-    found = predictions.read(save(table))
+    found = reader.read(save(table))
     assert found.correct.tolist() == [True, False, True] * 20
     kept = np.arange(N) < 30
-    (row,) = predictions.mistakes(found, kept).to_dict("records")
+    (row,) = evaluate.confusions(found, kept).to_dict("records")
     assert row == {"label": "b", "prediction": "c", "count": 10, "share": 0.5}
-    assert predictions.mistakes(found, np.zeros(N, bool)).empty
+    assert evaluate.confusions(found, np.zeros(N, bool)).empty
 
 
 def test_whole_numbers_are_the_same_labels_with_and_without_a_gap(outputs, label, save):
     table = outputs.set_axis(["logit_0", "logit_1", "logit_2", "label"], axis=1).assign(label=label.astype(float))
     table.loc[4, "label"] = np.nan
-    found = predictions.read(save(table), drop=True)
+    found = reader.read(save(table), drop=True)
     assert found.dropped == 1
     np.testing.assert_array_equal(found.label, np.delete(label, 4))
 
@@ -166,8 +166,8 @@ def changed(column, rows, value):
 )
 def test_confidences_that_cannot_be_used(judged, save, change, message):
     path = save(change(judged))
-    with pytest.raises(predictions.PredictionsError, match=message) as error:
-        predictions.read(path, confidences=["mine"] if "mine" in change(judged) else [])
+    with pytest.raises(reader.PredictionsError, match=message) as error:
+        reader.read(path, confidences=["mine"] if "mine" in change(judged) else [])
     assert str(path) in str(error.value)
 
 
@@ -196,26 +196,26 @@ def test_confidences_that_cannot_be_used(judged, save, change, message):
     ],
 )
 def test_outputs_that_cannot_be_used(outputs, save, change, message):
-    with pytest.raises(predictions.PredictionsError, match=message):
-        predictions.read(save(change(outputs)))
+    with pytest.raises(reader.PredictionsError, match=message):
+        reader.read(save(change(outputs)))
 
 
 @pytest.mark.parametrize("name", ["confidences", "group"])
 def test_a_column_that_is_not_there_is_named_with_those_that_are(judged, save, name):
-    with pytest.raises(predictions.PredictionsError, match=r"no column 'site'; found image, correct, mine, theirs"):
-        predictions.read(save(judged), **{name: ["site"] if name == "confidences" else "site"})
+    with pytest.raises(reader.PredictionsError, match=r"no column 'site'; found image, correct, mine, theirs"):
+        reader.read(save(judged), **{name: ["site"] if name == "confidences" else "site"})
 
 
 @pytest.mark.parametrize("content", ["label,prediction\n0,1", "correct,prob_a\n0,0", "label,mine\n0,1"])
 def test_a_table_without_confidences_or_without_what_is_right(tmp_path, content):
     (tmp_path / "a.csv").write_text(content)
-    with pytest.raises(predictions.PredictionsError, match="expected a column correct"):
-        predictions.read(tmp_path / "a.csv")
+    with pytest.raises(reader.PredictionsError, match="expected a column correct"):
+        reader.read(tmp_path / "a.csv")
 
 
 def test_labels_that_are_no_whole_numbers_stay_as_they_are(tmp_path):
     (tmp_path / "a.csv").write_text("label,prediction,mine\n1,inf,0.5\n1e300,1,0.2")
-    found = predictions.read(tmp_path / "a.csv")
+    found = reader.read(tmp_path / "a.csv")
     assert found.classes == ("1.0", "1e+300", "inf")
 
 
@@ -232,13 +232,13 @@ def test_labels_that_are_no_whole_numbers_stay_as_they_are(tmp_path):
 )
 def test_a_file_that_is_not_what_its_ending_says(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(predictions.PredictionsError, match=message):
-        predictions.read(tmp_path / name)
+    with pytest.raises(reader.PredictionsError, match=message):
+        reader.read(tmp_path / name)
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(predictions.PredictionsError, match=r"none\.csv: there is no such file"):
-        predictions.read(tmp_path / "none.csv")
+    with pytest.raises(reader.PredictionsError, match=r"none\.csv: there is no such file"):
+        reader.read(tmp_path / "none.csv")
 
 
 @pytest.mark.parametrize(
@@ -254,15 +254,15 @@ def test_no_file(tmp_path):
     ],
 )
 def test_arrays_that_do_not_fit_together(save, arrays, message):
-    with pytest.raises(predictions.PredictionsError, match=message):
-        predictions.read(save(arrays, "found.npz"))
+    with pytest.raises(reader.PredictionsError, match=message):
+        reader.read(save(arrays, "found.npz"))
 
 
 # --- Scores ---
 
 
 def test_scores_are_those_of_the_study_and_what_is_fitted_is_fitted_on_the_other_half(outputs, logits, label, save):
-    scores, left_out = predictions.read(save(outputs.assign(mine=logits[:, 1]))).scores()
+    scores, left_out = evaluate.scores_of(reader.read(save(outputs.assign(mine=logits[:, 1]))))
     seen = confidence.Observed(logits, label)
     needless = {s.label: s for s in confidence.SCORES.values() if not s.needs}
     fitted = {"Temperature-scaled MCP", "MaxLogit-pNorm", "Accuracy of the predicted class"}
@@ -279,16 +279,16 @@ def test_scores_are_those_of_the_study_and_what_is_fitted_is_fitted_on_the_other
 
 def test_a_score_that_cannot_be_fitted_is_left_out_with_the_reason(outputs, logits, save):
     right = outputs.assign(label=np.array(CLASSES)[logits.argmax(1)])
-    scores, left_out = predictions.read(save(right)).scores()
+    scores, left_out = evaluate.scores_of(reader.read(save(right)))
     assert "MCP" in scores
     assert "all 30 predictions" in left_out["Temperature-scaled MCP"]
-    assert predictions.read(save(right.iloc[:1])).scores()[1]["MaxLogit-pNorm"] == "one row has no halves"
+    assert evaluate.scores_of(reader.read(save(right.iloc[:1])))[1]["MaxLogit-pNorm"] == "one row has no halves"
 
 
 def test_which_confidences_are_probabilities(outputs, logits, save):
-    found = predictions.read(save(outputs.assign(share=np.abs(np.tanh(logits[:, 0])), other=logits[:, 0])))
-    scores, _ = found.scores()
-    probability = {name: found.probability(name, values) for name, values in scores.items()}
+    found = reader.read(save(outputs.assign(share=np.abs(np.tanh(logits[:, 0])), other=logits[:, 0])))
+    scores, _ = evaluate.scores_of(found)
+    probability = {name: evaluate.probability(found, name, values) for name, values in scores.items()}
     assert {name for name, p in probability.items() if p is not None} == {"MCP", "Temperature-scaled MCP", "share"}
     softmax = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(probability["MCP"], softmax.max(1))
@@ -301,7 +301,7 @@ def test_metrics_and_differences_are_those_of_one_paired_bootstrap(judged):
     correct = judged["correct"].to_numpy(bool)
     scores = {name: judged[name].to_numpy() for name in ("mine", "theirs")}
     lines = []
-    frame = predictions.judge(scores, correct, {"mine": 0.5}, resamples=50, log=lines.append).set_index(
+    frame = evaluate.compare_scores(scores, correct, {"mine": 0.5}, resamples=50, log=lines.append).set_index(
         ["score", "metric"]
     )
     assert lines == ["50 of 50 resamples of 2 scores"]
@@ -326,7 +326,7 @@ def test_metrics_and_differences_are_those_of_one_paired_bootstrap(judged):
 
 def test_the_curve_has_exact_intervals_and_ends_at_the_error_rate():
     values, correct = np.arange(1000.0), np.arange(1000) % 10 > 0
-    curve = predictions.curve(values, correct, points=11)
+    curve = evaluate.curve(values, correct, points=11)
     assert curve["coverage"].is_monotonic_increasing
     last = curve.iloc[-1]
     assert (last["coverage"], last["risk"]) == (1, 0.1)
@@ -338,7 +338,7 @@ def test_groups_have_exact_shares_and_no_area_where_too_few_are_wrong():
     values, correct = rng.normal(size=200), rng.random(200) < 0.7
     member = np.repeat(["a", "b"], [180, 20])
     correct[180:] = True
-    found = predictions.groups(values, correct, member, 0.0)
+    found = evaluate.groups(values, correct, member, 0.0)
     a, x, right = found.loc["a"], values[:180], correct[:180]
     assert (a["n"], a["wrong"]) == (180, (~right).sum())
     assert a["auroc"] == pytest.approx(metrics.evaluate(x, right)["auroc"])
@@ -350,17 +350,17 @@ def test_groups_have_exact_shares_and_no_area_where_too_few_are_wrong():
 
 
 def test_what_was_fitted_on_the_rows_has_no_guarantee_and_a_column_is_not_taken_for_a_score(judged, save):
-    found = predictions.read(save(judged.rename(columns={"mine": "Temperature-scaled MCP"})))
+    found = reader.read(save(judged.rename(columns={"mine": "Temperature-scaled MCP"})))
     assert list(found.confidences) == ["Temperature-scaled MCP (column)", "theirs"]
     values, correct = np.arange(1000.0), np.arange(1000) > 100
-    rows = predictions.guarantees({"MCP": values, "Temperature-scaled MCP": values}, correct, 0.05, 0.01)
+    rows = evaluate.guarantees({"MCP": values, "Temperature-scaled MCP": values}, correct, 0.05, 0.01)
     assert rows["found"].tolist() == [True, False]
     assert rows.loc["Temperature-scaled MCP", "reason"].startswith("it was fitted on these rows")
 
 
 def test_the_guarantee_says_which_probability_log_odds_are():
     values, correct = np.linspace(-1, 9, 1000), np.arange(1000) > 300
-    rows = predictions.guarantees({"MCP": values, "mine": values}, correct, 0.05, 0.01)
+    rows = evaluate.guarantees({"MCP": values, "mine": values}, correct, 0.05, 0.01)
     at = float(rows.loc["MCP", "threshold"])
     probability = float(expit(at))
     said = f"Keep a prediction when its confidence is above {at!r}"
@@ -371,7 +371,7 @@ def test_the_guarantee_says_which_probability_log_odds_are():
 def test_whoever_keeps_what_is_above_the_threshold_as_it_is_written_keeps_as_many():
     rng = np.random.default_rng(6)
     values = rng.random(2000)
-    row = predictions.guarantees({"mine": values}, rng.random(2000) < values, 0.2, 0.01).loc["mine"]
+    row = evaluate.guarantees({"mine": values}, rng.random(2000) < values, 0.2, 0.01).loc["mine"]
     (written,) = re.findall(r"above (\S+):", row["sentence"])
     assert (values > float(written)).sum() == row["kept"]
     assert tables.guarantees_form(row.to_frame().T).data.loc["mine", "threshold"] == written
@@ -379,9 +379,9 @@ def test_whoever_keeps_what_is_above_the_threshold_as_it_is_written_keeps_as_man
 
 def test_without_an_error_every_prediction_is_kept_and_numbers_that_are_not_there_are_no_floats():
     scores = {"mine": np.arange(1000.0), "Temperature-scaled MCP": np.arange(1000.0)}
-    found = predictions.guarantees(scores, np.ones(1000, bool), 0.05, 0.01)
+    found = evaluate.guarantees(scores, np.ones(1000, bool), 0.05, 0.01)
     assert found.loc["mine", "sentence"].startswith("Keep every prediction: that keeps 100.00% of these 1,000")
-    numbers = predictions.plain_numbers(found.to_dict("index"))
+    numbers = evaluate.plain_numbers(found.to_dict("index"))
     assert numbers["mine"]["threshold"] == "-inf"
     assert json.dumps(numbers["mine"]["kept"]) == "1000"
     assert numbers["Temperature-scaled MCP"]["kept"] is None
@@ -399,22 +399,22 @@ def votes(save):
 
 def test_rows_of_the_same_probabilities_tie(votes):
     p, path = votes
-    found = predictions.read(path)
-    scores, _ = found.scores()
+    found = reader.read(path)
+    scores, _ = evaluate.scores_of(found)
     highest = len(np.unique(p.max(1).round(9)))
     patterns = len(np.unique(np.sort(p.round(9), axis=1), axis=0))
     pairs = len(np.unique(np.sort(p.round(9), axis=1)[:, :1:-1], axis=0))
     for name, distinct in {"MCP": highest, "Margin": pairs, "Negative entropy": patterns, "DOCTOR": patterns}.items():
         assert len(np.unique(scores[name])) <= distinct
     assert len(np.unique(scores["MCP"])) == highest
-    np.testing.assert_allclose(found.probability("MCP", scores["MCP"]), p.max(1), rtol=1e-8)
+    np.testing.assert_allclose(evaluate.probability(found, "MCP", scores["MCP"]), p.max(1), rtol=1e-8)
 
 
 def test_a_threshold_of_probabilities_keeps_as_many_of_those_in_the_file(votes):
     _, path = votes
-    found = predictions.read(path)
-    scores, _ = found.scores()
-    row = predictions.guarantees(scores, found.correct, 0.25, 0.1, rounded=True).loc["MCP"]
+    found = reader.read(path)
+    scores, _ = evaluate.scores_of(found)
+    row = evaluate.guarantees(scores, found.correct, 0.25, 0.1, rounded=True).loc["MCP"]
     assert 0 < row["kept"] < 600
     (written,) = re.findall(r"a probability of (\S+)\)", row["sentence"])
     assert (pd.read_csv(path).filter(like="prob_").max(axis=1) > float(written)).sum() == row["kept"]
@@ -423,50 +423,50 @@ def test_a_threshold_of_probabilities_keeps_as_many_of_those_in_the_file(votes):
 
 def test_small_probabilities_are_not_rounded_away():
     wrong = 10.0 ** -np.arange(1, 13)
-    found = predictions.Predictions(
+    found = reader.Table(
         "", np.ones(12, bool), {}, np.log(np.column_stack((1 - wrong, wrong))), True, np.zeros(12, int), None
     )
-    scores, _ = found.scores()
+    scores, _ = evaluate.scores_of(found)
     for name in ("MCP", "Margin", "Negative entropy", "DOCTOR"):
         assert (np.diff(scores[name]) > 0).all()
-    np.testing.assert_allclose(predictions._unit(np.array([0.0, 1e-17, -2.0, 345.6])), [1e-13, 1e-13, 1e-8, 1e-6])
+    np.testing.assert_allclose(evaluate._unit(np.array([0.0, 1e-17, -2.0, 345.6])), [1e-13, 1e-13, 1e-8, 1e-6])
 
 
 @pytest.mark.parametrize("index", ["Unnamed: 0", "id"])
 def test_the_number_of_the_row_is_no_confidence(judged, tmp_path, index):
     judged.to_csv(tmp_path / "a.csv", index_label=None if index != "id" else "id")
-    found = predictions.read(tmp_path / "a.csv")
+    found = reader.read(tmp_path / "a.csv")
     assert list(found.confidences) == ["mine", "theirs"]
     assert index in found.unused
-    assert predictions.read(tmp_path / "a.csv", confidences=[index]).confidences[index][-1] == N - 1
+    assert reader.read(tmp_path / "a.csv", confidences=[index]).confidences[index][-1] == N - 1
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path):
     (tmp_path / "a.csv").write_text("label,prob_0,prob_0,prob_1\n0,0.5,0.2,0.3\n")
-    with pytest.raises(predictions.PredictionsError, match="one column of each name, found two of prob_0"):
-        predictions.read(tmp_path / "a.csv")
+    with pytest.raises(reader.PredictionsError, match="one column of each name, found two of prob_0"):
+        reader.read(tmp_path / "a.csv")
 
 
 def test_where_two_classes_are_the_highest_the_prediction_says_which(tmp_path):
     (tmp_path / "a.csv").write_text("label,prediction,prob_0,prob_1\n1,1,0.5,0.5\n0,0,0.9,0.1\n")
-    assert predictions.read(tmp_path / "a.csv").correct.tolist() == [True, True]
+    assert reader.read(tmp_path / "a.csv").correct.tolist() == [True, True]
 
 
 def test_an_array_of_python_objects_is_named(save):
     path = save({"correct": np.array([1, 0], object), "mine": np.array([0.5, 0.2])}, "a.npz")
-    with pytest.raises(predictions.PredictionsError, match="array correct holds Python objects: save it as numbers"):
-        predictions.read(path)
+    with pytest.raises(reader.PredictionsError, match="array correct holds Python objects: save it as numbers"):
+        reader.read(path)
 
 
 def test_without_a_threshold_a_group_has_neither_coverage_nor_risk():
-    found = predictions.groups(np.arange(40.0), np.arange(40) % 2 > 0, np.repeat(["a", "b"], 20), None)
+    found = evaluate.groups(np.arange(40.0), np.arange(40) % 2 > 0, np.repeat(["a", "b"], 20), None)
     assert found[["coverage", "risk_high"]].isna().all(axis=None)
     assert found["accuracy"].tolist() == [0.5, 0.5]
 
 
 def test_no_guarantee_says_why():
     values, correct = np.arange(30.0), np.arange(30) % 2 > 0
-    found = predictions.guarantees({"mine": values}, correct, 0.05, 0.01)
+    found = evaluate.guarantees({"mine": values}, correct, 0.05, 0.01)
     assert not found.loc["mine", "found"]
     assert "at least" in found.loc["mine", "reason"]
 
@@ -474,7 +474,7 @@ def test_no_guarantee_says_why():
 # --- The page ---
 
 
-def evaluate(monkeypatch, *arguments):
+def command(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["trustlib", "evaluate", *map(str, arguments)])
     return commands.main()
 
@@ -491,7 +491,7 @@ def test_the_command_writes_a_page_and_numbers(outputs, save, tmp_path, monkeypa
     table = table.rename(columns={"logit_cat": f"logit_{SCRIPT}"}).assign(**{"<i>unused</i>": "x"})
     page = tmp_path / "out" / "page.html"
     settings = {"max-risk": 0.5, "delta": 0.1, "method": "Margin", "resamples": 50, "html": page}
-    status = evaluate(monkeypatch, save(table, "<u>.csv"), *(f"--{name}={value}" for name, value in settings.items()))
+    status = command(monkeypatch, save(table, "<u>.csv"), *(f"--{name}={value}" for name, value in settings.items()))
     assert status == 0
     printed = capfd.readouterr().out
     assert "50 of 50 resamples of " in printed
@@ -517,7 +517,7 @@ def test_the_command_writes_a_page_and_numbers(outputs, save, tmp_path, monkeypa
 @pytest.mark.slow
 def test_the_command_says_in_one_line_what_is_wrong(save, judged, tmp_path, monkeypatch, capfd):
     path = save(judged.drop(columns="correct"))
-    assert evaluate(monkeypatch, path, "--html", tmp_path / "page.html") == 1
+    assert command(monkeypatch, path, "--html", tmp_path / "page.html") == 1
     error = capfd.readouterr().err.strip().splitlines()[-1]
     assert error.startswith(f"error: {path}: expected a column correct")
     assert not (tmp_path / "page.html").exists()

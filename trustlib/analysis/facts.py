@@ -25,7 +25,7 @@ def _published_aupr_error(evidence: Evidence) -> rules.Judgement:
     return rules.Judgement(
         rules.CONTRADICTED if negated else rules.INCONCLUSIVE,
         f"by arithmetic, {negated} of {len(excludes)} rows cannot, {tied} of them whatever the ties: the column is not "
-        f"the average rules.precision of errors ranked by the negated confidence; {other} rows are compatible with the "
+        f"the average precision of errors ranked by the negated confidence; {other} rows are compatible with the "
         "confidence not negated, as in the released code, where lower is better: the natural reading, which the "
         "figures do not prove",
     )
@@ -223,11 +223,11 @@ def bounds(run: Any, delta: float = 0.05) -> pd.DataFrame:
     for name in dict.fromkeys(pair.split("-")[0] for pair in study.pairs):
         network, pair = study.networks[name], next(pair for pair in study.pairs if pair.startswith(f"{name}-"))
         arm = next((arm for arm, settings in study.methods.items() if settings.loss == "ss"), None)
-        manifest = arm and run.manifest(pair, arm, study.seeds[0])
-        if manifest:
-            slopes, images = network.steep_slope, study.recipe(pair, arm).images or len(study.images().labels["train"])
+        parameters = arm and run.parameters(pair, arm)
+        if parameters:
+            slopes, images = network.steep_slope, study.recipe(pair, arm).images or run.images["counts"]["train"]
             sizes[f"{network.label}, this study's {study.method_label(arm)}"] = (
-                manifest["parameters"], slopes.alpha_pos, slopes.alpha_neg, images,
+                parameters, slopes.alpha_pos, slopes.alpha_neg, images,
             )  # fmt: skip
     rows = {}
     for name, (parameters, pos, neg, images) in sizes.items():

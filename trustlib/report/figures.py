@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, PercentFormatter
@@ -29,7 +30,8 @@ COLOURS = {
     "cb": "#CC79A7",
 }
 FURTHER = ("#56B4E9", "#882255", "#999933")  # of losses that are added to `losses.LOSSES`, in its order
-GROUPS = {"TP": "#0072B2", "FN": "#9ecae8", "FP": "#D55E00", "TN": "#f5b895"}
+PREDICTIONS = {"correct": "#3B9AA0", "incorrect": "#A8485A"}  # hues that no loss has
+GROUPS = {"TP": "#3B9AA0", "FN": "#A9D3D6", "FP": "#A8485A", "TN": "#DDB4BC"}
 BINS = 50  # of a histogram over [0, 1]
 CURVE_POINTS = 500  # at most, in one curve of an SVG
 STEEPEST = 20  # slope at which the axis of slopes ends
@@ -42,15 +44,6 @@ def line_style(loss: str, form: str = "corrected", variant: int = 0) -> dict:
     dashes = "--" if form == "released" else DASHES[variant % len(DASHES)]
     colours = COLOURS | dict(zip((name for name in LOSSES if name not in COLOURS), FURTHER, strict=False))
     return {"color": colours.get(loss, "#777777"), "linestyle": dashes}
-
-
-def dashes(lines: list[dict]) -> str:
-    """What the dashes of some lines mean, each what `line_style` takes: a sentence of a caption."""
-    kinds = ["a colour is a loss, solid its first arm"]
-    kinds += ["dashed its released form"] if any(line.get("form") == "released" for line in lines) else []
-    further = any(line.get("variant") and line.get("form") != "released" for line in lines)
-    kinds += ["dotted and dash-dotted its further methods"] if further else []
-    return ", ".join(kinds).capitalize() + "."
 
 
 def loss_curves(axs: NDArray, z: NDArray, curves: dict[str, tuple[dict, NDArray, NDArray]], *, title: str) -> None:
@@ -73,11 +66,11 @@ def loss_curves(axs: NDArray, z: NDArray, curves: dict[str, tuple[dict, NDArray,
 
 
 def optimum(ax: Axes, p: NDArray, s: NDArray, crossing: float) -> None:
-    """Where an expected loss is least, s against the chance p of being right, float (M,) each; 0 at `crossing`."""
+    """Where an expected loss is least, s against the probability p of being correct, float (M,); 0 at `crossing`."""
     ax.plot(p, s, color=COLOURS["mcp"])
     ax.axhline(0, color="0.6", linewidth=0.7, zorder=0)
     ax.axvline(crossing, color="0.35", linewidth=0.8, linestyle=":")
-    ax.set(xlabel="chance p of being right", ylabel="best s = z / (1 + |z|)", xlim=(0, 1), ylim=(-1.05, 1.05))
+    ax.set(xlabel="probability p of being correct", ylabel="best s = z / (1 + |z|)", xlim=(0, 1), ylim=(-1.05, 1.05))
     ax.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
 
 
@@ -90,27 +83,19 @@ def histogram(
     ----------
     confidence : float (N,) in [0, 1]: sigmoid(z), or a probability.
     correct : bool (N,).
-    threshold : above it a prediction is trusted: TP and FP in strong colours, FN and TN in pale ones.
+    threshold : above it a prediction is trusted; the side below is shaded.
     negative_threshold : drawn where it differs (TCP: 1/K).
     """
-    from seaborn import histplot  # here, since it takes seconds: it brings IPython and its widgets
-
-    trusted = confidence > threshold
-    for right, up in ((True, 1), (False, -1)):
-        group = correct == right
-        for trust in (True, False):
-            chosen = group & (trusted == trust)
-            if chosen.any():
-                name = ("TP" if trust else "FN") if right else ("FP" if trust else "TN")
-                histplot(
-                    x=confidence[chosen], weights=np.full(chosen.sum(), up / group.sum()), bins=BINS, binrange=(0, 1),
-                    element="step", color=GROUPS[name], alpha=0.9, ax=ax,
-                )  # fmt: skip
+    edges = np.linspace(0, 1, BINS + 1)
+    for name, chosen, up in (("correct", correct, 1), ("incorrect", ~correct, -1)):
+        share = np.histogram(confidence[chosen], edges)[0] / max(chosen.sum(), 1)
+        ax.stairs(up * share, edges, fill=True, color=PREDICTIONS[name], label=name)
+    ax.axvspan(0, threshold, color="0.93", zorder=0, linewidth=0)
     ax.axhline(0, color="0.35", linewidth=0.7)
     ax.axvline(threshold, color="0.35", linewidth=0.8, linestyle=":")
     if negative_threshold is not None:
         ax.axvline(negative_threshold, color="0.35", linewidth=0.8, linestyle="--")
-    ax.set(xlim=(0, 1), xlabel="confidence", ylabel="share of its class")
+    ax.set(xlim=(0, 1), xlabel="confidence", ylabel="share of predictions")
     ax.yaxis.set_major_formatter(lambda y, _: f"{100 * abs(y):.3g}%")
 
 
@@ -183,11 +168,11 @@ def risk_band(
 
 
 def reliability(ax: Axes, probability: NDArray, accuracy: NDArray, low: NDArray, high: NDArray, *, color: str) -> None:
-    """The reliability diagram: accuracy with its interval against mean probability, float (M,) each, a point a bin."""
+    """The reliability diagram: accuracy with its interval against mean confidence, float (M,) each, a point per bin."""
     ax.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, zorder=0)
     with_errors(ax, probability, accuracy, low, high, color=color)
     ax.plot(probability, accuracy, color=color, linewidth=1)
-    ax.set(xlabel="said: probability of being right", ylabel="found: share that is right", xlim=(0, 1), ylim=(0, 1.02))
+    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
     _in_per_cent(ax)
 
 
@@ -331,22 +316,29 @@ def roc(ax: Axes, fpr: NDArray, tpr: NDArray, *, label: str, **style) -> Line2D:
     return line
 
 
-def severity(
-    ax: Axes, severities: NDArray, values: NDArray, *, label: str, loss: str, form: str = "corrected", variant: int = 0
-) -> Line2D:
-    """A metric, per cent, against a corruption's severity, 0 being the clean images; the seeds' range is shaded.
+def heat(ax: Axes, values: pd.DataFrame, *, largest: float, bold: pd.DataFrame | None = None) -> QuadMesh:
+    """Differences in percentage points as colours with numbers: red below 0, blue above, grey where there is none.
 
     Parameters
     ----------
-    severities : int (M,).
-    values : float (S, M), fractions, one row per seed; the line is their mean. NaN leaves a gap.
+    values : points, a row and a column per cell.
+    largest : of their absolute values, where the colours end.
+    bold : bool, of the same shape: the numbers in bold.
     """
-    style, percent = line_style(loss, form, variant), 100 * values
-    (line,) = ax.plot(severities, percent.mean(0), label=label, marker="o", markersize=2.5, **style)
-    if len(values) > 1:
-        ax.fill_between(severities, percent.min(0), percent.max(0), color=style["color"], alpha=0.15, linewidth=0)
-    ax.set(xlabel="severity", xticks=severities)
-    return line
+    mesh = ax.pcolormesh(values.to_numpy(), cmap="RdBu", vmin=-largest, vmax=largest, edgecolor="white", linewidth=1)
+    for (y, x), value in np.ndenumerate(values.to_numpy()):
+        weight = "bold" if bold is not None and bold.iat[y, x] else "normal"
+        colour = "white" if abs(value) > 0.65 * largest else "0.15"
+        text = f"{value:+.1f}".replace("-", "−") if np.isfinite(value) else "–"
+        ax.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=7, weight=weight, color=colour)
+    rows, columns = values.shape
+    ax.set(xticks=np.arange(columns) + 0.5, yticks=np.arange(rows) + 0.5, xticklabels=values.columns)
+    ax.set_yticklabels(values.index)
+    ax.tick_params(length=0)
+    ax.set(ylim=(rows, 0), facecolor="0.93")
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    return mesh
 
 
 def picture_grid(axs: NDArray, rows: dict[str, NDArray]) -> None:
@@ -368,9 +360,11 @@ def picture_grid(axs: NDArray, rows: dict[str, NDArray]) -> None:
 
 
 def legend_below(fig: Figure, ax: Axes) -> None:
-    """One legend for all panels, that of `ax`, below them."""
-    columns = max(1, int(fig.get_figwidth() / 1.5))
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=columns, fontsize=7)
+    """One legend for all panels, that of `ax`, below them, in as many columns as there is room for."""
+    handles, labels = ax.get_legend_handles_labels()
+    wide = 0.55 + 0.062 * max(map(len, labels), default=0)  # inches
+    columns = max(1, int(fig.get_figwidth() / wide))
+    fig.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=7)
 
 
 def outer_labels(axs: NDArray) -> None:

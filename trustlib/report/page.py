@@ -1,9 +1,10 @@
 """From an executed notebook to one HTML file that needs nothing else: `figure`, `table` and `write`.
 
-Pictures are inlined, formulas are MathML, the style is in the page: it opens from disk with no network.
+Pictures are inlined, formulas are MathML, style and script are in the page: it opens from disk with no network.
 """
 
 import base64
+import hashlib
 import html
 import io
 import math
@@ -13,31 +14,38 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
 
 import jinja2
 import matplotlib.pyplot as plt
 import nbformat
-from IPython.display import HTML, Markdown, display
+from bs4 import BeautifulSoup
+from IPython.display import HTML, display
 from latex2mathml.converter import convert as to_mathml
 from matplotlib.figure import Figure
-from nbconvert import HTMLExporter
+from nbconvert.filters.ansi import strip_ansi
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pandas.io.formats.style import Styler
+from PIL import Image
 from traitlets.config import Config
 
 from ..data import ROOT
 from ..runs.store import atomic
 
-PROGRESS = {"TagRemovePreprocessor": {"enabled": True, "remove_all_outputs_tags": {"progress"}}}  # of cells so tagged
 QUIET = {
     "KernelManager": {"transport_encryption": "auto"},  # else a kernel warns that what it sends can be read
     "NotebookClient": {"shutdown_kernel": "immediate"},  # else it says that it was interrupted
 }
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-ABSENT = "absent"  # in the metadata of what `absent` shows
+SCRIPT = Path(__file__).with_name("report.js")
+FONTS = "system-ui, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"  # the page's
+HEADING = re.compile(r'<h([1-6]) id="([^"]+)">(.*?)<a class="anchor-link".*?</h\1>\s*', re.DOTALL)
 
 
-def figure(fig: Figure, caption: str, *, alt: str, save: Path | None = None) -> None:
+def figure(
+    fig: Figure, caption: str, *, alt: str, save: Path | None = None, wide: bool = False, folded: bool = False
+) -> None:
     """Show a figure in a notebook and in the report, as an SVG with its caption and alternative text.
 
     Parameters
@@ -45,85 +53,187 @@ def figure(fig: Figure, caption: str, *, alt: str, save: Path | None = None) -> 
     caption : what is drawn and what to look at; Markdown's plain text.
     alt : the same for a reader who cannot see it: what the figure shows, in a sentence.
     save : where to write the SVG too.
+    wide : whether it takes the page's whole width, such as the one figure that a page is about.
+    folded : whether it opens at a click.
     """
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="svg", metadata={"Date": None})
+    buffer = io.StringIO()
+    with plt.rc_context({"svg.fonttype": "none"}):  # text stays text, in the page's font
+        fig.savefig(buffer, format="svg", metadata={"Date": None})
     plt.close(fig)
+    drawing(re.sub("(?:'DejaVu Sans', ?)?'Bitstream Vera Sans'.*?sans-serif", FONTS, buffer.getvalue()), caption,
+            alt=alt, save=save, wide=wide, folded=folded)  # fmt: skip
+
+
+def drawing(
+    svg: str, caption: str, *, alt: str, save: Path | None = None, wide: bool = False, folded: bool = False
+) -> None:
+    """Show an SVG as `figure` shows what matplotlib draws."""
     if save is not None:
         with atomic(save) as scratch:
-            scratch.write_bytes(buffer.getvalue())
-    source = base64.b64encode(buffer.getvalue()).decode()
-    display(
-        HTML(
-            f'<figure><img alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{source}">'
-            f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-        )
-    )
+            scratch.write_text(svg)
+    kind, caption, shown = ' class="wide"' if wide else "", html.escape(caption), picture(svg, alt)
+    if folded:
+        display(HTML(f"<details><summary>{caption}</summary><figure{kind}>{shown}</figure></details>"))
+    else:
+        display(HTML(f"<figure{kind}>{shown}<figcaption>{caption}</figcaption></figure>"))
+
+
+def _webp(png: re.Match) -> str:
+    """A picture inside an SVG, base64 PNG, as WebP: a fourth of its size."""
+    content = io.BytesIO()
+    Image.open(io.BytesIO(base64.b64decode(png[1]))).convert("RGB").save(content, "WEBP", quality=80)
+    return f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def picture(svg: str, alt: str) -> str:
+    """An <img> that holds an SVG of matplotlib's; coordinates to a tenth of a point, neither metadata nor comments."""
+    svg = re.sub(r"data:image/png;base64,([A-Za-z0-9+/=\s]+)", _webp, svg)
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"\d+\.\d{2,}", lambda n: f"{float(n[0]):.1f}", path[0]), svg)
+    one_line = " ".join(svg.replace("'", "&#39;").replace('"', "'").split())
+    address = quote(one_line, safe=" <>=/:;'(),")
+    return f'<img alt="{html.escape(alt)}" src="data:image/svg+xml,{address}">'
 
 
 def table(style: Styler, caption: str, *, folded: bool = False) -> None:
     """Show a table with its caption, in a box that scrolls where the page is narrow; a folded one opens at a click."""
-    caption, box = html.escape(caption), f'<div class="scroll">{style.to_html()}</div>'
-    if folded:
-        display(HTML(f'<details><summary>{caption}</summary><figure class="table">{box}</figure></details>'))
-    else:
-        display(HTML(f'<figure class="table"><figcaption>{caption}</figcaption>{box}</figure>'))
+    caption = html.escape(caption)
+    made = _plain(style.to_html(), caption, "unseen" if folded else "")
+    box = f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}">{made}</div>'
+    box = f'<figure class="table">{box}</figure>'
+    display(HTML(f"<details><summary>{caption}</summary>{box}</details>" if folded else box))
 
 
-def absent(why: str) -> None:
-    """Say in a notebook why its section has nothing to show: the report has this line alone below the heading."""
-    display(Markdown(why), metadata={ABSENT: True})
+def _plain(made: str, caption: str, kind: str) -> str:
+    """A Styler's table without an id and classes for every cell: with scopes, a caption, and styles where they apply.
+
+    The first level of an index of several is a row of its own, above those that it is of.
+    """
+    soup = BeautifulSoup(made, "html.parser")
+    table, rules = soup.table, soup.style.string if soup.style else ""
+    for selectors, properties in re.findall(r"([^{}]+)\{([^{}]*)\}", rules):
+        for cell in soup.select(selectors):
+            cell["style"] = f"{cell.get('style', '')} {' '.join(properties.split())}".strip()
+    if table.select("tbody th.level1"):
+        for row in table.thead("tr"):
+            row.th.extract()
+        width = len(table.thead("tr")[-1]("th"))
+        for first in table.select("tbody th.level0"):
+            group = soup.new_tag("tr", attrs={"class": "group"})
+            first.parent.insert_before(group)
+            group.append(first.extract())
+            first.attrs = {"colspan": str(width), "scope": "rowgroup"}
+    for cell in table(("td", "th")):
+        for attribute in ("id", "class", "rowspan"):
+            del cell[attribute]
+        if cell.name == "th" and not cell.get("scope"):
+            cell["scope"] = "col" if cell.find_parent("thead") else "row"
+    title = f'<caption class="{kind}"><span>{caption}</span></caption>'
+    table.insert(0, BeautifulSoup(title, "html.parser"))
+    return re.sub(r"\s*\n\s*", "\n", str(table))
 
 
 def write(page: Path, notebooks: Sequence[Path]) -> None:
     """Turn executed notebooks into one self-contained HTML file; code cells are left out, their outputs stay.
 
-    But for those of cells with the tag "progress", which only someone who waits wants to see, and for all else in a
-    section that is `absent`.
+    But for those of cells with the tag "progress", which only someone who waits wants to see, and for cells with the
+    tag "notebook", which say to the reader of a notebook what the page shows by itself. A heading is left out
+    with all below it where there are code cells below it and none of them shows anything.
 
-    The first one's title is the page's; headings of the second level are its contents, below the titles of the others.
+    The first one's title is the page's; the titles of the others, and headings of the second level, are its contents.
     """
-    exporter = _Exporter(template_name="basic", exclude_input=True, exclude_output_prompt=True, config=Config(PROGRESS))
-    read = [_shortened(nbformat.read(path, as_version=4)) for path in notebooks]
-    body = "\n".join(exporter.from_notebook_node(notebook)[0] for notebook in read)
-    headings = re.findall(r'<h([12]) id="([^"]+)"[^>]*>(.*?)<a class="anchor-link"', body, re.DOTALL)
-    title = next((heading for level, _, heading in headings if level == "1"), None)
-    contents: list[tuple[str, str, list]] = [("", "", [])]  # a part's id and heading, and those of its sections
-    for level, id_, heading in headings:
-        if level == "2":
-            contents[-1][2].append((id_, heading))
-        elif heading != title:
-            contents.append((id_, heading, []))
-    template = jinja2.Environment(autoescape=False).from_string(TEMPLATE.read_text())
+    read = [nbformat.read(path, as_version=4) for path in notebooks]
+    sections = [""]
+    for part in _shown([_part(cell) for notebook in read for cell in notebook.cells]):
+        if part.level <= 2:
+            sections.append("")
+        sections[-1] += part.html
+    body = "\n".join(f"<section>\n{section}</section>" for section in sections if section)
+    title = re.search(r'<h1 id="[^"]+">(.*?)<a class="anchor-link"', body, re.DOTALL)
+    start = title.end() if title else 0
+    body = body[:start] + re.sub("<h1 (.*?)</h1>", r'<h2 class="part" \1</h2>', body[start:], flags=re.DOTALL)
+    contents = re.findall(r'<h2( class="part")? id="([^"]+)">(.*?)<a class="anchor-link"', body, re.DOTALL)
+    text = frame(
+        TEMPLATE, SCRIPT.read_text(), title=re.sub("<[^>]+>", "", title[1]) if title else page.stem, body=body,
+        contents=contents, files=_tables(page.parent), index=_index(page.parent),
+    )  # fmt: skip
     with atomic(page) as scratch:
-        scratch.write_text(
-            template.render(title=re.sub("<[^>]+>", "", title) if title else page.stem, contents=contents, body=body)
-        )
+        scratch.write_text(text)
 
 
-def _shortened(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Of each section that says it is `absent`, those below it included, the heading and what it says alone."""
-    sections: list[list[nbformat.NotebookNode]] = [[]]
-    for cell in notebook.cells:
-        if _level(cell) < math.inf:
-            sections.append([])
-        sections[-1].append(cell)
-    kept, absent_at = [], math.inf
-    for heading, *others in filter(None, sections):
-        if _level(heading) > absent_at:
+def frame(template: Path, script: str, **filled) -> str:
+    """A template with what fills it and a script, whose SHA-256 its policy of content names: no other one runs."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    made = jinja2.Environment(autoescape=False).from_string(template.read_text())
+    return made.render(script=script, digest=f"sha256-{digest}", **filled)
+
+
+def _tables(folder: Path) -> list[str]:
+    """The CSV files next to a page that have rows, relative to it."""
+    paths = sorted(folder.glob("tables/*.csv"))
+    return [str(path.relative_to(folder)) for path in paths if len(path.read_text().splitlines()) > 1]
+
+
+def _index(folder: Path) -> str:
+    """The site's index, relative to a folder of results/ or of results/runs/; empty for any other."""
+    places = [up for up in ("..", "../..") if (folder / up).resolve() == (ROOT / "results").resolve()]
+    return f"{places[0]}/index.html" if places else ""
+
+
+class _Part(NamedTuple):
+    """One cell as HTML."""
+
+    html: str
+    level: float  # of the heading that it begins with; infinite where there is none
+    is_code: bool
+    has_more: bool  # than a heading
+
+
+def _part(cell: nbformat.NotebookNode) -> _Part:
+    text, tags = "", cell.metadata.get("tags", [])
+    if "notebook" in tags:
+        return _Part("", math.inf, False, False)
+    if cell.cell_type == "markdown":
+        text = markdown(cell.source)
+    elif cell.cell_type == "code" and "progress" not in tags:
+        text = "".join(map(_shown_output, cell.outputs))
+    heading = HEADING.match(text)
+    level = int(heading[1]) if heading else math.inf
+    return _Part(text, level, cell.cell_type == "code", bool(HEADING.sub("", text).strip()))
+
+
+def _shown_output(output: nbformat.NotebookNode) -> str:
+    """An output of a cell as HTML: the richest form of it that there is."""
+    if output.output_type == "stream":
+        return f"<pre>{html.escape(strip_ansi(output.text))}</pre>\n"
+    if output.output_type == "error":
+        return f"<pre>{html.escape(strip_ansi(chr(10).join(output.traceback)))}</pre>\n"
+    data = output.data
+    if "text/html" in data:
+        text = data["text/html"]
+        is_bare = "<table" in text and "<figure" not in text  # a frame that was shown without `table`
+        return f'<div class="scroll" tabindex="0">{text}</div>\n' if is_bare else f"{text}\n"
+    if "text/markdown" in data:
+        return markdown(data["text/markdown"])
+    if "image/png" in data:
+        return f'<figure><img alt="" src="data:image/png;base64,{data["image/png"].strip()}"></figure>\n'
+    return f"<pre>{html.escape(data.get('text/plain', ''))}</pre>\n"
+
+
+def _shown(parts: Sequence[_Part]) -> list[_Part]:
+    """Without headings, but for the title, below which nothing is shown, and without all that is below them."""
+    kept, hidden_at = [], math.inf
+    for i, part in enumerate(parts):
+        if part.level > hidden_at:
             continue
-        said = [cell for cell in others if any(ABSENT in out.get("metadata", {}) for out in cell.get("outputs", []))]
-        absent_at = _level(heading) if said else math.inf
-        kept += (
-            [nbformat.v4.new_markdown_cell(heading.source.partition("\n")[0]), said[0]] if said else [heading, *others]
-        )
-    return nbformat.from_dict({**notebook, "cells": kept})
-
-
-def _level(cell: nbformat.NotebookNode) -> float:
-    """Of the heading that a cell begins with; infinite where there is none."""
-    found = re.match(r"(#+) ", cell.source) if cell.cell_type == "markdown" else None
-    return len(found[1]) if found else math.inf
+        end = next((j for j in range(i + 1, len(parts)) if parts[j].level <= part.level), len(parts))
+        below = parts[i:end]
+        code = [other for other in below if other.is_code]
+        is_empty = not any(other.has_more for other in code or below)
+        hidden_at = part.level if is_empty and i else math.inf
+        if hidden_at == math.inf:
+            kept.append(part)
+    return kept
 
 
 def evaluate(predictions: Path, page: Path, numbers: Path, **parameters) -> None:
@@ -145,6 +255,11 @@ def evaluate(predictions: Path, page: Path, numbers: Path, **parameters) -> None
         )  # fmt: skip
         page.parent.mkdir(parents=True, exist_ok=True)
         write(page, [executed])
+
+
+def markdown(source: str) -> str:
+    """Markdown as HTML: formulas as MathML, markup as text."""
+    return MarkdownWithMath(renderer=_Markdown(escape=False, allow_harmful_protocols=False)).render(source)
 
 
 class _Markdown(IPythonRenderer):
@@ -171,11 +286,3 @@ class _Markdown(IPythonRenderer):
 
 def _without_tags(formula: str) -> str:
     return formula.replace("<", r"\lt ").replace(">", r"\gt ")
-
-
-class _Exporter(HTMLExporter):
-    """nbconvert's exporter, with `_Markdown` in place of its renderer."""
-
-    @jinja2.pass_context
-    def markdown2html(self, context, source: str) -> str:
-        return MarkdownWithMath(renderer=_Markdown(escape=False, allow_harmful_protocols=False)).render(source)

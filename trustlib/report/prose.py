@@ -1,116 +1,39 @@
 """Sentences of the report, made from tables and settings."""
 
+from collections.abc import Iterable, Mapping
 from itertools import product
 
 import pandas as pd
 
-from .. import confidence, released
+from ..analysis import budget
+from ..analysis.compare import DIFFERENCE, INTERVAL
 from ..analysis.paper import PAPER_NAMES
-from ..confidence.observed import REFERENCE
-from ..recipe import Recipe
 from ..settings import Method
 from ..study import Study
-from .tables import DATA, _span, number
-
-OPTIMISERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD", "onecycle": "SGD under OneCycleLR"}
-
-
-FROZEN = {"nothing": "", "norm": ", batch norm frozen", "noise": ", batch norm frozen and dropout off"}
+from .study_tables import by_classifier, equal_to_mcp, main_methods
+from .tables import DATA, with_interval
 
 
-HEADS = {"linear": "linear", "distance": "signed distance", "mlp": "MLP", "mlp-distance": "MLP with a signed distance"}
+def joined(texts: Iterable[str]) -> str:
+    """a, b and c."""
+    *first, last = list(texts) or [""]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
-def ranges(compared: pd.DataFrame, methods: list[str]) -> str:
-    """AUC, TPR and TNR of some methods, from the lowest to the highest mean, per cent: a piece of a sentence.
-
-    Parameters
-    ----------
-    compared : rows with columns arm, metric and estimate, as `ablations.compare` returns.
-    """
-    percent = compared[compared["arm"].isin(methods)].groupby("metric")["estimate"].agg(["min", "max"]).mul(100)
-    parts = []
-    for metric, heading in (("auroc", "AUC"), ("tpr", "TPR"), ("tnr", "TNR")):
-        low, high = (f"{value:.1f}" for value in percent.loc[metric])
-        parts.append(f"{heading} {low}" if low == high else f"{heading} {low} to {high}")
-    return ", ".join(parts)
+def signed(points: float) -> str:
+    """A difference with its sign: +1.0, −2.5."""
+    return f"{points:+.1f}".replace("-", "−")
 
 
-def findings(compared: pd.DataFrame, study: Study) -> list[str]:
-    """What the tables say about MCP, the oracles and other scores, the steep slope loss and every oracle of the study.
-
-    One sentence each, per cent. Probes on the classifier's features are oracles.
-
-    Parameters
-    ----------
-    compared : what `compare.compare_pairs` returns, for all pairs.
-    """
-    percent = compared.set_index(["arm", "pair", "metric"])["estimate"].unstack("metric").mul(100)
-    if not len(percent) or percent["auroc"].isna().all() or not set(study.methods) & set(compared["arm"]):
-        return ["There is no pair with an oracle and an AUC."]
-    auc = percent["auroc"].unstack("arm")
-    oracles = auc[[arm for arm in study.methods if arm in auc]]
-    groups: dict[str, list[str]] = {}
-    for name in auc:
-        groups.setdefault(study.group_of(name), []).append(name)
-    probes, tuned = groups.pop("probe", []), groups.pop("oracle", [])
-    lead = (auc["mcp"] - auc[[*probes, *tuned]].max(axis=1)).dropna()
-    first = {1: "no higher AUC than the best oracle", -1: "a higher AUC than every oracle"}
-    where = f"in {(lead > 0).sum()} of {len(lead)} pairs"
-    led = f"{first[-1]} {where}" if len(lead) > 1 else first[-1 if (lead > 0).all() else 1]
-    sentences = [f"MCP, which needs no oracle, has {led}; the best one's AUC minus MCP's {_between(-lead)}."]
-    kinds = {
-        "fine-tuned oracles": tuned,
-        "oracles on frozen features": probes,
-        "the classifier's other scores": [name for names in groups.values() for name in names],
-    }
-    every = _distinct(compared[compared["metric"].eq("auroc")].dropna(subset="difference"), study)
-    for what, names in kinds.items():
-        rows = every[every["arm"].isin(names)]
-        if len(rows):
-            below, above = (rows["difference_high"] < 0).sum(), (rows["difference_low"] > 0).sum()
-            sentences.append(
-                f"Of {len(rows)} comparisons of {what} with MCP, the 95 % interval of the AUC's difference lies "
-                f"below 0 in {below} and above 0 in {above}."
-            )
-    for ss, ce in product(oracles, oracles):
-        if _alike(study.methods[ss], study.methods[ce]):
-            gain = _between(oracles[ss] - oracles[ce])
-            sentences.append(f"The AUC of {study.method_label(ss)} minus that of {study.method_label(ce)} {gain}.")
-    sentences += [f"{study.method_label(name)}: {ranges(compared, [name])}." for name in oracles]
-    return sentences
+def span(values: pd.Series, sign: bool = False) -> str:
+    """The lowest and the highest of some values: "1.0 to 2.0", or one where they are alike."""
+    low, high = (signed(value) if sign else f"{value:.1f}" for value in (values.min(), values.max()))
+    return low if low == high else f"{low} to {high}"
 
 
-def _distinct(rows: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """Rows of pairs and methods without what is there twice: pairs with one classifier share its scores."""
-    of = rows["pair"].where(rows["arm"].isin(study.methods), rows["pair"].str.split("-").str[1])
-    return rows[~pd.DataFrame({"arm": rows["arm"], "of": of}).duplicated()]
-
-
-def within_finding(within: pd.DataFrame, study: Study) -> str:
-    """What `compare.within_pairs` says about MCP and the oracles, in a sentence, per cent."""
-    auc = within.pivot(index="pair", columns="arm", values="auroc_within").mul(100).dropna(how="all")
-    oracles = auc[[name for name in auc if study.is_oracle(name)]]
-    if oracles.empty:
-        return "There is no pair with an oracle and with correct and incorrect predictions of one class."
-    lead = _between(oracles.max(axis=1) - auc["mcp"])
-    return (
-        f"Among predictions of one class MCP has an AUC of {_span(auc['mcp'])}, the oracles of "
-        f"{_span(oracles.stack())}; the AUC of the best oracle minus MCP's {lead}."
-    )
-
-
-def fusion_finding(fusion: pd.DataFrame, study: Study) -> str:
-    """What `compare.fusion_pairs` says, in a sentence, per cent."""
-    if fusion.empty:
-        return "There is no oracle, or the predictions on the validation or test set are all of one kind."
-    rows = _distinct(fusion, study)
-    above, below = (rows["difference_low"] > 0).sum(), (rows["difference_high"] < 0).sum()
-    return (
-        f"Together with MCP, {above} of {len(rows)} oracles rank significantly better than MCP alone (the 95 % "
-        f"interval of the difference excludes 0), {below} significantly worse; the difference in AUC "
-        f"{_between(rows['difference'].mul(100))}."
-    )
+def counted(count: int, noun: str) -> str:
+    """1 oracle, 2 oracles."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def data_name(study: Study) -> str:
@@ -118,109 +41,250 @@ def data_name(study: Study) -> str:
     return study.folder or DATA.get(study.dataset, study.dataset)
 
 
-def trainings_of(study: Study) -> list[str]:
-    """How a study's networks were trained, a sentence a network and a recipe of its oracles."""
-    counts = {part: len(labels) for part, labels in study.images().labels.items()}
-    sentences = []
-    for network in study.networks.values():
-        how = (
-            f"pretrained weights of `{network.model}`"
-            if network.weights
-            else _recipe(network.training, counts["train"])
-        )
-        sentences.append(f"{network.label}: {how}.")
-    pair_of = {pair.split("-")[0]: pair for pair in study.pairs}  # one of each oracle network
-    alike: dict[str, dict[str, list[str]]] = {}  # recipe -> oracle network -> methods
-    for (oracle, pair), (name, arm) in product(pair_of.items(), study.methods.items()):
-        recipe, held = study.recipe(pair, name), counts["heldout"] - study.ablations.tuning
-        if arm.backbone == "frozen":
-            recipe = recipe.model_copy(update={"frozen": "nothing"})  # of the head, which has neither
-            what = "the head on a frozen backbone, on the classifier's features" + ", dropout left on" * (
-                study.feature_passes > 0
-            )
-        else:
-            what = "backbone and head" + ", going on from another oracle" * (arm.start is not None)
-        there = held if arm.labels == "heldout" else counts["train"]
-        of = alike.setdefault(f"{what}, {_recipe(recipe, there)}.", {})
-        of.setdefault(study.network(oracle).label, []).append(arm.label)
-    for how, of in alike.items():
-        methods = {
-            who: "; ".join(labels) if len(labels) < len(study.methods) else "every loss and form"
-            for who, labels in of.items()
-        }
-        alone = len(of) == len(pair_of) and len(set(methods.values())) == 1
-        whose = next(iter(methods.values())) if alone else ". ".join(": ".join(item) for item in methods.items())
-        sentences.append(f"Oracles ({whose}): {how}")
-    return sentences
+def title(study: Study) -> str:
+    """The heading of a study's page."""
+    return f"{data_name(study)}: can a network learn which predictions to trust? (study {study.name})"
 
 
-def _recipe(recipe: Recipe, there: int) -> str:
-    count = min(recipe.images or there, there)
-    epochs = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
-    steps = recipe.epochs * (count // recipe.batch)
-    return (
-        f"{epochs} of {count:,} images in batches of {recipe.batch} ({steps:,} steps), "
-        f"{OPTIMISERS[recipe.optimizer]} at a rate of {number(recipe.rate)}{FROZEN[recipe.frozen]}"
+def key_figures(compared: pd.DataFrame, study: Study) -> list[tuple[str, str]]:
+    """What the tiles of a page show: (value, what it is).
+
+    Parameters
+    ----------
+    compared : what `compare.compare_pairs` returns.
+    """
+    rows = by_classifier(compared, study)
+    mcp = rows[rows["arm"] == "mcp"].set_index(["classifier", "metric"])["estimate"].mul(100)
+    oracles = rows[rows["arm"].map(study.is_oracle) & rows["metric"].eq("auroc")]
+    accuracy, area = mcp.xs("accuracy", level="metric"), mcp.xs("auroc", level="metric")
+    best = oracles.loc[oracles.groupby("classifier", sort=False)["estimate"].idxmax().dropna()]
+    of = " · ".join(accuracy.index)
+    shown = [(_dotted(accuracy) + " %", f"accuracy of {of}"), (_dotted(area) + " %", "AUROC of its MCP")]
+    if len(best):
+        labels = " · ".join(dict.fromkeys(best["label"]))
+        below = (oracles["difference_high"] < 0).sum()
+        shown.append((_dotted(100 * best["estimate"]) + " %", f"AUROC of the best oracle: {labels}"))
+        shown.append((f"{below} of {len(oracles)}", "oracles significantly below MCP"))
+    return shown
+
+
+def _dotted(values: pd.Series) -> str:
+    return " · ".join(f"{value:.1f}" for value in values)
+
+
+def in_one_minute(compared: pd.DataFrame, study: Study) -> list[str]:
+    """What the tables say about MCP and the oracles, five sentences or fewer, per cent.
+
+    Linear and MLP probes on the classifier's features are oracles. Losses are compared that were trained alike.
+
+    Parameters
+    ----------
+    compared : what `compare.compare_pairs` returns, for all pairs.
+    """
+    rows = by_classifier(compared, study)
+    area = rows[rows["metric"].eq("auroc") & rows["difference"].notna()]
+    is_oracle = area["arm"].map(study.is_oracle)
+    oracles, others = area[is_oracle], area[~is_oracle]
+    if oracles.empty:
+        return ["There is no oracle whose AUROC could be compared with MCP's."]
+    sentences = [_verdict(oracles, study), _best(oracles, rows, study)]
+    others = others[~others["arm"].isin(equal_to_mcp(compared, study))]
+    better = others[others["difference_low"] > 0]
+    what = joined(
+        f"{label} ({span(100 * part['difference'], sign=True)} points)"
+        for label, part in better.groupby("label", sort=False)
     )
+    sentences.append(
+        f"Of {counted(len(others), 'score')} that need no oracle, {_ranks(len(better))} significantly better than MCP"
+        + (f": {what}." if len(better) else ".")
+    )
+    return [*sentences, *_operating(compared, study), *_alike_sentences(compared, study)][:5]
 
 
-def deviations(study: Study) -> list[str]:
-    """A study's networks, trainings and losses beside those of the paper's Table 1, a sentence each."""
-    networks = study.networks.values()
-    made = "; ".join(f"{n.label}, {'pretrained weights' if n.weights else 'trained from scratch'}" for n in networks)
-    rates = {n.label: [f"`{k}` {v:g}" for k, v in n.args.items() if k.endswith("drop_rate")] for n in networks}
-    dropout = "; ".join(f"{label}: {', '.join(said) or 'as the model has it'}" for label, said in rates.items())
-    heads: dict[str, dict] = {}
-    for arm in study.methods.values():
-        heads.setdefault(HEADS[arm.head], {})[PAPER_NAMES.get(arm.loss, arm.loss)] = None
-    heads_of = [f"{head}: {', '.join(of)}" for head, of in heads.items()]
-    found = [
-        f"**Images and networks.** {data_name(study)}; {made}. The paper's Table 1: ImageNet, ViT-B/16 and ResNet-50.",
-        f"**Training.** {' '.join(trainings_of(study))} The released recipe: one epoch of SGD under OneCycleLR at a "
-        "rate of 1e-5, in batches of 40.",
-        f"**Loss of cross entropy and focal.** {_forms(study)} The *corrected* form is that of the text's Eq. 4 and 5; "
-        "in the *released* one (`src/oracle.py`) each output meets the labels of the whole batch. We do not know that "
-        "the published tables came from exactly that code.",
-        f"**Dropout.** {dropout}. The released recipe has 0.1 inside the ViT and none in the ResNet.",
-        f"**Heads.** {'; '.join(heads_of)}. As released: linear for all losses but the steep slope loss, which has the "
-        "signed distance of Eq. 7.",
+def _verdict(oracles: pd.DataFrame, study: Study) -> str:
+    """How many oracles rank above and below MCP."""
+    below, above = oracles["difference_high"] < 0, oracles["difference_low"] > 0
+    frozen = oracles["arm"].map(study.group_of).eq("probe")
+    parts = [
+        f"{(below & chosen).sum()} of {chosen.sum()} {kind}"
+        for kind, chosen in (("fine-tuned", ~frozen), ("on frozen features", frozen))
+        if chosen.any()
     ]
-    if betas := sorted({f"{arm.hyper['beta']:.10g}" for arm in study.methods.values() if "beta" in arm.hyper}):
-        found.append(
-            "**Class-balanced loss.** Its weights tell the classes apart only as far as $1/(1-\\beta)$ exceeds the "
-            f"number of incorrect predictions to learn from; here $\\beta$ is {' and '.join(betas)}. The numbers are "
-            "those of the whole training set in all its views."
-        )
-    return found
-
-
-def _forms(study: Study) -> str:
-    """Which forms of cross entropy and focal loss a study trains."""
-    trained = {(arm.loss, arm.form) for arm in study.methods.values()}
-    ways: dict[str, list[str]] = {}
-    for loss in released.LOSSES:
-        forms = [form for form in ("corrected", "released") if (loss, form) in trained]
-        how = {0: "not trained here", 1: f"trained in the {''.join(forms)} form alone", 2: "trained in both forms"}
-        ways.setdefault(how[len(forms)], []).append(PAPER_NAMES[loss])
-    return " ".join(f"{' and '.join(of)}: {how}." for how, of in ways.items())
-
-
-def neighbours_note(study: Study) -> str:
-    """A remark where `confidence.knn` takes a lower k since the classes are small; else empty."""
-    images = study.images()
-    a_class = min(len(images.labels["train"]), REFERENCE) / len(images.classes)
-    if a_class >= 4 * confidence.NEIGHBOUR:
-        return ""
+    named = f": {joined(dict.fromkeys(oracles.loc[above, 'label']))}" if above.any() else ""
+    head = "No oracle ranks" if not above.any() else f"Of {counted(len(oracles), 'oracle')} {_ranks(above.sum())}"
     return (
-        f"A class has {a_class:.0f} training images on average: k nearest neighbours takes a quarter of the smallest "
-        f"class as k in place of {confidence.NEIGHBOUR}, and Mahalanobis fits its class means to as few images."
+        f"**{head} errors significantly better than the classifier's own maximum softmax probability (MCP)**{named}; "
+        f"{_ranks(below.sum())} significantly worse ({joined(parts)})."
     )
 
 
-def _between(points: pd.Series) -> str:
-    """What differences, a pair each, are: "is +1.0 points" or "lies between +1.0 and +2.0 points"."""
-    low, high = (f"{value:+.1f}".replace("-", "−") for value in (points.min(), points.max()))
-    return f"is {low} points" if low == high else f"lies between {low} and {high} points"
+def _ranks(count: int) -> str:
+    return f"{count} rank{'s' if count == 1 else ''}"
+
+
+def _best(oracles: pd.DataFrame, rows: pd.DataFrame, study: Study) -> str:
+    """The best oracle of each classifier next to MCP, fine-tuned or on frozen features."""
+    texts = []
+    mcp = rows[rows["arm"].eq("mcp") & rows["metric"].eq("auroc")].set_index("classifier")["estimate"]
+    for name, part in oracles.groupby("classifier", sort=False):
+        best = part.loc[part["estimate"].idxmax()]
+        texts.append(
+            f"{best['label']} with an AUROC of {100 * best['estimate']:.1f} against MCP's {100 * mcp[name]:.1f} "
+            f"({signed(100 * best['difference'])}) on {name}"
+        )
+    return f"The best oracle is {joined(texts)}."
+
+
+def _operating(compared: pd.DataFrame, study: Study) -> list[str]:
+    """What cross entropy and the steep slope loss do at z = 0."""
+    rates = (
+        compared[compared["metric"].isin(["tpr", "tnr"])]
+        .set_index(["arm", "metric", "pair"])["estimate"]
+        .sort_index()
+        .mul(100)
+    )
+    shown = {}
+    for loss in ("ce", "ss"):
+        arm = next((arm for arm in main_methods(study) if study.method(arm).loss == loss), None)
+        if arm in rates.index.get_level_values("arm"):
+            tpr, tnr = (span(rates[arm, metric]) for metric in ("tpr", "tnr"))
+            shown[study.method_label(arm)] = f"accepts {tpr} % of correct predictions and rejects {tnr} % of errors"
+    texts = [f"{label} {text}" for label, text in shown.items()]
+    return [f"At its own threshold, z = 0, {joined(texts)}."] if len(texts) == 2 else []
+
+
+def _alike_sentences(compared: pd.DataFrame, study: Study) -> list[str]:
+    """The steep slope loss against cross entropy, where both were trained in the same way."""
+    area = compared[compared["metric"] == "auroc"].pivot(index="pair", columns="arm", values="estimate").mul(100)
+    texts = [
+        f"{span(area[ss] - area[ce], sign=True)} ({study.method_label(ss)} minus {study.method_label(ce)})"
+        for ss, ce in product(filter(area.columns.__contains__, study.methods), repeat=2)
+        if _alike(study.methods[ss], study.methods[ce])
+    ]
+    return [f"Trained alike, the steep slope loss's AUROC minus cross entropy's is {joined(texts)}."] if texts else []
+
+
+def score_names(study: Study, names: Iterable[str], what: str) -> str:
+    """Which scores a table leaves out, as a sentence of its caption; nothing where there is none."""
+    named = joined(map(study.method_label, names))
+    return f" {what}: {named}." if named else ""
+
+
+def within_finding(within: pd.DataFrame, study: Study) -> str:
+    """What `compare.within_pairs` says about MCP and the oracles, in a sentence, per cent."""
+    auc = within.pivot(index="pair", columns="arm", values="auroc_within").mul(100).dropna(how="all")
+    oracles = auc[[name for name in auc if study.is_oracle(name)]]
+    lead = span(oracles.max(axis=1) - auc["mcp"], sign=True)
+    return (
+        f"**Among predictions of one class MCP has an AUROC of {span(auc['mcp'])}, the oracles of "
+        f"{span(oracles.stack())}; the best oracle minus MCP: {lead} points.**"
+    )
+
+
+def fusion_finding(fusion: pd.DataFrame, study: Study) -> str:
+    """What `compare.fusion_pairs` says, in a sentence, per cent."""
+    rows = by_classifier(fusion, study)
+    above, below = (rows["difference_low"] > 0).sum(), (rows["difference_high"] < 0).sum()
+    return (
+        f"**Together with MCP, {above} of {counted(len(rows), 'oracle')} rank significantly better than MCP alone, "
+        f"{below} significantly worse; the difference in AUROC is {span(100 * rows['difference'], sign=True)} points.**"
+    )
+
+
+def shift_findings(rows: pd.DataFrame, study: Study, labels: Mapping[str, str]) -> list[str]:
+    """How the oracles compare with MCP on each distribution shift, a sentence each.
+
+    rows : AUROC's rows of `compare.compare_shifts`.
+    """
+    lines = []
+    for name, part in rows.groupby("domain", sort=False):
+        mcp = part.loc[part["arm"] == "mcp", "estimate"].mul(100).dropna()
+        oracles = part[part["arm"].isin(study.methods)].dropna(subset="difference")
+        below, above = (oracles["difference_high"] < 0).sum(), (oracles["difference_low"] > 0).sum()
+        at = f"MCP's AUROC is {span(mcp)} %" if len(mcp) else "MCP has no AUROC"
+        lines.append(f"{labels[name]}: {at}; of {len(oracles)} oracles {below} are significantly below, {above} above.")
+    return lines
+
+
+def budget_findings(curves: pd.DataFrame, study: Study) -> list[str]:
+    """What follows of a ladder of budgets by the rules of `analysis.budget`: two lines per pair."""
+    lines = []
+    for pair in dict.fromkeys(curves["pair"]):
+        table, enough = budget.validation(curves, pair), budget.smallest(curves, pair)
+        first = f"{enough:,} steps suffice for every method" if enough else "no budget suffices for every method"
+        best = ", ".join(
+            f"{PAPER_NAMES[loss]} {steps:,} ({100 * table[loss].max():.1f})" for loss, steps in table.idxmax().items()
+        )
+        longest = {loss: steps.dropna().index.max() for loss, steps in table.items()}
+        settled = [loss for loss, steps in longest.items() if budget.converged(curves, pair, loss, steps)]
+        train = curves[(curves["pair"] == pair) & (curves["split"] == "train")]
+        at = train[train["steps"] == train["loss"].map(longest)]
+        below = [loss for loss, of in at.groupby("loss", sort=False) if of["auroc"].mean() < of["mcp"].mean()]
+        lines.append(f"{study.pair_label(pair)}: {first}; best for each, with its validation AUROC: {best}.")
+        lines.append(
+            f"{study.pair_label(pair)}, each at its longest budget: converged {_losses(settled)}; below MCP on the "
+            f"oracle's own training images {_losses(below)}."
+        )
+    return lines
+
+
+def _losses(names: list[str]) -> str:
+    return joined(PAPER_NAMES[name] for name in names) or "none"
+
+
+def tuned_findings(rows: pd.DataFrame, study: Study) -> list[str]:
+    """The best method of the ablation of learning rates, and steep slope against its `against`, a line per pair."""
+    lines = []
+    for pair, part in rows[rows["metric"] == "auroc"].groupby("pair", sort=False):
+        of_text = part[[study.method(arm).form == "corrected" for arm in part["arm"]]]
+        best = of_text.loc[of_text["estimate"].idxmax()]
+        less = with_interval(part[part["arm"] == "ss"], DIFFERENCE, 100, sign="+")
+        against = study.ablation(rows["ablation"].iloc[0]).against
+        gain = f"; SS minus {study.method_label(against)}: {less.iloc[0]} points" if against and len(less) else ""
+        label = study.method_label(best["arm"])
+        lines.append(f"{study.pair_label(pair)}: the best is {label}, {100 * best['estimate']:.1f} %{gain}.")
+    return lines
+
+
+def head_findings(most: pd.DataFrame, study: Study, names: Mapping[str, str]) -> list[str]:
+    """How far each head on cached features lies from MCP, and how many add to it, two lines per classifier.
+
+    most : `runs.heads.against_mcp`, with all images.
+    """
+    lines = []
+    for name, part in most.groupby("classifier", sort=False):
+        own = part[~part["fused"] & part["labels"].eq("train")]
+        cells = with_interval(own, ["difference", "low", "high"], 100, sign="+")
+        found = joined(f"{names[head]} {cell}" for head, cell in zip(own["head"], cells, strict=True))
+        fused = part[part["fused"]]
+        label = study.network(name).label
+        lines.append(f"{label}, its own labels, AUROC minus MCP's in points: {found}.")
+        lines.append(
+            f"{label}: combined with MCP, {(fused['low'] > 0).sum()} of {counted(len(fused), 'head')} rank "
+            "significantly better than MCP alone."
+        )
+    return lines
+
+
+def contrast(difference: pd.DataFrame, label: str, rates: Iterable[str] = ("auroc", "tnr")) -> str:
+    """A difference of two methods, `ablations.difference`, as a line: "label: AUROC +1.0 [+0.5, +1.5], ..."."""
+    cells = with_interval(difference.loc[list(rates)], INTERVAL, 100, sign="+")
+    named = {"auroc": "AUROC", "tnr": "TNR at z = 0", "tpr": "TPR at z = 0"}
+    return f"{label}: " + ", ".join(f"{named[rate]} {cells[rate]}" for rate in rates) + " points."
+
+
+def ranges(compared: pd.DataFrame, methods: list[str]) -> str:
+    """AUROC, TPR and TNR of some methods, from the lowest to the highest mean, per cent: a piece of a sentence.
+
+    Parameters
+    ----------
+    compared : rows with columns arm, metric and estimate, as `ablations.compare` returns.
+    """
+    percent = compared[compared["arm"].isin(methods)].set_index("metric")["estimate"].mul(100)
+    return ", ".join(f"{heading} {span(percent[metric])}" for metric, heading in _RATES.items())
+
+
+_RATES = {"auroc": "AUROC", "tpr": "TPR", "tnr": "TNR"}
 
 
 def _alike(ss: Method, ce: Method) -> bool:

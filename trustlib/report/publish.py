@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..runs import shifted, steps, store, tuning
 from ..runs.jobs import JobError
+from ..runs.results import Run, published_manifest
 from ..runs.store import Step
 from ..study import Study
 
@@ -66,12 +67,12 @@ def publish(study: Study) -> list[Path]:
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:  # whole before it takes the old one's place
         new = Path(scratch) / study.name
         new.mkdir()
-        shutil.copy(page, new)
+        (new / page.name).write_text(page.read_text().replace('"../../index.html"', '"../index.html"'))
         for name in ("tables", "figures"):
             shutil.copytree(source / name, new / name, ignore=_without_rows)
         np.savez_compressed(new / "scores.npz", **scores)
-        images = study.images()
-        facts = {"report": report, "classes": len(images.classes), "channels": images.channels}
+        run = Run(study)
+        facts = {"report": report, "classes": run.classes, "channels": run.channels, "images": run.images}
         facts |= {"sha256": store.checksums(new)}
         store.write_json(new / "manifest.json", _without_repetition(manifests) | facts)
         before = Path(scratch) / "before"
@@ -84,6 +85,32 @@ def publish(study: Study) -> list[Path]:
                 before.rename(target)
             raise
     return sorted(path for path in target.rglob("*") if path.is_file())
+
+
+def redraw(study: Study) -> list[Path]:
+    """Replace a published study's report and figures by those that were drawn from what it has published.
+
+    Returns
+    -------
+    What was written.
+
+    Raises
+    ------
+    JobError : when there is no such report.
+    """
+    source, target = store.run_folder(study), store.results() / study.name
+    record = source / "report.json"
+    if not record.exists() or not (source / "report.html").exists():
+        raise JobError(f"nothing to publish: run make report STUDY={study.name} FROM=published")
+    manifest = published_manifest(study)
+    text = (source / "report.html").read_text()
+    (target / "report.html").write_text(text.replace('"../../index.html"', '"../index.html"'))
+    for path in (target / "figures").glob("*.svg"):
+        path.unlink()
+    shutil.copytree(source / "figures", target / "figures", dirs_exist_ok=True)
+    manifest |= {"report": json.loads(record.read_text()), "sha256": store.checksums(target)}
+    store.write_json(target / "manifest.json", manifest)
+    return sorted([target / "report.html", target / "manifest.json", *(target / "figures").glob("*.svg")])
 
 
 def _scores(step: Step) -> dict[str, Tensor]:

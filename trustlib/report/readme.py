@@ -1,38 +1,21 @@
-"""The README's figure and tables, and results/index.html, from the committed results: `make readme`."""
+"""The README's figure and tables, results/index.html and the example, from the committed results: `make readme`."""
 
 from pathlib import Path
 
-import jinja2
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
-from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from ..analysis import rules
 from ..data import ROOT
 from ..study import Study, load_study
 from . import figures, tables
+from .index import HEADLINES, RESULTS, SYMBOLS, index, judged
 
-RESULTS, TEMPLATE = ROOT / "results", Path(__file__).with_name("index.html.j2")
 START, END = "<!-- results: make readme -->", "<!-- end of results -->"
 STUDIES = ("fashion", "colour", "mnist", "cifar10", "tiny")
 STEPS = {"mnist": 1_263, "cifar10": 15, "tiny": 200}  # of fine-tuning, where no ladder is published
-CLAIMS = (
-    "tnr", "tpr", "overfitting", "collapse-ce", "chance", "auc", "selective-risk", "mcp-unreliable", "aupr-error-sign",
-)  # fmt: skip
-CARDS = {  # page below results/ -> title, what it holds
-    "fashion/report.html": ("Fashion-MNIST", "The main study: two small networks, five losses, trained oracles."),
-    "budget/report.html": ("How long must an oracle train?", "A ladder of budgets and learning rates, Fashion-MNIST."),
-    "ablations/report.html": ("Ablations", "Labels, head, slopes, class weights, the broadcast; Fashion-MNIST."),
-    "colour/report.html": ("CIFAR-10, small networks", "What needs colour, such as the recolouring attack."),
-    "mnist/report.html": ("MNIST, Table 2", "After ConfidNet's protocol."),
-    "cifar10/report.html": ("CIFAR-10, Table 2", "After ConfidNet's protocol, VGG16; cut below it."),
-    "tiny/report.html": ("Tiny-ImageNet", "Pretrained EfficientNets, 200 classes; cut below the paper's protocol."),
-    "photos/report.html": ("Photographs", "An ImageNet classifier under distribution shift, no oracle."),
-    "speed/report.html": ("Times", "Training steps and data loading on a CPU."),
-    "speed/gpu.html": ("Times on a GPU", "Training steps next to the released way and to timm's."),
-}
-SYMBOLS = {"reproduced": "✓", "mixed": "~", "contradicted": "✗", "inconclusive": "?", "not tested": "–"}
 MARKS = {  # method -> (label, colour, marker, filled)
     "ensemble": ("Deep ensemble", "0.1", "D", True),
     "tcp+mcp": ("Oracle (TCP) combined with MCP", figures.COLOURS["tcp"], "^", True),
@@ -43,12 +26,15 @@ MARKS = {  # method -> (label, colour, marker, filled)
     "ce": ("Oracle: CE", figures.COLOURS["ce"], "o", True),
     "ce-released": ("Oracle: CE as in the released code, one epoch", figures.COLOURS["ce"], "o", False),
 }
+GARMENTS = (
+    "T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
 INTERVAL = ["estimate", "low", "high"]
 DIFFERENCE = ["difference", "difference_low", "difference_high"]
 
 
 def write(root: Path = ROOT) -> None:
-    """Write docs/hero.svg, the tables between the README's two markers, and results/index.html."""
+    """Write docs/hero.svg, the tables between the README's two markers, results/index.html and data/example."""
     rows = [row for name in STUDIES for row in published(name)]
     figure, readme = root / "docs" / "hero.svg", root / "README.md"
     with plt.style.context(figures.STYLE):
@@ -58,7 +44,25 @@ def write(root: Path = ROOT) -> None:
         plt.close(fig)
     before, _, rest = readme.read_text().partition(START)
     readme.write_text(f"{before}{START}\n{results_block(rows)}{END}{rest.partition(END)[2]}")
-    (root / "results" / "index.html").write_text(index(figure.read_text()))
+    (root / "results" / "index.html").write_text(index(readme.read_text(), figure.read_text()))
+    example().to_csv(root / "data" / "example" / "predictions.csv", index=False)
+
+
+def example(rows: int = 2_000) -> pd.DataFrame:
+    """Predictions to try `python -m trustlib evaluate` on: the first test images of `fashion`, its ResNet, two oracles.
+
+    One row per image: correct (0 or 1); the confidences max_probability, energy, tcp_oracle and steep_slope_oracle (z
+    of the first training seed); group, the predicted class.
+    """
+    scores = np.load(RESULTS / "fashion" / "scores.npz")
+    columns = {
+        "max_probability": "rsn/seed0.mcp", "energy": "rsn/confidences.energy",
+        "tcp_oracle": "rsn-rsn/tcp/seed0.z", "steep_slope_oracle": "rsn-rsn/ss/seed0.z",
+    }  # fmt: skip
+    frame = pd.DataFrame({"correct": scores["rsn/seed0.correct"][:rows].astype(int)})
+    for column, name in columns.items():
+        frame[column] = scores[name][:rows].astype(float).round(7)
+    return frame.assign(group=np.array(GARMENTS)[scores["rsn/seed0.predicted"][:rows]])
 
 
 def published(name: str) -> list[dict]:
@@ -137,42 +141,13 @@ def results_block(rows: list[dict]) -> str:
 
 def _verdicts() -> list[str]:
     """The verdicts of the studies that are judged by today's rules, one line per claim."""
-    judged = _judged()
-    lines = [f"| the paper says | {' | '.join(f'`{name}`' for name in judged)} |", "|---" * (len(judged) + 1) + "|"]
+    frames = {name: frame for name, frame in judged().items() if name in STUDIES}
+    lines = [f"| the paper says | {' | '.join(f'`{name}`' for name in frames)} |", "|---" * (len(frames) + 1) + "|"]
     sentences = {claim.id: claim.claim for claim in rules.load()}
-    for claim in CLAIMS:
-        cells = [SYMBOLS[frame.loc[claim, "verdict"]] for frame in judged.values()]
+    for claim in HEADLINES:
+        cells = [SYMBOLS[frame.loc[claim, "verdict"]] for frame in frames.values()]
         lines.append(f"| {sentences[claim]} | {' | '.join(cells)} |")
     return lines
-
-
-def _judged() -> dict[str, pd.DataFrame]:
-    """Study -> its published table of claims, index id; of the studies judged by today's rules."""
-    tables_of = {name: pd.read_csv(RESULTS / name / "tables" / "claims.csv", index_col="id") for name in STUDIES}
-    return {name: frame for name, frame in tables_of.items() if "asked_by" in frame}
-
-
-def index(figure: str) -> str:
-    """results/index.html: the answer, the figure (an SVG), a card per report, and every claim with its verdicts."""
-    judged, groups = _judged(), []
-    for asked_by, heading in (("paper", "What the paper claims"), ("study", "What we ask")):
-        claims = [claim for claim in rules.load() if claim.asked_by == asked_by]
-        groups.append(
-            (heading, [(claim.claim, [_cell(judged[name], name, claim.id) for name in judged]) for claim in claims])
-        )
-    pages = [(RESULTS / page).relative_to(RESULTS) for page in CARDS if (RESULTS / page).exists()]
-    cards = [{"page": str(page), "title": CARDS[str(page)][0], "text": CARDS[str(page)][1]} for page in pages]
-    template = jinja2.Environment(autoescape=True).from_string(TEMPLATE.read_text())
-    return template.render(
-        title="Can a network learn which predictions to trust?", figure=Markup(figure[figure.index("<svg") :]),
-        cards=cards, groups=groups, studies=list(judged),
-    )  # fmt: skip
-
-
-def _cell(frame: pd.DataFrame, study: str, claim: str) -> tuple[str, str]:
-    """A verdict and the link to its evidence, none where it was not tested."""
-    row = frame.loc[claim]
-    return row["verdict"], "" if row["verdict"] == rules.NOT_TESTED else f"{study}/report.html#{row['section']}"
 
 
 def _table(path: Path) -> pd.DataFrame:

@@ -30,13 +30,12 @@ FROM_SCORES: dict[str, Callable[[Published], pd.DataFrame]] = {
     "within": compare.within_pairs,
     "fusion": compare.fusion_pairs,
 }
-NOT_RECOMPUTED = {
-    "ablations": "the scores of the ablations are not published",
-    "controls": "the scores of the ablations are not published",  # as older publications call them
-    "budget": "the scores of the ablations are not published",
+OF_ABLATIONS = ("ablations", "budget", "contrasts", "gaps", "labels", "operating-points", "optimum", "rate-search",
+                "slopes", "tails", "controls")  # the last as older publications call the first  # fmt: skip
+NOT_RECOMPUTED = dict.fromkeys(OF_ABLATIONS, "the scores of the ablations are not published") | {
     "sweep": "the scores under corruptions of every severity are not published",
     "heads": "heads on cached features are fitted by the report",
-    "proposition": "the simulation is run by the report",
+    **dict.fromkeys(("proposition", "proposition-losses", "proposition-sizes"), "the simulation is run by the report"),
 }
 
 

@@ -49,13 +49,18 @@ class Job:
     trains: bool = True
 
 
-def table(study: Study, ablations: Iterable[str] = (), swept: Iterable[str] = ()) -> dict[str, Job]:
+def table(
+    study: Study, ablations: Iterable[str] = (), swept: Iterable[str] = (), source: str = "run"
+) -> dict[str, Job]:
     """The jobs of a study in an order in which they can run, the sections of its report last.
 
     Parameters
     ----------
     ablations, swept : the ablations, and the corruptions at every severity, that it includes.
+    source : "run", or "published": the sections alone, drawn from what the study has published.
     """
+    if source == "published":
+        return _sections(study, (), source)
     common = study.model_dump(include=COMMON)
 
     def job(notebook: str, parameters: dict[str, Any], needs: Iterable[str], settings: Any) -> Job:
@@ -92,11 +97,17 @@ def table(study: Study, ablations: Iterable[str] = (), swept: Iterable[str] = ()
         settings += [study.method(method).model_dump() for method in sorted(methods)]
         settings += [study.network(network).model_dump() for pair in ablation.pairs for network in study.pair(pair)]
         jobs[f"ablation-{name}"] = job("05_ablation", {"ablation": name}, needs, settings)
-    every = tuple(jobs)
+    return jobs | _sections(study, tuple(jobs), source)
+
+
+def _sections(study: Study, needs: tuple[str, ...], source: str) -> dict[str, Job]:
+    """The sections of a report."""
+    jobs = {}
     for name in SECTIONS:
-        parameters = {"make_missing": False} if name in ("06_report", "11_reasons") else {}
-        key = digest([study.model_dump(), every, notebook_digest(name)])
-        jobs[name] = Job(name, parameters, every, key, trains=False)
+        parameters: dict[str, Any] = {"source": source} if name != "09_published" else {}
+        parameters |= {"make_missing": False} if name in ("06_report", "11_reasons") else {}
+        key = digest([study.model_dump(), needs, source, notebook_digest(name)])
+        jobs[name] = Job(name, parameters, needs, key, trains=False)
     return jobs
 
 

@@ -5,8 +5,8 @@ functions (`trustlib.analysis`). Neither needs a model, and nothing is trained.
 """
 
 import hashlib
-import json
 import os
+from collections.abc import Callable
 from functools import cached_property
 from itertools import product
 
@@ -20,17 +20,24 @@ from .. import confidence, data
 from ..predictions import Predictions
 from ..stats import resampling
 from ..study import Study
-from . import outputs, steps, store, tuning
+from . import outputs, shifted, steps, store, tuning
 from .jobs import JobError
 from .provenance import source_digest
+from .publication import CURVES, check_oracles, published_curves, published_manifest
 from .store import Log, Made, Step
 
 SPLITS = ("train", "heldout", "test")
-CURVES = ["pair", "loss", "arm", "lr", "seed", "steps", "epochs", "images", "split", "auroc", "tpr", "tnr", "mcp"]
+
+
+def of(study: Study, source: str) -> "Run | Published":
+    """The results of a study: of its "run", or those that it has "published"."""
+    return Published(study) if source == "published" else Run(study)
 
 
 class Run:
     """What a study's run has made so far."""
+
+    is_published = False
 
     def __init__(self, study: Study):
         self.study = study
@@ -45,6 +52,35 @@ class Run:
     def channels(self) -> int:
         """Of the images: 1 where they are grey."""
         return self.study.images().channels
+
+    @property
+    def images(self) -> dict:
+        """Of the image set: source, where it is from; counts, images by split; sha256 of its files."""
+        images = self.study.images()
+        counts = {split: len(labels) for split, labels in images.labels.items()}
+        return {"source": images.source, "counts": counts, "sha256": images.checksums}
+
+    def table(self, name: str, compute: Callable[["Run"], pd.DataFrame], digits: str | None = "%.6g") -> pd.DataFrame:
+        """A table of the report, computed and written as tables/NAME.csv; digits: of a number, None for all."""
+        frame = compute(self)
+        store.write_table(self.study, name, frame, digits)
+        return frame
+
+    def runs(self) -> list[dict]:
+        """`Step.row` of every training of the study, its ablations and its distribution shifts, each once."""
+        own = [step.row() for step in steps.planned(self.study)]
+        named = {row["run"] for row in own}
+        others = [row for row in tuning.rows(self.study) if row["run"] not in named]
+        return own + others + [step.row() for step in shifted.planned(self.study)]
+
+    def provenances(self) -> list[dict]:
+        """What made the trainings, each kind once (`provenance.provenance`)."""
+        made = [row["provenance"] for row in self.runs() if row["status"] == "done"]
+        return [one for i, one in enumerate(made) if one not in made[:i]]
+
+    def shift(self, part: str, network: str) -> dict:
+        """What is recorded of how the images of a distribution shift were made, empty where they were not."""
+        return shifted.images(self.study, part, network).manifest or {}
 
     def predictions(self, pair: str, split: str = "test") -> Predictions | None:
         """The predictions of a pair's classifier with every confidence of them that exists; None without a classifier.
@@ -64,6 +100,8 @@ class Run:
         z = outputs.of_all_oracles(study, pair, split)
         return assembled(study, outputs.correct(study, pair, split), own, z, predicted)
 
+    has_heads = True  # on cached features, `runs.heads`: they are fitted where they are missing
+
     def tuned_outputs(self, pair: str, method: str, split: str = "test") -> NDArray | None:
         """As `tuning.tuned_outputs`."""
         return tuning.tuned_outputs(self.study, pair, method, split)
@@ -74,10 +112,12 @@ class Run:
 
     def budget(self, pair: str, method: str) -> dict[str, int] | None:
         """Training budget of a method: steps, epochs, and images, how many it is shown in all."""
-        recipe = self.study.recipe(pair, method)
-        images = recipe.images or len(self.study.images().labels["train"])
-        steps = recipe.epochs * (images // recipe.batch)
-        return {"steps": steps, "epochs": recipe.epochs, "images": steps * recipe.batch}
+        return training_budget(self.study, pair, method, len(self.study.images().labels["train"]))
+
+    def parameters(self, pair: str, method: str) -> int | None:
+        """How many parameters of the method's oracles are trained; None until the first one is."""
+        manifest = self.manifest(pair, method, self.study.seeds[0])
+        return manifest["parameters"] if manifest else None
 
     def on_training(self, pair: str, method: str) -> dict[str, NDArray] | None:
         """`outputs.fit` on the training images for every seed: name -> float64 (S,); None until all are trained.
@@ -178,6 +218,8 @@ class Published:
     JobError : when nothing is published, its manifest is damaged, or today's YAML names other oracles.
     """
 
+    is_published = True
+
     def __init__(self, study: Study):
         self.study, self.manifest = study, published_manifest(study)
         path = store.results() / study.name / "scores.npz"
@@ -185,7 +227,7 @@ class Published:
             raise JobError(f"study {study.name} is not published: there is no {path}")
         with np.load(path, allow_pickle=False) as file:
             self._scores = {name: file[name] for name in file.files}
-        _check_oracles(study, self._scores)
+        check_oracles(study, self._scores)
         self._resamples: dict[str, resampling.Bootstrap] = {}
         self._predictions: dict[tuple[str, str], Predictions | None] = {}
 
@@ -197,9 +239,38 @@ class Published:
     @property
     def channels(self) -> int:
         """As `Run.channels`."""
-        if "channels" in self.manifest:
-            return self.manifest["channels"]
-        return self.study.images().channels  # older manifests do not say
+        return self.manifest["channels"]
+
+    @property
+    def images(self) -> dict:
+        """As `Run.images`."""
+        return self.manifest["images"]
+
+    def table(
+        self, name: str, compute: Callable[["Published"], pd.DataFrame], digits: str | None = None
+    ) -> pd.DataFrame:
+        """A published table, tables/NAME.csv; where there is none, what follows of it from the published scores."""
+        folder = store.results() / self.study.name / "tables"
+        path = folder / f"{EARLIER_NAMES.get(name, name)}.csv"
+        path = path if path.exists() else folder / f"{name}.csv"
+        if not path.exists():
+            return compute(self)
+        frame = pd.read_csv(path).rename(columns={"control": "ablation"})
+        texts = frame.columns[[not pd.api.types.is_numeric_dtype(values) for values in frame.dtypes]]
+        return frame.assign(**{column: frame[column].fillna("") for column in texts})
+
+    def runs(self) -> list[dict]:
+        """As `Run.runs`, from tables/runs.csv."""
+        return self.table("runs", lambda _: pd.DataFrame()).to_dict("records")
+
+    def provenances(self) -> list[dict]:
+        """As `Run.provenances`."""
+        return self.manifest["provenance"]
+
+    def shift(self, part: str, network: str) -> dict:
+        """As `Run.shift`."""
+        names = (f"{part}/images/{network}", f"{part}/images/all")
+        return next((self.manifest["runs"][name] for name in names if name in self.manifest["runs"]), {})
 
     def predictions(self, pair: str, split: str = "test") -> Predictions | None:
         """As `Run.predictions`; None for a split that is not published."""
@@ -227,10 +298,25 @@ class Published:
         return assembled(self.study, scores[f"{of_classifier}correct"], confidences, oracles, predicted)
 
     def tuned_outputs(self, pair: str, method: str, split: str = "test") -> NDArray | None:
-        """None: the outputs of ablations are not published."""
+        """As `Run.tuned_outputs`, of the study's own methods; None of those of ablations, which are not published."""
+        is_published = method in self.study.methods and pair in self.study.pairs and not self.study.ablations.rates
+        predictions = self.predictions(pair, split) if is_published else None
+        z = predictions.confidence.get(method) if predictions else None
+        return z if z is not None and len(z) == len(self.study.ablations.seeds) else None
+
+    @property
+    def has_heads(self) -> bool:
+        """As `Run.has_heads`."""
+        return (store.results() / self.study.name / "tables" / "heads.csv").exists()
 
     def budget(self, pair: str, method: str) -> dict[str, int] | None:
-        """None: how many images there are to train on is not published."""
+        """As `Run.budget`."""
+        return training_budget(self.study, pair, method, self.images["counts"]["train"])
+
+    def parameters(self, pair: str, method: str) -> int | None:
+        """As `Run.parameters`."""
+        run = self.manifest["runs"].get(f"{pair}/{method}/seed{self.study.seeds[0]}", {})
+        return run.get("parameters")
 
     def on_training(self, pair: str, method: str) -> dict[str, NDArray] | None:
         """None: outputs on training images are not published."""
@@ -252,6 +338,9 @@ class Published:
         return self._resamples[key]
 
 
+EARLIER_NAMES = {"ablations": "controls"}  # of tables, in publications before the second edition
+
+
 def assembled(
     study: Study,
     correct: NDArray[np.bool_],
@@ -266,6 +355,13 @@ def assembled(
     thresholds = {name: study.threshold_of(name) for name in scores}
     known = {name: threshold for name, threshold in thresholds.items() if threshold is not None}
     return Predictions(correct, scores, known, seeds, predicted)
+
+
+def training_budget(study: Study, pair: str, method: str, count: int) -> dict[str, int]:
+    """Steps, epochs, and images, how many are shown in all, of a method's training on a set of `count` images."""
+    recipe = study.recipe(pair, method)
+    steps = recipe.epochs * ((recipe.images or count) // recipe.batch)
+    return {"steps": steps, "epochs": recipe.epochs, "images": steps * recipe.batch}
 
 
 def separated(predictions: Predictions) -> list[Predictions]:
@@ -296,39 +392,3 @@ def content_digest(predictions: Predictions, tnr_threshold: float | None) -> str
         at = f"{name} {values.dtype} {values.shape} {predictions.threshold_of(name)} {tnr_threshold}"
         digest.update(at.encode() + values.tobytes())
     return digest.hexdigest()[:16]
-
-
-def published_curves(name: str) -> pd.DataFrame:
-    """The curves that a study has published, results/NAME/tables/budget.csv; empty where there are none."""
-    path = store.results() / name / "tables" / "budget.csv"
-    return pd.read_csv(path) if name and path.exists() else pd.DataFrame(columns=CURVES)
-
-
-def published_manifest(study: Study) -> dict:
-    """What is recorded of a publication, results/<study>/manifest.json.
-
-    Raises
-    ------
-    JobError : when nothing is published, or the manifest is damaged.
-    """
-    path = store.results() / study.name / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise JobError(f"study {study.name} is not published: there is no {path}") from None
-    except ValueError as error:
-        raise JobError(f"{path} is damaged ({error}): restore the published one") from None
-    needed = {"classes", "runs", "sha256"}
-    if not isinstance(manifest, dict) or needed - manifest.keys():
-        raise JobError(f"{path} is damaged (expected {', '.join(sorted(needed))} in it): restore the published one")
-    return manifest
-
-
-def _check_oracles(study: Study, scores: dict[str, NDArray]) -> None:
-    planned = {f"{pair}/{arm}/seed{seed}.z" for pair, arm, seed in product(study.pairs, study.methods, study.seeds)}
-    if differing := planned ^ {name for name in scores if name.endswith(".z") and ".heldout." not in name}:
-        first = min(differing)
-        raise JobError(
-            f"study {study.name}: {first} is {'asked for and not published' if first in planned else 'not asked for'}; "
-            f"its YAML has changed since, use that of the published commit"
-        )
