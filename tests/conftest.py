@@ -1,4 +1,7 @@
-"""A study small enough to train in seconds, and a results folder of its own for every test that writes."""
+"""A study small enough to train in seconds, trained once for all tests, and a results folder of its own for each."""
+
+import shutil
+import sys
 
 import numpy as np
 import pandas as pd
@@ -6,9 +9,10 @@ import pytest
 import torch
 import yaml
 
+from trustlib import __main__ as commands
 from trustlib import study, training
 from trustlib.predictions import Predictions
-from trustlib.runs import results
+from trustlib.runs import results, steps, store
 
 TINY = {
     "dataset": "digits",
@@ -56,10 +60,6 @@ ABLATIONS = {
 }
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: takes minutes")
-
-
 def quiet(line):
     pass
 
@@ -75,22 +75,80 @@ def one_thread():
     torch.manual_seed(0)
 
 
+def written(folder, patch, **changes):
+    """The path of TINY, changed as asked, as a study's YAML; its results lie in the folder too."""
+    patch.setenv("TRUST_RESULTS", str(folder / "results"))
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY | changes, sort_keys=False))
+    return str(path)
+
+
 @pytest.fixture
 def write_study(tmp_path, monkeypatch):
-    """A function that writes TINY, changed as asked, as a study's YAML and returns its path."""
-    monkeypatch.setenv("TRUST_RESULTS", str(tmp_path / "results"))
-
-    def write(**changes):
-        path = tmp_path / "tiny.yaml"
-        path.write_text(yaml.safe_dump(TINY | changes, sort_keys=False))
-        return str(path)
-
-    return write
+    """A function that writes TINY, changed as asked, and returns its path."""
+    return lambda **changes: written(tmp_path, monkeypatch, **changes)
 
 
 @pytest.fixture
-def tiny(write_study):
-    return study.load_study(write_study())
+def study_with(write_study):
+    """A function that reads TINY, changed as asked."""
+    return lambda **changes: study.load_study(write_study(**changes))
+
+
+@pytest.fixture
+def tiny(study_with):
+    return study_with()
+
+
+@pytest.fixture(scope="session")
+def trainings(tmp_path_factory):
+    """The folder of a run in which every step of TINY is made; to be copied, and not to be changed."""
+    training.set_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        of = study.load_study(written(tmp_path_factory.mktemp("trainings"), patch))
+        make(steps.planned(of))
+        return store.run_folder(of)
+
+
+@pytest.fixture
+def trained(tiny, trainings):
+    """TINY with its trainings, in a results folder of its own: a study that differs makes only what differs."""
+    shutil.copytree(trainings, store.run_folder(tiny))
+    return tiny
+
+
+@pytest.fixture(scope="module")
+def trained_with(tmp_path_factory, trainings):
+    """A function that reads TINY, changed as asked, for all tests of a file, with all that it shares with TINY made.
+
+    It returns the study and a monkeypatch that lasts as long.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+
+        def read(**changes):
+            of = study.load_study(written(tmp_path_factory.mktemp("trained"), patch, **changes))
+            shutil.copytree(trainings, store.run_folder(of))
+            return of, patch
+
+        yield read
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """A function that runs ``python -m trustlib`` with some words in this process: (exit status, stdout, stderr)."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["trustlib", *map(str, words)])
+        return commands.main(), *capsys.readouterr()
+
+    return run
+
+
+def scored(n=300, seed=0, gap=1.0):
+    """Confidences and whether n predictions are correct: normals `gap` deviations apart, 80 % correct."""
+    rng = np.random.default_rng(seed)
+    correct = rng.random(n) < 0.8
+    return rng.normal(size=n) + gap * correct, correct
 
 
 class Given:

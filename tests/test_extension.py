@@ -1,8 +1,4 @@
-"""A loss and a score that are added in one place each are in every table and figure, and no training is made again.
-
-The notebooks run here on a study that has them, and all that they show is read: what lists some losses or scores lists
-the new one.
-"""
+"""A loss and a score that are added in one place each are in every table and figure that the notebooks show."""
 
 from collections import Counter
 
@@ -13,8 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
-from conftest import TINY, make, quiet, scores_of
+from conftest import make, quiet, scores_of
 from matplotlib.text import Text
 from numpy.typing import NDArray
 from test_apply_oracle import method, told, trained
@@ -29,7 +24,7 @@ from trustlib.report import ablation_tables, figures, study_tables, tables
 from trustlib.runs import shifted, steps, store, tuning
 from trustlib.runs.results import Run
 from trustlib.stats import resampling
-from trustlib.study import StudyError, load_study
+from trustlib.study import StudyError
 
 # --- What is added: README shows hinge and logit_gap ---
 
@@ -43,7 +38,7 @@ def hinge(z: Tensor, target: Tensor, *, margin: float = 1.0) -> Tensor:
 def weighted_tcp(
     z: Tensor, target: Tensor, *, n_correct: int, n_wrong: int, alpha_pos: float = 1.0, alpha_neg: float = 1.0
 ) -> Tensor:
-    """A loss that needs all that an entry can ask for: a probability, the counts, the slopes; it notes what it got."""
+    """A loss that needs all that an entry can ask for, and notes what it got."""
     _check(z, target)
     GIVEN.append((target, n_correct, n_wrong, alpha_pos, alpha_neg))
     return (z.sigmoid() - target).square() * (alpha_pos + alpha_neg) * n_wrong / n_correct
@@ -78,7 +73,7 @@ METHODS = {loss: {"label": label, "loss": loss, "head": "linear", **RATE} for lo
 METHODS["hinge"] = {"label": "Hinge", "loss": "hinge", "head": "linear", "hyper": {"margin": 2.0}, **RATE}
 METHODS["weighted_tcp"] = {"label": "Weighted TCP", "loss": "weighted_tcp", "head": "linear", **RATE}
 ABLATION = {"question": "Which loss?", "pairs": ["rsn-rsn"], "methods": ["ce", "focal", "ss", "hinge"], "against": "ce"}
-STUDY = TINY | {
+CHANGES = {
     "methods": METHODS,
     "seeds": [0],
     "domains": {"judged": ["contrast-3"], "images": 100, "swept": ["contrast"], "sweep_images": 60},
@@ -92,21 +87,19 @@ STUDY = TINY | {
 
 
 @pytest.fixture(scope="module")
-def extended(tmp_path_factory):
-    """A study, trained and asked about its domains; while it is there, so are the loss and the scores."""
-    folder = tmp_path_factory.mktemp("extended")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRUST_RESULTS", str(folder / "results"))
-        patch.setattr(resampling, "RESAMPLES", 20)
-        for name, line in ADDED.items():
-            patch.setitem(confidence.SCORES if isinstance(line, Score) else losses.LOSSES, name, line)
-        (folder / "extended.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
-        study = load_study(str(folder / "extended.yaml"))
-        make(steps.planned(study))
-        for arm in ABLATION["methods"]:
-            tuning.train(study, "rsn-rsn", arm, quiet)
-        make(shifted.planned(study) + shifted.swept(study))
-        yield study
+def extended(trained_with):
+    """A study, trained and evaluated on its domains; while it is there, so are the loss and the scores."""
+    _, patch = trained_with()
+    patch.setattr(resampling, "RESAMPLES", 20)
+    for name, line in ADDED.items():
+        patch.setitem(confidence.SCORES if isinstance(line, Score) else losses.LOSSES, name, line)
+    study, _ = trained_with(**CHANGES)
+    steps.confidences(study, "rsn").path.unlink()  # it lacks the added scores
+    make(steps.planned(study))
+    for arm in ABLATION["methods"]:
+        tuning.train(study, "rsn-rsn", arm, quiet)
+    make(shifted.planned(study) + shifted.swept(study))
+    return study
 
 
 @pytest.fixture
@@ -159,7 +152,7 @@ def shown_by(monkeypatch):
     ],
 )
 def test_what_is_added_is_in_every_table_and_figure(extended, shown_by, notebook, parameters, least):
-    shown = shown_by(notebook, study=str(store.results().parent / "extended.yaml"), **parameters)
+    shown = shown_by(notebook, study=str(store.results().parent / "tiny.yaml"), **parameters)
     beside = [(name, texts) for name, others in BESIDE.items() for texts in shown if others <= texts]
     lacking = [(name, sorted(t for t in texts if t[:1].isalpha())) for name, texts in beside if name not in texts]
     assert not lacking  # what is missing, where
@@ -214,14 +207,16 @@ def test_an_oracle_for_your_own_classifier_learns_by_the_entry_alone(extended):
     assert torch.isin(torch.cat([target for target, *_ in GIVEN]), outputs["p_true"]).all()
 
 
-def test_labels_of_other_images_are_refused_for_a_probability(extended, write_study):
-    with pytest.raises(StudyError, match="weighted_tcp learns a probability and has no labels but those of the train"):
-        load_study(write_study(methods={"held": METHODS["weighted_tcp"] | {"labels": "heldout"}}))
-
-
-def test_a_hyper_parameter_is_checked_as_the_others_are(extended, write_study):
-    with pytest.raises(StudyError, match=r"loss 'hinge' has no 'margn'; did you mean 'margin'\?"):
-        load_study(write_study(methods={"hinge": METHODS["hinge"] | {"hyper": {"margn": 2.0}}}))
+@pytest.mark.parametrize(
+    ("method", "change", "message"),
+    [
+        ("weighted_tcp", {"labels": "heldout"}, "learns a probability and has no labels but those of the training"),
+        ("hinge", {"hyper": {"margn": 2.0}}, "loss 'hinge' has no 'margn'; did you mean 'margin'"),
+    ],
+)
+def test_a_study_that_asks_for_what_the_loss_has_not_is_refused(extended, study_with, method, change, message):
+    with pytest.raises(StudyError, match=message):
+        study_with(methods={method: METHODS[method] | change})
 
 
 def test_each_added_loss_has_a_colour_of_its_own(monkeypatch):

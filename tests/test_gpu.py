@@ -92,11 +92,10 @@ def test_images_in_folders_arrive_there_as_they_are(tmp_path, workers):
     for path in paths:
         Image.effect_noise((50, 40), 60).convert("RGB").save(path)
     inputs = data.Inputs((0.5,) * 3, (0.25,) * 3, 32, interpolation="bilinear")
-    asked = [slice(0, 2), slice(2, 5)], [0, 1]
     labels = {"test": torch.zeros(5, dtype=torch.long)}
-    folder = folders.Folder({"test": tuple(map(str, paths))}, labels, ("any",), "noise", {}, inputs=inputs)
-    here = list(folder.batches("test", *asked))
-    there = list(dataclasses.replace(folder, workers=workers).to(torch.device("cuda")).batches("test", *asked))
-    for a, b in zip(here, there, strict=True):
+    here = folders.Folder({"test": tuple(map(str, paths))}, labels, ("any",), "noise", {}, inputs=inputs)
+    there = dataclasses.replace(here, workers=workers).to(torch.device("cuda"))
+    found = (list(folder.batches("test", [slice(0, 2), slice(2, 5)], [0, 1])) for folder in (here, there))
+    for a, b in zip(*found, strict=True):
         assert b.device.type == "cuda"
         torch.testing.assert_close(a, b.cpu())

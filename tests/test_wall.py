@@ -34,8 +34,10 @@ for name in modules:
     importlib.import_module(f"trustlib.{name}")
     check(name)
 for name in studies:
-    sys.modules["trustlib.study"].load_study(name)
+    study = sys.modules["trustlib.study"].load_study(name)
     check(name)
+importlib.import_module("trustlib.runs.jobs").table(study)  # as the Snakefile does, for every job anew
+check("runs.jobs")
 """
 
 

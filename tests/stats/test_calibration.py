@@ -14,20 +14,16 @@ def test_brier_and_nll_agree_with_scikit_learn():
     found = calibration(p, correct)
     assert found["brier"] == pytest.approx(brier_score_loss(correct, p))
     assert found["nll"] == pytest.approx(log_loss(correct, p))
+    assert calibration([0.0, 1.0], [True, True])["nll"] == np.inf  # what was called impossible
+    assert calibration([1.0, 1.0], [True, True]) == {"ece": 0, "brier": 0, "nll": 0}
 
 
-def test_ece_by_hand_with_equal_bins():
-    p = np.array([0.1, 0.2, 0.6, 0.8])
-    correct = np.array([False, True, True, True])
-    frame = reliability(p, correct, bins=2)
-    np.testing.assert_allclose(frame, [[0.15, 0.5, 2], [0.7, 1.0, 2]])
+def test_ece_by_hand_with_equal_bins_in_which_ties_stay_together():
+    p, correct = np.array([0.1, 0.2, 0.6, 0.8]), np.array([False, True, True, True])
+    np.testing.assert_allclose(reliability(p, correct, bins=2), [[0.15, 0.5, 2], [0.7, 1.0, 2]])
     assert calibration(p, correct, bins=2)["ece"] == pytest.approx((0.35 + 0.3) / 2)
-
-
-def test_ties_stay_together_whatever_their_order():
     p, correct = np.full(10, 0.5), np.arange(10) < 7
-    frame = reliability(p, correct, bins=3)
-    np.testing.assert_allclose(frame, [[0.5, 0.7, 10]])
+    np.testing.assert_allclose(reliability(p, correct, bins=3), [[0.5, 0.7, 10]])
     assert calibration(p, correct)["ece"] == pytest.approx(0.2)
 
 
@@ -39,14 +35,6 @@ def test_bins_hold_equal_numbers_and_all_samples():
     assert frame["probability"].is_monotonic_increasing
 
 
-def test_what_was_called_impossible_costs_infinitely_much():
-    assert calibration([0.0, 1.0], [True, True])["nll"] == np.inf
-    assert calibration([1.0, 1.0], [True, True]) == {"ece": 0, "brier": 0, "nll": 0}
-
-
-@pytest.mark.parametrize(
-    ("p", "bins", "message"), [([1.2, 0.5], 2, "in \\[0, 1\\], found 0.5 to 1.2"), ([0.1, 0.5], 0, "at least one bin")]
-)
-def test_bad_input_is_refused(p, bins, message):
-    with pytest.raises(ValueError, match=message):
-        reliability(p, [True, False], bins=bins)
+def test_what_is_no_probability_is_refused():
+    with pytest.raises(ValueError, match=r"in \[0, 1\], found 0.5 to 1.2"):
+        reliability([1.2, 0.5], [True, False])

@@ -5,20 +5,14 @@ from math import ceil, log2
 
 import numpy as np
 import pytest
+from conftest import scored
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from trustlib.analysis import paper
 from trustlib.stats import selective, statistics
 from trustlib.stats.rates import clopper_pearson, holm, rate_intervals
-
-
-def sample(n=300, seed=0, gap=1.0):
-    rng = np.random.default_rng(seed)
-    correct = rng.random(n) < 0.8
-    return rng.normal(size=n) + gap * correct, correct
 
 
 def components(z, correct):
@@ -29,7 +23,7 @@ def components(z, correct):
 
 @pytest.mark.parametrize("digits", [8, 0])
 def test_delong_agrees_with_all_pairs(digits):
-    z, correct = sample()
+    z, correct = scored()
     z = z.round(digits)
     area = statistics.delong(z, correct)
     v10, v01 = components(z, correct)
@@ -39,7 +33,7 @@ def test_delong_agrees_with_all_pairs(digits):
 
 
 def test_a_paired_difference_agrees_with_all_pairs():
-    z, correct = sample()
+    z, correct = scored()
     other = z + np.random.default_rng(1).normal(size=300)
     found = statistics.delong_difference(z, other, correct)
     a, b = components(z, correct), components(other, correct)
@@ -51,12 +45,9 @@ def test_a_paired_difference_agrees_with_all_pairs():
 
 # Subarachnoid haemorrhage, 113 patients: poor outcome, WFNS grade, protein S100B in 0.01 ug/l. Turck et al. 2010,
 # the example data of pROC (Robin et al. 2011, BMC Bioinformatics 12:77).
-POOR = (
-    "00001101001011001011101000000000100110110000000001100010001010011101101111000110100000010000000000001111110001000"
-)
-WFNS = (
-    "11113254125255125225211112121134214541425511241125521251222151125214524414121421232421451154221113125225552445111"
-)
+POOR_AND_WFNS = """
+00001101001011001011101000000000100110110000000001100010001010011101101111000110100000010000000000001111110001000
+11113254125255125225211112121134214541425511241125521251222151125214524414121421232421451154221113125225552445111"""
 S100B = """13 14 10 4 13 10 47 16 18 10 12 10 44 71 4 8 49 4 7 33 9 9 7 11 7 17 7 11 13 19 5 16 41 14 34 35 48 9 96 25
 50 46 16 7 43 45 11 8 9 86 52 8 6 13 207 10 14 15 7 6 77 5 9 30 3 9 4 23 70 9 27 71 8 26 8 16 9 13 10 8 11 33 11 28 7 10
 32 22 7 5 24 38 10 15 8 14 10 7 4 19 56 14 58 32 82 74 15 47 17 44 15 50 48"""
@@ -64,7 +55,7 @@ S100B = """13 14 10 4 13 10 47 16 18 10 12 10 44 71 4 8 49 4 7 33 9 9 7 11 7 17 
 
 def test_a_published_data_set_gives_what_proc_computes():
     # pROC 1.18.0, roc.test(method = "delong") of the two, run for this test
-    poor, grade = (np.array(list(text), int) for text in (POOR, WFNS))
+    poor, grade = (np.array(list(text), int) for text in POOR_AND_WFNS.split())
     protein = np.array(S100B.split(), int)
     assert statistics.delong(grade, poor).auroc == pytest.approx(0.8236789, abs=5e-8)
     assert statistics.delong(protein, poor).auroc == pytest.approx(0.7313686, abs=5e-8)
@@ -82,7 +73,7 @@ def test_an_example_by_hand():
 
 
 def test_the_standard_error_is_that_of_resampling():
-    z, correct = sample(400)
+    z, correct = scored(400)
     rng = np.random.default_rng(2)
     draws = (rng.integers(0, 400, 400) for _ in range(600))
     resampled = [roc_auc_score(correct[i], z[i]) for i in draws]
@@ -90,7 +81,7 @@ def test_the_standard_error_is_that_of_resampling():
 
 
 def test_seeds_are_averaged_sample_by_sample():
-    z, correct = sample()
+    z, correct = scored()
     seeds = z + np.random.default_rng(3).normal(size=(3, 300))
     area = statistics.delong(seeds, correct)
     assert area.auroc == pytest.approx(np.mean([roc_auc_score(correct, s) for s in seeds]))
@@ -135,8 +126,6 @@ def test_holm_is_the_closed_test_of_bonferroni(p):
 
 def test_holm_leaves_out_tests_that_were_not_made():
     np.testing.assert_allclose(holm([0.01, np.nan, 0.04]), [0.02, np.nan, 0.04])
-    with pytest.raises(ValueError, match=r"found 1\.5"):
-        holm([0.1, 1.5])
 
 
 @pytest.mark.parametrize(("count", "n"), [(0, 10), (3, 10), (10, 10), (977, 8974)])
@@ -154,7 +143,7 @@ def test_rates_count_what_is_above_the_threshold():
 
 
 def test_the_bound_is_the_exact_one_at_its_share_of_delta():
-    z, correct = sample(2000, gap=2.0)
+    z, correct = scored(2000, gap=2.0)
     found = selective.guaranteed_threshold(z, correct, max_risk=0.1, delta=0.01)
     assert found.steps == ceil(log2(2000))
     kept = z > found.threshold
@@ -181,23 +170,15 @@ def test_the_guarantee_is_broken_no_more_often_than_delta():
     assert broken / 2000 <= delta
 
 
-def test_ties_are_kept_or_left_together():
-    z = np.repeat([3.0, 2.0, 1.0], 200)
-    correct = np.r_[np.ones(400, bool), np.zeros(200, bool)]
-    found = selective.guaranteed_threshold(z, correct, 0.1, 0.01)
+def test_ties_are_kept_or_left_together_and_hide_no_threshold_below_them():
+    found = selective.guaranteed_threshold(np.repeat([3.0, 2.0, 1.0], 200), np.arange(600) < 400, 0.1, 0.01)
     assert found.threshold in (1.0, 2.0)
     assert found.kept in (200, 400)
-
-
-def test_ties_at_the_top_hide_no_threshold_below_them():
     everything = selective.guaranteed_threshold(np.zeros(300), np.ones(300, bool), 0.1)
     assert (everything.threshold, everything.coverage) == (-np.inf, 1)
     saturated = np.r_[np.ones(700), np.linspace(0, 0.5, 300)]
     assert selective.guaranteed_threshold(saturated, np.ones(1000, bool), 0.1).coverage == 1
     assert selective.guaranteed_threshold(saturated, saturated == 1, 0.1).kept >= 700
-
-
-def test_what_is_kept_lies_above_the_threshold_at_minus_infinity_too():
     z = np.r_[np.linspace(0, 1, 200), np.full(100, -np.inf)]
     found = selective.guaranteed_threshold(z, np.ones(300, bool), 0.1)
     assert (found.kept, found.threshold) == ((z > found.threshold).sum(), -np.inf) == (200, -np.inf)
@@ -232,8 +213,7 @@ def test_the_search_computes_no_more_bounds_than_it_shares_delta_among(monkeypat
 def test_no_threshold_qualifies_is_said_plainly():
     rng = np.random.default_rng(6)
     found = selective.guaranteed_threshold(rng.random(500), rng.random(500) < 0.5, 0.05, 0.01)
-    assert not found.found
-    assert (found.coverage, found.threshold) == (0, np.inf)
+    assert (found.found, found.coverage, found.threshold) == (False, 0, np.inf)
     assert str(found).startswith("No threshold qualifies")
 
 
@@ -247,38 +227,10 @@ def test_too_few_samples_are_refused_with_the_number_needed():
 
 
 def test_an_increasing_map_changes_only_the_threshold():
-    z, correct = sample(1000, gap=2.0)
+    z, correct = scored(1000, gap=2.0)
     a, b = (selective.guaranteed_threshold(f(z), correct, 0.1, 0.01) for f in (np.asarray, np.exp))
     assert (a.kept, a.errors, a.bound) == (b.kept, b.errors, b.bound)
     assert b.threshold == pytest.approx(np.exp(a.threshold))
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda z, o: statistics.delong(z, o, level=1.0), "level must lie"),
-        (lambda z, o: selective.guaranteed_threshold(z, o, 0.0), "max_risk must lie"),
-        (lambda z, o: selective.guaranteed_threshold(z, o, 0.1, 1.0), "delta must lie"),
-        (lambda z, o: selective.guaranteed_threshold(z * np.nan, o, 0.1), "NaN in 300"),
-        (lambda z, o: statistics.delong(z[:5], o), "one length"),
-        (lambda z, o: clopper_pearson(3, 2), "0 <= count <= n"),
-        (lambda z, o: rate_intervals(z, o, np.nan), "threshold is NaN"),
-        (lambda z, o: statistics.delong(z[None, None], o), r"\(S, N\)"),
-    ],
-)
-def test_bad_input_is_refused(call, message):
-    with pytest.raises(ValueError, match=message):
-        call(*sample())
-
-
-def test_the_bound_of_a_finite_set_holds_and_is_hoeffdings():
-    # one hypothesis, a fair coin: |mean - 1/2| exceeds the bound at delta in at most that share of the samples
-    bound = paper.hoeffding_bound(1.0, 0.0, 100, delta=0.2)
-    means = np.random.default_rng(1).integers(0, 2, (5000, 100)).mean(1)
-    assert (np.abs(means - 0.5) > bound).mean() <= 0.2
-    assert bound == pytest.approx(np.sqrt(np.log(10) / 200))
-    with pytest.raises(ValueError, match="delta"):
-        paper.hoeffding_bound(1.0, 0.0, 100, delta=1.0)
 
 
 def test_hanley_and_mcneils_interval_is_as_wide_as_exponential_scores_vary():
@@ -291,9 +243,3 @@ def test_hanley_and_mcneils_interval_is_as_wide_as_exponential_scores_vary():
     wide_low, wide_high = statistics.hanley_mcneil(area, n_right, n_wrong, level=0.99)
     assert wide_low < low < area < high < wide_high
     assert statistics.hanley_mcneil(0.99, 3, 3)[1] == 1.0
-
-
-@pytest.mark.parametrize("arguments", [(1.1, 5, 5), (0.5, 0, 5), (0.5, 5, 0)])
-def test_hanley_and_mcneil_refuse_what_is_no_area_or_no_count(arguments):
-    with pytest.raises(ValueError, match="expected an area in"):
-        statistics.hanley_mcneil(*arguments)

@@ -15,20 +15,16 @@ from trustlib.training import TrainingError
 FORK = multiprocessing.get_context("fork")
 
 
-class Maker:
-    """Makes z of any step, and lists the steps that it made."""
-
-    def __init__(self):
-        self.made = []
-
-    def __call__(self, step, log):
-        self.made.append(step.name)
-        return {"z": torch.arange(3.0), "other": torch.zeros(1)}, {"history": [{"loss": 0.5}], "device": "here"}
-
-
 @pytest.fixture
 def maker():
-    return Maker()
+    """What makes z of any step, and lists the steps that it made."""
+
+    def make(step, log):
+        make.made.append(step.name)
+        return {"z": torch.arange(3.0), "other": torch.zeros(1)}, {"history": [{"loss": 0.5}], "device": "here"}
+
+    make.made = []
+    return make
 
 
 def one(folder, make, name="seed0", **settings):
@@ -38,14 +34,9 @@ def one(folder, make, name="seed0", **settings):
 def test_a_write_that_fails_leaves_the_old_file_and_no_scratch(tmp_path):
     path = tmp_path / "a.json"
     store.write_json(path, {"old": 1})
-
-    def interrupted():
-        with store.atomic(path) as scratch:
-            scratch.write_text("half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
+    with pytest.raises(KeyboardInterrupt), store.atomic(path) as scratch:  # noqa: PT012
+        scratch.write_text("half")
+        raise KeyboardInterrupt
     assert json.loads(path.read_text()) == {"old": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
@@ -58,12 +49,8 @@ def test_a_step_is_made_once_and_again_when_anything_that_it_depends_on_changes(
 
     every = ["first", "second", "oracles/third"]
     assert asked().row() == {"kind": "oracle", "run": "third", "status": "not run"}
-    for change, again in (
-        ({}, every),
-        ({"rate": 2}, every[2:]),
-        ({"source": "b"}, every[2:]),
-        ({"of_first": 2}, every),
-    ):
+    changes = [({}, every), ({"rate": 2}, every[2:]), ({"source": "b"}, every[2:]), ({"of_first": 2}, every)]
+    for change, again in changes:
         maker.made.clear()
         step = asked(**change)
         assert not step.is_done
@@ -92,9 +79,7 @@ def test_a_truncated_file_is_made_again(tmp_path, maker, length):
     assert maker.made == ["seed0"] * 2
 
 
-@pytest.mark.parametrize(
-    ("error", "diverged"), [(ValueError, False), (FloatingPointError, True), (TrainingError, True)]
-)
+@pytest.mark.parametrize(("error", "diverged"), [(ValueError, False), (TrainingError, True)])
 def test_a_failure_is_recorded_with_its_traceback_until_it_is_made(tmp_path, maker, error, diverged):
     def fail(step, log):
         raise error("the loss is nan\nfor a reason")
@@ -107,16 +92,13 @@ def test_a_failure_is_recorded_with_its_traceback_until_it_is_made(tmp_path, mak
     assert "in fail" in step.row()["traceback"]
     assert step.row()["status"] == "failed"
     assert one(tmp_path, fail, rate=2).failure is None  # another's
+    record = step.path.with_suffix(".failed.json")
+    record.write_bytes(record.read_bytes()[:20])
+    assert step.row()["status"] == "not run"
     one(tmp_path, maker).get(quiet)
     assert step.failure is None
     assert step.row()["status"] == "done"
     assert {path.name for path in tmp_path.iterdir()} == {"seed0.safetensors", ".seed0.lock"}
-
-
-def test_a_record_of_a_failure_that_is_cut_short_counts_as_none(tmp_path, maker):
-    step = one(tmp_path, maker)
-    step.path.with_suffix(".failed.json").write_bytes(b"")
-    assert step.row()["status"] == "not run"
 
 
 def start(folder, seconds, begin):

@@ -1,5 +1,6 @@
 """ReColorAdv: colours there and back, functions on a grid by hand, and what the attack may and may not do."""
 
+import copy
 import math
 
 import pytest
@@ -49,9 +50,6 @@ def accuracy(classifier, images, labels):
         return (classifier(images).argmax(1) == labels).float().mean().item()
 
 
-# colours
-
-
 def test_luv_is_that_of_skimage_scaled():
     rgb = every_colour()
     lightness, u, v = torch.from_numpy(rgb2luv(rgb.double().numpy(), channel_axis=0))
@@ -76,23 +74,19 @@ def test_greys_have_neither_u_nor_v_and_the_lightness_of_the_tone_curve():
 def test_slopes_of_both_conversions_are_finite_everywhere():
     rgb = every_colour().requires_grad_()
     luv = recolor.rgb_to_luv(rgb)
-    assert all(slope(luv[channel], rgb).isfinite().all() for channel in range(3))
-    draw = torch.Generator().manual_seed(0)
-    beyond = torch.randn(3, 50, 50, generator=draw)  # what a displacement may reach, and more
+    assert all(slope(channel, rgb).isfinite().all() for channel in luv)
+    beyond = torch.randn(3, 50, 50, generator=torch.Generator().manual_seed(0))  # what a displacement may reach
     beyond[0, :10] = torch.logspace(-12, 0, 50)
     for colours in (luv.detach(), beyond, torch.zeros(3, 1, 1)):
         back = recolor.luv_to_rgb(colours.requires_grad_())
-        assert back.min() >= 0
-        assert back.max() <= 1
-        assert all(slope(back[channel], colours).isfinite().all() for channel in range(3))
+        assert 0 <= back.min() <= back.max() <= 1
+        assert all(slope(channel, colours).isfinite().all() for channel in back)
 
 
-@pytest.mark.parametrize("grey", [0.0, 1.0])
+@pytest.mark.parametrize("grey", [0.0, 1.0])  # torch's clamp has no slope at its ends
 def test_black_and_white_have_a_slope(grey):
-    # torch's clamp has none at its ends
     luv = recolor.rgb_to_luv(torch.full((3, 1, 1), grey)).requires_grad_()
-    back = recolor.luv_to_rgb(luv)
-    assert all(slope(back[channel], luv)[0] > 0.5 for channel in range(3))
+    assert all(slope(channel, luv)[0] > 0.5 for channel in recolor.luv_to_rgb(luv))
     lightness = torch.tensor([grey], requires_grad=True)
     assert slope(recolor.lightness_to_grey(lightness), lightness) > 0.5
 
@@ -105,17 +99,6 @@ def test_a_displaced_black_stays_dark():
 
 def slope(value, at):
     return torch.autograd.grad(value.sum(), at, retain_graph=True)[0]
-
-
-# functions on a grid
-
-
-def test_no_displacement_is_the_identity():
-    images, _ = hues(4)
-    colours = recolor.rgb_to_luv(images)
-    found = recolor.recolour(colours, recolor.positions(colours), torch.zeros(4, 3, *GRID))
-    assert torch.equal(found, colours)
-    torch.testing.assert_close(recolor.luv_to_rgb(found), images, atol=1e-5, rtol=0)
 
 
 def test_a_displacement_linear_in_the_colour_is_interpolated_exactly_and_held_beyond_the_border():
@@ -135,13 +118,6 @@ def test_a_tone_curve_is_interpolated_between_its_points():
     torch.testing.assert_close(found.flatten(), torch.tensor([0.1, 0.15, 0.3, 0.4]))
 
 
-def test_equal_displacements_have_no_roughness():
-    displacement = torch.tensor([0.06, -0.01, 0.02]).view(1, 3, 1, 1, 1).expand(2, 3, *GRID)
-    value, gradient = recolor.roughness(displacement)
-    torch.testing.assert_close(value, torch.zeros(2), atol=1e-6, rtol=0)
-    assert not gradient.any()
-
-
 def test_roughness_counts_the_distance_of_every_pair_of_neighbours_twice():
     # One point of a 2 x 2 x 3 grid is at (0.03, 0.04, 0), 0.05 from the rest. A corner has three neighbours, and a
     # point between two corners of the long axis has four.
@@ -149,6 +125,9 @@ def test_roughness_counts_the_distance_of_every_pair_of_neighbours_twice():
     displacement[0, :, 1, 0, 2] = displacement[1, :, 0, 1, 1] = torch.tensor([0.03, 0.04, 0.0])
     value, _ = recolor.roughness(displacement)
     torch.testing.assert_close(value, 2 * 0.05 * torch.tensor([3.0, 4.0]), atol=1e-4, rtol=0)
+    value, gradient = recolor.roughness(torch.full((2, 3, *GRID), 0.06))  # equal displacements have none
+    torch.testing.assert_close(value, torch.zeros(2), atol=1e-6, rtol=0)
+    assert not gradient.any()
 
 
 def test_roughness_has_the_slope_of_its_value():
@@ -164,9 +143,6 @@ def test_roughness_has_the_slope_of_its_value():
 def test_the_margin_is_the_true_logit_less_the_largest_other_without_a_floor():
     logits = torch.tensor([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0], [0.0, 0.0, 1000.0]])
     assert recolor.margin(logits, torch.tensor([0, 1, 0])).tolist() == [1.0, -2.0, -1000.0]
-
-
-# the attack
 
 
 def test_a_classifier_of_hues_is_fooled(classifier):
@@ -276,24 +252,13 @@ def test_a_grey_attack_is_a_tone_curve_within_the_bound():
 
 
 def test_the_classifier_is_left_as_it_was(classifier):
-    parameters = dict(classifier.named_parameters())
-    before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
-    parameters["3.bias"].requires_grad_(False)
-    try:
-        recolor.attack(classifier, *hues(4), steps=2, **QUIET)
-        assert [name for name, p in parameters.items() if not p.requires_grad] == ["3.bias"]
-    finally:
-        parameters["3.bias"].requires_grad_(True)
-    assert all(p.grad is None for p in parameters.values())
-    assert all(torch.equal(tensor, before[name]) for name, tensor in classifier.state_dict().items())
-    assert not classifier.training
-
-
-def test_each_batch_logs_a_line(classifier):
-    lines = []
-    recolor.attack(classifier, *hues(7), steps=1, batch=3, grid=GRID, log=lines.append)
-    assert [line.rsplit(",", 1)[0] for line in lines] == [f"recolour {n}/7 images" for n in (3, 6, 7)]
-    assert all(float(line.rsplit(", ", 1)[1].removesuffix(" images/s")) > 0 for line in lines)
+    given = copy.deepcopy(classifier)
+    given[3].bias.requires_grad_(False)
+    recolor.attack(given, *hues(4), steps=2, **QUIET)
+    assert [name for name, p in given.named_parameters() if not p.requires_grad] == ["3.bias"]
+    assert all(p.grad is None for p in given.parameters())
+    assert all(torch.equal(tensor, given.state_dict()[name]) for name, tensor in classifier.state_dict().items())
+    assert not given.training
 
 
 IMAGES, LABELS = torch.rand(4, 3, 6, 6, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0])
@@ -303,23 +268,10 @@ IMAGES, LABELS = torch.rand(4, 3, 6, 6, generator=torch.Generator().manual_seed(
     ("change", "message"),
     [
         ({"images": torch.rand(4, 2, 6, 6)}, r"N, 3 or 1, H, W\).*found \(4, 2, 6, 6\)"),
-        ({"images": IMAGES[0]}, r"found \(3, 6, 6\)"),
-        ({"images": IMAGES[:0], "labels": LABELS[:0]}, r"N >= 1, found \(0, 3, 6, 6\)"),
         ({"images": IMAGES * 255}, r"floats in \[0, 1\], found torch.float32 from .* to 25"),
-        ({"images": IMAGES - 0.5}, r"floats in \[0, 1\], found torch.float32 from -0"),
-        ({"images": torch.full_like(IMAGES, math.nan)}, "to nan"),
-        ({"images": (IMAGES * 255).long()}, "uint8 or as floats.*found torch.int64"),
-        ({"labels": LABELS[:3]}, r"each of 4 images, found torch.int64 \(3,\)"),
-        ({"labels": LABELS[:, None]}, r"found torch.int64 \(4, 1\)"),
-        ({"labels": LABELS.float()}, r"whole number.*found torch.float32"),
         ({"labels": LABELS + 1}, r"labels in 0\.\.2.*found 1 to 3"),
-        ({"labels": LABELS - 1}, r"found -1 to 1"),
         ({"classifier": lambda x: x.mean((2, 3)) * math.nan}, "finite logits, found NaN"),
-        ({"classifier": lambda x: x.mean((1, 2, 3))}, r"logits \(4, K\) with K >= 2, found \(4,\)"),
-        ({"classifier": lambda x: x.mean((2, 3))[:, :1]}, r"found \(4, 1\)"),
         ({"steps": 0}, "steps >= 1.*found steps 0"),
-        ({"bound": 0.0}, "bound > 0.*bound 0.0"),
-        ({"bound": math.nan}, "bound > 0.*bound nan"),
     ],
 )
 def test_what_it_cannot_attack_is_an_error(change, message):

@@ -3,13 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ABLATIONS, TINY, Given, make, quiet
+from conftest import ABLATIONS, TINY, Given, quiet
 
 from trustlib import metrics
 from trustlib.analysis import budget
 from trustlib.runs import steps, tuning
 from trustlib.runs.results import SPLITS, Run
-from trustlib.study import load_study
 
 
 def ladder(**validation):
@@ -57,30 +56,27 @@ def test_converged_compares_with_twice_the_steps():
 
 
 @pytest.fixture
-def ladders(write_study, monkeypatch, tmp_path):
-    """A study with a ladder of two budgets for cross entropy, trained with two seeds."""
-    monkeypatch.setenv("TRUST_RESULTS", str(tmp_path / "results"))
-    methods = {
-        "ce-8": {"label": "CE, 8 steps", "loss": "ce", "head": "linear", "rate_of": "ce-16"},
-        "ce-16": {"label": "CE, 16 steps", "loss": "ce", "head": "linear", "training": {"epochs": 2}},
-    }
-    ablation = {"question": "How long?", "pairs": ["rsn-rsn"], "methods": ["ce-8", "ce-16"]}
-    return load_study(
-        write_study(
-            ablations=ABLATIONS | {"methods": ABLATIONS["methods"] | methods, "questions": {"budget": ablation}}
-        )
-    )
+def rungs(trained, study_with):
+    """A function that reads a study with a ladder of budgets for cross entropy."""
+    method = {"label": "CE, some steps", "loss": "ce", "head": "linear"}
+    methods = {"ce-8": method | {"rate_of": "ce-16"}, "ce-16": method | {"training": {"epochs": 2}}}
+
+    def read(names, **changes):
+        question = {"question": "How long?", "pairs": ["rsn-rsn"], "methods": names}
+        return study_with(ablations=ABLATIONS | {"methods": methods, "questions": {"budget": question}} | changes)
+
+    return read
 
 
-def test_curves_hold_every_split_of_what_is_trained_and_a_shared_learning_rate(ladders):
-    study = ladders
+def test_curves_hold_every_split_of_what_is_trained_and_a_shared_learning_rate(rungs):
+    study = rungs(["ce-8", "ce-16"])
     tuning.train(study, "rsn-rsn", "ce-8", quiet)
     frame = Run(study).curves
     assert set(frame["arm"]) == {"ce-8"}  # the other has the first seed alone
     assert set(zip(frame["seed"], frame["split"], strict=True)) == {(s, p) for s in (0, 1) for p in SPLITS}
     tuning.train(study, "rsn-rsn", "ce-16", quiet)
-    frame = Run(study).curves
-    assert frame.groupby("steps")["lr"].unique().map(list).tolist() == [[study_rate(study)]] * 2
+    frame, rate = Run(study).curves, tuning.tuning(study, "rsn-rsn", "ce-16").rate
+    assert frame.groupby("steps")["lr"].unique().map(list).tolist() == [[rate]] * 2
     assert frame.groupby("steps")["images"].first().to_dict() == {8: 400, 16: 800}
     row = frame[(frame["arm"] == "ce-16") & (frame["seed"] == 1) & (frame["split"] == "train")].iloc[0]
     saved = steps.oracle(study, "rsn-rsn", "ce-16", 1, row.lr).tensors("train.")
@@ -91,32 +87,20 @@ def test_curves_hold_every_split_of_what_is_trained_and_a_shared_learning_rate(l
     assert row.mcp == metrics.evaluate(cache["mcp"][0][saved["index"]].numpy(), right)["auroc"]
 
 
-def test_without_a_search_the_studys_own_methods_are_a_rung(write_study, monkeypatch, tmp_path):
-    monkeypatch.setenv("TRUST_RESULTS", str(tmp_path / "results"))
-    methods = {"ce-16": {"label": "CE, 16 steps", "loss": "ce", "head": "linear", "training": {"epochs": 2}}}
-    ablation = {"question": "How long?", "pairs": ["rsn-rsn"], "methods": ["ce-16"]}
-    study = load_study(
-        write_study(ablations={**ABLATIONS, "rates": [], "methods": methods, "questions": {"budget": ablation}})
-    )
-    tuning.train(study, "rsn-rsn", "ce-16", quiet)
-    tuning.train(study, "rsn-rsn", "ce", quiet)
+def test_without_a_search_the_studys_own_methods_are_a_rung(rungs):
+    study = rungs(["ce-16"], rates=[])
+    for method in ("ce-16", "ce"):  # of which the study's own oracle is trained
+        tuning.train(study, "rsn-rsn", method, quiet)
     frame = Run(study).curves
     assert frame.groupby("arm")["steps"].first().to_dict() == {"ce": 8, "ce-16": 16}
     assert frame["lr"].unique().tolist() == [study.oracle.rate]
-    for seed in study.seeds:
-        assert steps.oracle(study, "rsn-rsn", "ce", seed).is_done  # the study's own oracle, not one of the ablations'
 
 
-def study_rate(study):
-    return tuning.tuning(study, "rsn-rsn", "ce-16").rate
-
-
-def test_an_oracle_below_mcp_on_its_own_training_images_is_not_trained(ladders):
-    run = Run(ladders)
-    assert budget.state(run, "rsn-rsn", "ce") == "unknown"
-    make(steps.oracle(ladders, "rsn-rsn", "ce", seed) for seed in ladders.seeds)
+def test_fit_and_budget_of_an_oracle_are_read_from_its_files(trained, study_with):
+    run, untrained = Run(trained), Run(study_with(oracle=TINY["oracle"] | {"rate": 2e-3}))
     assert run.on_training("rsn-rsn", "ce")["auroc"].shape == (2,)
     assert run.budget("rsn-rsn", "ce") == {"steps": 8, "epochs": 1, "images": 400}
+    assert budget.state(untrained, "rsn-rsn", "ce") == "unknown"
 
 
 def test_an_oracle_is_trained_that_has_converged_above_mcp(tiny):
