@@ -12,7 +12,7 @@ import torch
 from conftest import make, quiet, scores_of
 from matplotlib.text import Text
 from numpy.typing import NDArray
-from test_apply_oracle import method, told, trained
+from test_own_oracle import method, told, trained
 from torch import Tensor
 
 from trustlib import confidence, data, losses, metrics, report
