@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from trustlib.stats import selective, statistics
+from trustlib import metrics
+from trustlib.stats import combination, selective, statistics
 from trustlib.stats.rates import clopper_pearson, holm, rate_intervals
 
 
@@ -243,3 +244,14 @@ def test_hanley_and_mcneils_interval_is_as_wide_as_exponential_scores_vary():
     wide_low, wide_high = statistics.hanley_mcneil(area, n_right, n_wrong, level=0.99)
     assert wide_low < low < area < high < wide_high
     assert statistics.hanley_mcneil(0.99, 3, 3)[1] == 1.0
+
+
+def test_an_oracle_without_information_adds_nothing_to_mcp():
+    rng = np.random.default_rng(0)
+    right = rng.random(2000) < 0.8
+    mcp = 1 / (1 + np.exp(-(rng.normal(size=2000) + 1.5 * right)))
+    for signal in (0.0, 1.5):
+        z = np.stack([rng.normal(size=2000) + signal * right for _ in range(2)])
+        both = combination.with_mcp({"heldout": z, "test": z}, {"heldout": mcp, "test": mcp}, right)
+        gain = np.mean([metrics.evaluate(row, right)["auroc"] for row in both]) - metrics.evaluate(mcp, right)["auroc"]
+        assert abs(gain) < 0.005 if signal == 0 else gain > 0.04
