@@ -59,12 +59,6 @@ def test_checks_its_parameters_and_reads_as_prose(notebook):
                 assert node.end_lineno - node.lineno < (15 if cell in folded else 10)
 
 
-def test_a_section_that_may_be_absent_ends_where_a_cell_does(notebook):
-    absent = any("report.absent(" in cell.source for cell in code_cells(notebook))
-    for cell in notebook.cells if absent else []:
-        assert cell.cell_type == "code" or not re.search(r"\n#+ ", cell.source)
-
-
 @pytest.mark.parametrize(
     ("name", "call"), [("02_train_oracles", "training.train("), ("03_confidence", "entropy(seen)")]
 )

@@ -364,6 +364,21 @@ def test_a_heading_below_which_nothing_is_shown_is_left_out_with_what_it_says(tm
     assert re.findall(r"<p>(.*?)</p>", written.partition("<footer>")[0]) == ["Said.", "Here:", "Shown."]
 
 
+def test_a_page_of_a_study_leads_to_the_index_and_to_its_tables_and_no_other_page_does(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRUST_RESULTS", str(tmp_path / "results"))
+    folder = tmp_path / "results" / "runs" / "a"
+    (folder / "tables").mkdir(parents=True)
+    for path, text in (("tables/rows.csv", "a\n1\n"), ("tables/empty.csv", "a\n"), ("../../index.html", "")):
+        (folder / path).write_text(text)
+    (tmp_path / "mine.csv").write_text("a\n1\n")
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# T\n\nText.")])
+    nbformat.write(nb, tmp_path / "a.ipynb")
+    for place, expected in ((folder, ["../../index.html", "tables/rows.csv"]), (tmp_path, [])):
+        page.write(place / "page.html", [tmp_path / "a.ipynb"])
+        links = Page((place / "page.html").read_text()).all("a", "href")
+        assert [link for link in links if not link.startswith(("#", "https://"))] == expected
+
+
 def test_tables_have_a_caption_scopes_and_their_groups_as_rows(monkeypatch):
     shown = []
     monkeypatch.setattr(page, "display", shown.append)

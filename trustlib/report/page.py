@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import jinja2
@@ -31,6 +31,7 @@ from PIL import Image
 from traitlets.config import Config
 
 from ..data import ROOT
+from ..runs import store
 from ..runs.store import atomic
 
 QUIET = {
@@ -155,7 +156,7 @@ def write(page: Path, notebooks: Sequence[Path]) -> None:
     contents = re.findall(r'<h2( class="part")? id="([^"]+)">(.*?)<a class="anchor-link"', body, re.DOTALL)
     text = frame(
         TEMPLATE, SCRIPT.read_text(), title=re.sub("<[^>]+>", "", title[1]) if title else page.stem, body=body,
-        contents=contents, files=_tables(page.parent), index=_index(page.parent),
+        contents=contents, **_around(page.parent),
     )  # fmt: skip
     with atomic(page) as scratch:
         scratch.write_text(text)
@@ -168,16 +169,23 @@ def frame(template: Path, script: str, **filled) -> str:
     return made.render(script=script, digest=f"sha256-{digest}", **filled)
 
 
-def _tables(folder: Path) -> list[str]:
-    """The CSV files next to a page that have rows, relative to it."""
-    paths = sorted(folder.glob("tables/*.csv"))
-    return [str(path.relative_to(folder)) for path in paths if len(path.read_text().splitlines()) > 1]
+def _around(folder: Path) -> dict[str, Any]:
+    """What a page of results/<study>/ or results/runs/<study>/ has around it, relative to it; nothing for any other.
 
-
-def _index(folder: Path) -> str:
-    """The site's index, relative to a folder of results/ or of results/runs/; empty for any other."""
-    places = [up for up in ("..", "../..") if (folder / up).resolve() == (ROOT / "results").resolve()]
-    return f"{places[0]}/index.html" if places else ""
+    index : the site's first page, empty where there is none. files : tables that have rows, of a run that made none
+    those that its study published.
+    """
+    home, folder = store.results().resolve(), folder.resolve()
+    up = {home: "..", home / "runs": "../.."}.get(folder.parent)
+    if not up:
+        return {"index": "", "files": []}
+    index = f"{up}/index.html" if (home / "index.html").exists() else ""
+    for place in (folder, home / folder.name):
+        paths = [*sorted(place.glob("*.csv")), *sorted(place.glob("tables/*.csv"))]
+        files = [str(path.relative_to(place)) for path in paths if len(path.read_text().splitlines()) > 1]
+        if files:
+            return {"index": index, "files": files}
+    return {"index": index, "files": []}
 
 
 class _Part(NamedTuple):

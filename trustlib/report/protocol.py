@@ -13,7 +13,6 @@ from ..confidence.observed import REFERENCE
 from ..recipe import Recipe
 from ..study import Study
 from .prose import counted, data_name, joined, span
-from .study_tables import main_methods
 from .tables import number
 
 OPTIMISERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD", "onecycle": "SGD under OneCycleLR"}
@@ -21,20 +20,23 @@ FROZEN = {"nothing": "", "norm": ", batch norm frozen", "noise": ", batch norm f
 HEADS = {"linear": "linear", "distance": "signed distance", "mlp": "MLP", "mlp-distance": "MLP with a signed distance"}
 
 
+REGIMES = {"trained": "fine-tuned", "frozen": "on frozen features"}
+
+
 def training_budget(results: Any) -> str:
     """How long a study's oracles were trained, next to what a ladder of budgets says of it."""
-    study, steps = results.study, {}
+    study, networks = results.study, {}
     for pair in study.pairs:
-        arm = next(iter(main_methods(study)), None)
-        size = arm and results.budget(pair, arm)
-        if size:
-            steps[study.network(pair.split("-")[0]).label] = size
-    if not steps:
-        return ""
-    texts = [
-        f"{label} {size['steps']:,} steps ({counted(size['epochs'], 'epoch')}, {size['images']:,} images seen)"
-        for label, size in steps.items()
-    ]
+        networks.setdefault(results.study.network(pair.split("-")[0]).label, pair)
+    texts: dict[str, list[str]] = {}  # how long -> networks
+    for regime, how in REGIMES.items():
+        arm = next((name for name, method in study.methods.items() if method.backbone == regime), None)
+        for label, pair in networks.items() if arm else ():
+            size = results.budget(pair, arm)
+            epochs = counted(size["epochs"], "epoch")
+            text = f"{how}, {size['steps']:,} steps ({epochs}, {size['images']:,} images seen)"
+            texts.setdefault(text, []).append(label)
+    said = "; ".join(f"{joined(labels)} {text}" for text, labels in texts.items())
     ladder = results.curves
     how = (
         "No ladder of budgets says whether that is enough."
@@ -43,7 +45,7 @@ def training_budget(results: Any) -> str:
         if set(ladder["arm"]) <= study.all_methods.keys()
         else f"The ladder of the study `{study.budget_from}` says what has converged."
     )
-    return f"**Training budget of an oracle:** {joined(texts)}, {counted(len(study.seeds), 'seed')}. {how}"
+    return f"**Training budget of an oracle:** {said}; {counted(len(study.seeds), 'seed')}. {how}"
 
 
 def trainings_of(study: Study, counts: Mapping[str, int]) -> list[str]:

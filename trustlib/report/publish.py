@@ -67,7 +67,7 @@ def publish(study: Study) -> list[Path]:
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:  # whole before it takes the old one's place
         new = Path(scratch) / study.name
         new.mkdir()
-        (new / page.name).write_text(page.read_text().replace('"../../index.html"', '"../index.html"'))
+        _copy_page(page, new)
         for name in ("tables", "figures"):
             shutil.copytree(source / name, new / name, ignore=_without_rows)
         np.savez_compressed(new / "scores.npz", **scores)
@@ -103,14 +103,18 @@ def redraw(study: Study) -> list[Path]:
     if not record.exists() or not (source / "report.html").exists():
         raise JobError(f"nothing to publish: run make report STUDY={study.name} FROM=published")
     manifest = published_manifest(study)
-    text = (source / "report.html").read_text()
-    (target / "report.html").write_text(text.replace('"../../index.html"', '"../index.html"'))
+    _copy_page(source / "report.html", target)
     for path in (target / "figures").glob("*.svg"):
         path.unlink()
     shutil.copytree(source / "figures", target / "figures", dirs_exist_ok=True)
     manifest |= {"report": json.loads(record.read_text()), "sha256": store.checksums(target)}
     store.write_json(target / "manifest.json", manifest)
     return sorted([target / "report.html", target / "manifest.json", *(target / "figures").glob("*.svg")])
+
+
+def _copy_page(page: Path, folder: Path) -> None:
+    """Copy a page of results/runs/<study>/, whose link to the site's index is another one in results/<study>/."""
+    (folder / page.name).write_text(page.read_text().replace('"../../index.html"', '"../index.html"'))
 
 
 def _scores(step: Step) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from pandas.io.formats.style import Styler
 from ..analysis.compare import DIFFERENCE, INTERVAL
 from ..analysis.paper import PAPER_NAMES, paper_pair
 from ..stats import selective
+from ..study import Study
 
 # column -> (heading, which way is better: 1 up, -1 down, 0 neither is better by itself)
 COLUMNS = {
@@ -36,6 +37,11 @@ OF_THE_CLASSIFIER = {"accuracy"}  # one number for all oracles of a pair: no dev
 MISSING = "–"
 DATA = {"fashion": "Fashion-MNIST", "mnist": "MNIST", "cifar10": "CIFAR-10", "tiny": "Tiny-ImageNet"}
 DATA |= {"digits": "5,000 digits of MNIST"}
+
+
+def labelled(frame: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """The tidy frame with pairs and methods named as a reader knows them."""
+    return frame.assign(pair=frame["pair"].map(study.pair_label), arm=frame["arm"].map(study.method_label))
 
 
 def mean_and_deviation(frame: pd.DataFrame, columns: list[str], by: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -104,7 +104,7 @@ def _sections(study: Study, needs: tuple[str, ...], source: str) -> dict[str, Jo
     """The sections of a report."""
     jobs = {}
     for name in SECTIONS:
-        parameters: dict[str, Any] = {"source": source} if name != "09_published" else {}
+        parameters: dict[str, Any] = {"source": source}
         parameters |= {"make_missing": False} if name in ("06_report", "11_reasons") else {}
         key = digest([study.model_dump(), needs, source, notebook_digest(name)])
         jobs[name] = Job(name, parameters, needs, key, trains=False)
