@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import scored
+from conftest import auroc, scored
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
@@ -59,7 +59,7 @@ def test_intervals_agree_with_those_of_scipy():
     z, correct = scored(120)
     found = resampling.intervals(resampling.bootstrap({"a": z}, correct, resamples=4000, seed=1)).loc["a", "auroc"]
     theirs = stats.bootstrap(
-        (z, correct), lambda a, b: roc_auc_score(b, a), paired=True, vectorized=False, n_resamples=2000,
+        (z, correct), auroc, paired=True, vectorized=False, n_resamples=2000,
         method="percentile", rng=np.random.default_rng(2),
     ).confidence_interval  # fmt: skip
     assert found["low"] == pytest.approx(theirs.low, abs=0.012)

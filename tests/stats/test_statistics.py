@@ -5,7 +5,7 @@ from math import ceil, log2
 
 import numpy as np
 import pytest
-from conftest import scored
+from conftest import auroc, scored
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -28,6 +28,7 @@ def test_delong_agrees_with_all_pairs(digits):
     z = z.round(digits)
     area = statistics.delong(z, correct)
     v10, v01 = components(z, correct)
+    assert area.auroc == pytest.approx(auroc(z, correct), abs=1e-12)
     assert area.auroc == pytest.approx(roc_auc_score(correct, z), abs=1e-12)
     assert area.error == pytest.approx(np.sqrt(v10.var(ddof=1) / len(v10) + v01.var(ddof=1) / len(v01)), abs=1e-12)
     assert 0 < area.low < area.auroc < area.high < 1
@@ -77,7 +78,7 @@ def test_the_standard_error_is_that_of_resampling():
     z, correct = scored(400)
     rng = np.random.default_rng(2)
     draws = (rng.integers(0, 400, 400) for _ in range(600))
-    resampled = [roc_auc_score(correct[i], z[i]) for i in draws]
+    resampled = [auroc(z[i], correct[i]) for i in draws]
     assert statistics.delong(z, correct).error == pytest.approx(np.std(resampled), rel=0.12)
 
 
