@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from scipy.stats import rankdata
 
 from trustlib import __main__ as commands
 from trustlib import study, training
@@ -149,6 +150,12 @@ def scored(n=300, seed=0, gap=1.0):
     rng = np.random.default_rng(seed)
     correct = rng.random(n) < 0.8
     return rng.normal(size=n) + gap * correct, correct
+
+
+def auroc(z, correct):
+    """By ranks, which takes a hundredth of scikit-learn's time."""
+    ranks, n = rankdata(z), correct.sum()
+    return (ranks[correct].mean() - (n + 1) / 2) / (~correct).sum()
 
 
 class Given:

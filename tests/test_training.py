@@ -191,16 +191,6 @@ def test_what_is_frozen_stays(frozen, norm, dropout):
     assert set(modes) == {dropout}
 
 
-@pytest.mark.parametrize("name", ["adam", "sgd"])
-def test_one_rate_throughout_where_it_is_asked_for(name):
-    recipe = Recipe(epochs=1, batch=50, rate=1e-3, weight_decay=0.0, optimizer=name)
-    optimizer, schedule = training._optimizer(small_net(), recipe, 4)
-    for _ in range(4):
-        optimizer.step()
-        schedule.step()
-        assert optimizer.param_groups[0]["lr"] == 1e-3
-
-
 def test_a_head_learns_from_features_what_it_would_from_images():
     images, recipe = data.digits(), Recipe(epochs=2, images=600, batch=50, rate=5e-3, weight_decay=0.0)
     kept = {

@@ -185,8 +185,3 @@ def test_what_is_missing_is_named_with_the_layout(root, damage, message):
     damage(root)
     with pytest.raises(data.DataError, match=message):
         load(root, heldout=6)
-
-
-def test_inputs_have_to_suit_a_folder(root):
-    with pytest.raises(ValueError, match=r"its inputs need one size, and a crop in \(0, 1\] or none"):
-        load(root, Inputs(MEAN, STD, size=16, crop=1.1))

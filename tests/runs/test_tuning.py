@@ -11,7 +11,7 @@ from trustlib import metrics, oracle, training
 from trustlib.analysis import ablations
 from trustlib.runs import outputs, steps, tuning
 from trustlib.runs.results import Run
-from trustlib.stats import combination, resampling
+from trustlib.stats import resampling
 
 
 @pytest.fixture
@@ -155,14 +155,3 @@ def test_what_is_read_off_the_oracles_of_an_ablation(ablated):
     assert binned["s"].is_monotonic_increasing
     assert ((binned["best_low"] <= binned["best"]) & (binned["best"] <= binned["best_high"])).all()
     assert list(ablations.slopes(run, "rsn-rsn", ["ss"])[["alpha_pos", "alpha_neg"]].iloc[0]) == [2.0, 5.0]
-
-
-def test_an_oracle_without_information_adds_nothing_to_mcp():
-    rng = np.random.default_rng(0)
-    right = rng.random(2000) < 0.8
-    mcp = 1 / (1 + np.exp(-(rng.normal(size=2000) + 1.5 * right)))
-    for signal in (0.0, 1.5):
-        z = np.stack([rng.normal(size=2000) + signal * right for _ in range(2)])
-        both = combination.with_mcp({"heldout": z, "test": z}, {"heldout": mcp, "test": mcp}, right)
-        gain = np.mean([metrics.evaluate(row, right)["auroc"] for row in both]) - metrics.evaluate(mcp, right)["auroc"]
-        assert abs(gain) < 0.005 if signal == 0 else gain > 0.04

@@ -259,22 +259,3 @@ def test_the_classifier_is_left_as_it_was(classifier):
     assert all(p.grad is None for p in given.parameters())
     assert all(torch.equal(tensor, given.state_dict()[name]) for name, tensor in classifier.state_dict().items())
     assert not given.training
-
-
-IMAGES, LABELS = torch.rand(4, 3, 6, 6, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0])
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"images": torch.rand(4, 2, 6, 6)}, r"N, 3 or 1, H, W\).*found \(4, 2, 6, 6\)"),
-        ({"images": IMAGES * 255}, r"floats in \[0, 1\], found torch.float32 from .* to 25"),
-        ({"labels": LABELS + 1}, r"labels in 0\.\.2.*found 1 to 3"),
-        ({"classifier": lambda x: x.mean((2, 3)) * math.nan}, "finite logits, found NaN"),
-        ({"steps": 0}, "steps >= 1.*found steps 0"),
-    ],
-)
-def test_what_it_cannot_attack_is_an_error(change, message):
-    given = {"classifier": lambda x: x.mean((2, 3)), "images": IMAGES, "labels": LABELS, "steps": 1} | QUIET | change
-    with pytest.raises(ValueError, match=message):
-        recolor.attack(**given)

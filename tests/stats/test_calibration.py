@@ -33,8 +33,3 @@ def test_bins_hold_equal_numbers_and_all_samples():
     assert frame["n"].sum() == 1000
     assert frame["n"].between(66, 67).all()
     assert frame["probability"].is_monotonic_increasing
-
-
-def test_what_is_no_probability_is_refused():
-    with pytest.raises(ValueError, match=r"in \[0, 1\], found 0.5 to 1.2"):
-        reliability([1.2, 0.5], [True, False])

@@ -5,13 +5,14 @@ from math import ceil, log2
 
 import numpy as np
 import pytest
-from conftest import scored
+from conftest import auroc, scored
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from trustlib.stats import selective, statistics
+from trustlib import metrics
+from trustlib.stats import combination, selective, statistics
 from trustlib.stats.rates import clopper_pearson, holm, rate_intervals
 
 
@@ -27,6 +28,7 @@ def test_delong_agrees_with_all_pairs(digits):
     z = z.round(digits)
     area = statistics.delong(z, correct)
     v10, v01 = components(z, correct)
+    assert area.auroc == pytest.approx(auroc(z, correct), abs=1e-12)
     assert area.auroc == pytest.approx(roc_auc_score(correct, z), abs=1e-12)
     assert area.error == pytest.approx(np.sqrt(v10.var(ddof=1) / len(v10) + v01.var(ddof=1) / len(v01)), abs=1e-12)
     assert 0 < area.low < area.auroc < area.high < 1
@@ -76,7 +78,7 @@ def test_the_standard_error_is_that_of_resampling():
     z, correct = scored(400)
     rng = np.random.default_rng(2)
     draws = (rng.integers(0, 400, 400) for _ in range(600))
-    resampled = [roc_auc_score(correct[i], z[i]) for i in draws]
+    resampled = [auroc(z[i], correct[i]) for i in draws]
     assert statistics.delong(z, correct).error == pytest.approx(np.std(resampled), rel=0.12)
 
 
@@ -243,3 +245,14 @@ def test_hanley_and_mcneils_interval_is_as_wide_as_exponential_scores_vary():
     wide_low, wide_high = statistics.hanley_mcneil(area, n_right, n_wrong, level=0.99)
     assert wide_low < low < area < high < wide_high
     assert statistics.hanley_mcneil(0.99, 3, 3)[1] == 1.0
+
+
+def test_an_oracle_without_information_adds_nothing_to_mcp():
+    rng = np.random.default_rng(0)
+    right = rng.random(2000) < 0.8
+    mcp = 1 / (1 + np.exp(-(rng.normal(size=2000) + 1.5 * right)))
+    for signal in (0.0, 1.5):
+        z = np.stack([rng.normal(size=2000) + signal * right for _ in range(2)])
+        both = combination.with_mcp({"heldout": z, "test": z}, {"heldout": mcp, "test": mcp}, right)
+        gain = np.mean([metrics.evaluate(row, right)["auroc"] for row in both]) - metrics.evaluate(mcp, right)["auroc"]
+        assert abs(gain) < 0.005 if signal == 0 else gain > 0.04
