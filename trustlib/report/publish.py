@@ -34,32 +34,10 @@ def publish(study: Study) -> list[Path]:
     source, target = store.run_folder(study), store.results() / study.name
     planned = steps.planned(study) + shifted.planned(study)
     extra = [step for step in tuning.planned(study) + shifted.swept(study) if step.is_done]
-    unfinished = [step.run for step in planned if not step.is_done]
-    page, made_by = source / "report.html", source / "report.json"
-    if (
-        unfinished
-        or not made_by.exists()
-        or not page.exists()
-        or page.stat().st_mtime < max(step.path.stat().st_mtime for step in planned + extra)
-    ):
-        lacking = ", ".join(unfinished[:3]) or "a report of these trainings"
-        raise JobError(
-            f"study {study.name} is not finished (lacking {lacking}); run: make report STUDY={study.name}; where that "
-            f"has nothing to do, remove {source / 'jobs'} before it"
-        )
-    if target.exists() and not (target / "scores.npz").exists():
-        raise JobError(f"{target} is no study's: move it, or rename the study; `publish` would replace it")
-    report = json.loads(made_by.read_text())
+    page = source / "report.html"
     manifests = {step.run: step.manifest for step in planned + extra}
-    if any(manifest["provenance"]["dirty"] for manifest in manifests.values()):
-        raise JobError(
-            f"study {study.name} was run from uncommitted changes: commit, remove {source}, and run it again"
-        )
-    if report["dirty"]:
-        raise JobError(
-            f"the report of study {study.name} was made from uncommitted changes: commit, remove "
-            f"{source / 'jobs'}, and run: make report STUDY={study.name}"
-        )
+    _check(study, planned, extra, manifests)
+    report = json.loads((source / "report.json").read_text())
     scores = {}
     for step in planned:
         scores |= {f"{step.run}.{name}": tensor.numpy() for name, tensor in _scores(step).items()}
@@ -85,6 +63,35 @@ def publish(study: Study) -> list[Path]:
                 before.rename(target)
             raise
     return sorted(path for path in target.rglob("*") if path.is_file())
+
+
+def _check(study: Study, planned: list[Step], extra: list[Step], manifests: dict[str, dict]) -> None:
+    """Refuse what is unfinished, of uncommitted source, or would replace what is no study's; as `publish` raises."""
+    source, target = store.run_folder(study), store.results() / study.name
+    unfinished = [step.run for step in planned if not step.is_done]
+    page, made_by = source / "report.html", source / "report.json"
+    if (
+        unfinished
+        or not made_by.exists()
+        or not page.exists()
+        or page.stat().st_mtime < max(step.path.stat().st_mtime for step in planned + extra)
+    ):
+        lacking = ", ".join(unfinished[:3]) or "a report of these trainings"
+        raise JobError(
+            f"study {study.name} is not finished (lacking {lacking}); run: make report STUDY={study.name}; where that "
+            f"has nothing to do, remove {source / 'jobs'} before it"
+        )
+    if target.exists() and not (target / "scores.npz").exists():
+        raise JobError(f"{target} is no study's: move it, or rename the study; `publish` would replace it")
+    if any(manifest["provenance"]["dirty"] for manifest in manifests.values()):
+        raise JobError(
+            f"study {study.name} was run from uncommitted changes: commit, remove {source}, and run it again"
+        )
+    if json.loads(made_by.read_text())["dirty"]:
+        raise JobError(
+            f"the report of study {study.name} was made from uncommitted changes: commit, remove "
+            f"{source / 'jobs'}, and run: make report STUDY={study.name}"
+        )
 
 
 def redraw(study: Study) -> list[Path]:
