@@ -24,6 +24,13 @@ from .compare import DIFFERENCE, INTERVAL
 ENDS = ("", "_low", "_high")
 
 
+def outputs_of(run: Any, pair: str, method: str) -> NDArray | None:
+    """``z`` of a method at the learning rate chosen for it, float (S, N); of a publication the study's own methods'."""
+    z = run.tuned_outputs(pair, method)
+    is_own = method in run.study.methods and pair in run.study.pairs and not run.study.ablations.rates
+    return run.predictions(pair).confidence.get(method) if z is None and is_own else z
+
+
 def resampled(run: Any, pair: str, method: str, threshold: float = 0.0) -> resampling.Bootstrap | None:
     """The resampled metrics of a method at the learning rate chosen for it; None until it is trained."""
     z = run.tuned_outputs(pair, method)

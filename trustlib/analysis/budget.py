@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ..predictions import Predictions
 from ..stats import resampling, statistics
+from .ablations import outputs_of
 
 TOLERANCE = 0.002  # of the AUROC
 
@@ -42,7 +43,7 @@ def gaps(run: Any) -> pd.DataFrame:
         mean = frame[(frame["pair"] == pair) & (frame["split"] == "heldout")].groupby(["steps", "arm"])["auroc"].mean()
         for steps, of_rung in mean.groupby(level="steps"):
             arm = of_rung.idxmax()[1]
-            z = run.tuned_outputs(pair, arm)
+            z = outputs_of(run, pair, arm)
             if z is not None:
                 step = f"fine-tuned oracle ({study.method(arm).loss.upper()}), {steps:,} steps"
                 rows.append((study.pair(pair)[1], step, *_minus_mcp(z, run.predictions(pair))))

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from .. import metrics
+from ..analysis import ablations
 from ..study import Study
 from . import figures
 from .panels import Drawn, colour
@@ -119,7 +120,7 @@ def operating_points(results: Any, pair: str, points: pd.DataFrame) -> Drawn:
     study, correct = results.study, results.predictions(pair).correct
     fig, ax = plt.subplots(figsize=(5.2, 4.4))
     for arm in ["mcp", *dict.fromkeys(points["arm"])]:
-        z = results.predictions(pair).confidence["mcp"] if arm == "mcp" else results.tuned_outputs(pair, arm)
+        z = results.predictions(pair).confidence["mcp"] if arm == "mcp" else ablations.outputs_of(results, pair, arm)
         if z is not None:
             curve = metrics.roc_curve(z[0], correct)
             figures.roc(ax, *curve[:2], label=study.method_label(arm), color=_line(study, arm))

@@ -298,11 +298,7 @@ class Published:
         return assembled(self.study, scores[f"{of_classifier}correct"], confidences, oracles, predicted)
 
     def tuned_outputs(self, pair: str, method: str, split: str = "test") -> NDArray | None:
-        """As `Run.tuned_outputs`, of the study's own methods; None of those of ablations, which are not published."""
-        is_published = method in self.study.methods and pair in self.study.pairs and not self.study.ablations.rates
-        predictions = self.predictions(pair, split) if is_published else None
-        z = predictions.confidence.get(method) if predictions else None
-        return z if z is not None and len(z) == len(self.study.ablations.seeds) else None
+        """None: the outputs of ablations are not published."""
 
     @property
     def has_heads(self) -> bool:
