@@ -76,7 +76,7 @@ def one_thread():
     torch.manual_seed(0)
 
 
-def written(folder, patch, **changes):
+def written(folder, patch, /, **changes):
     """The path of TINY, changed as asked, as a study's YAML; its results lie in the folder too."""
     patch.setenv("TRUST_RESULTS", str(folder / "results"))
     path = folder / "tiny.yaml"
