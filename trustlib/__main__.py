@@ -65,7 +65,7 @@ def readme(args: argparse.Namespace) -> None:
     readme.write()
 
 
-def evaluate(args: argparse.Namespace) -> None:
+def evaluate(args: argparse.Namespace) -> int:
     import papermill
 
     from .report import page
@@ -78,8 +78,10 @@ def evaluate(args: argparse.Namespace) -> None:
             resamples=args.resamples,
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
-        sys.exit(f"error: {error.evalue}")
+        print(f"error: {error.evalue}", file=sys.stderr)
+        return 1
     print(f"page: {path.resolve()}")
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
