@@ -39,6 +39,13 @@ def test_links_lead_to_files():
             assert target.startswith("https://") or (page.parent / target).exists(), target
 
 
+def test_every_link_of_the_index_leads_to_a_page_and_to_the_claim():
+    links = set(re.findall(r'href="(?!https:)([^"#]+)#?([^"]*)"', (ROOT / "results" / "index.html").read_text()))
+    assert links
+    pages = {page: (ROOT / "results" / page).read_text() for page, _ in links}
+    assert not [(page, claim) for page, claim in links if claim and f'id="{claim}"' not in pages[page]]
+
+
 def test_the_example_runs(capsys):
     (example,) = (text for text in fragments("python") if text.startswith("import"))
     exec(compile(example, "docs", "exec"), {})
