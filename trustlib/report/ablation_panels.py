@@ -194,10 +194,10 @@ def heads(means: pd.DataFrame, study: Study, names: dict[str, dict[str, str]]) -
         figures.gaps(ax, part, colour=figures.COLOURS["ce"])
         ax.set_title(f"{study.network(name).label}: {names['labels'][labels]}, n = {part['n'].iloc[0]:,}", fontsize=8)
     figures.outer_labels(axs)
-    worst, best = (means.loc[of(means["difference"])] for of in (pd.Series.idxmin, pd.Series.idxmax))
+    ordered = means.sort_values("difference")
     ends = joined(
         f"{names['head'][row['head']]} on {study.network(row['classifier']).label} {signed(100 * row['difference'])}"
-        for row in (worst, best)
+        for _, row in ordered.iloc[[0, -1]].iterrows()
     )
     caption = (
         "AUROC of heads on frozen features minus MCP's (the line), test images, 95 % intervals. The lowest and the "
