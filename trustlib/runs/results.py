@@ -62,7 +62,7 @@ class Run:
 
     def table(self, name: str, compute: Callable[["Run"], pd.DataFrame], digits: str | None = "%.6g") -> pd.DataFrame:
         """A table of the report, computed and written as tables/NAME.csv; digits: of a number, None for all."""
-        frame = compute(self)
+        frame = compute(self).reset_index(drop=True)
         store.write_table(self.study, name, frame, digits)
         return frame
 
