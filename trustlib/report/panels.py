@@ -245,7 +245,7 @@ def severities(swept: pd.DataFrame, study: Study, labels: dict[str, str], arm: s
     size = (1.8 + 2.9 * len(pairs), 0.8 + 0.22 * len(labels))
     fig, axs = plt.subplots(1, len(pairs), figsize=size, squeeze=False, sharey=True)
     for ax, pair in zip(axs.flat, pairs, strict=True):
-        value = less[pair].unstack("severity").reindex(list(labels)).rename(index=labels)
+        value = less[pair].unstack("severity").sort_index(axis=1).reindex(list(labels)).rename(index=labels)
         figures.heat(ax, value, largest=less.abs().quantile(0.95))
         ax.set(title=study.pair_label(pair), xlabel="severity (0: clean)")
     caption = (
