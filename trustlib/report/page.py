@@ -181,8 +181,8 @@ def _around(folder: Path) -> dict[str, Any]:
         return {"index": "", "files": []}
     index = f"{up}/index.html" if (home / "index.html").exists() else ""
     for place in (folder, home / folder.name):
-        paths = [*sorted(place.glob("*.csv")), *sorted(place.glob("tables/*.csv"))]
-        files = [str(path.relative_to(place)) for path in paths if len(path.read_text().splitlines()) > 1]
+        paths = [path for path in (*place.glob("*.csv"), *place.glob("tables/*.csv")) if path.is_file()]
+        files = [str(path.relative_to(place)) for path in sorted(paths) if len(path.read_text().splitlines()) > 1]
         if files:
             return {"index": index, "files": files}
     return {"index": index, "files": []}
