@@ -96,8 +96,9 @@ notebooks: .venv/ready  ## run every notebook from its defaults, on digits, into
 	@$(INSTALL) '.[benchmark]'
 	@mkdir -p $(EXECUTED)
 	@printf '%s\n' $(NOTEBOOKS) | TRUST_JOBS="$(filter-out $(lastword $(NOTEBOOKS)),$(NOTEBOOKS))" \
-		OMP_NUM_THREADS=1 xargs -P $(JOBS) -I{} profiles/job.sh {} $(EXECUTED)/{}.log \
-		papermill notebooks/{}.ipynb $(EXECUTED)/{}.ipynb -k python3 --no-progress-bar
+		OMP_NUM_THREADS=1 xargs -P $(JOBS) -I{} bash -c 'profiles/job.sh {} $(EXECUTED)/{}.log \
+		papermill notebooks/{}.ipynb $(EXECUTED)/{}.ipynb -k python3 --no-progress-bar \
+		$$(grep -q "interactive: bool" notebooks/{}.ipynb && echo -p interactive False)'  # controls need a person
 
 benchmark: .venv/ready  ## time the metrics against other libraries, into results/benchmark (takes some minutes)
 	@$(INSTALL) '.[benchmark]'
