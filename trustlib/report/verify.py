@@ -29,6 +29,7 @@ FROM_SCORES: dict[str, Callable[[Published], pd.DataFrame]] = {
     "domains": compare.compare_shifts,
     "within": compare.within_pairs,
     "fusion": compare.fusion_pairs,
+    "classifiers": compare.over_classifiers,
 }
 OF_ABLATIONS = ("ablations", "budget", "contrasts", "gaps", "labels", "operating-points", "optimum", "rate-search",
                 "slopes", "tails", "controls")  # the last as older publications call the first  # fmt: skip
