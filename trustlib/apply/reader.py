@@ -64,6 +64,9 @@ class Table:
     group: NDArray | None = None
     unused: tuple[str, ...] = ()
     dropped: int = 0
+    cluster: NDArray | None = None
+    rows: NDArray | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.correct)
