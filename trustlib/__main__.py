@@ -1,22 +1,43 @@
-"""Commands: ``python -m trustlib evaluate`` for your own predictions; the others for the Makefile and the Snakefile.
+"""Commands: ``trustlib evaluate`` for your own predictions; others for the Makefile and the Snakefile.
 
-What a command needs is imported by its function: torch alone takes seconds.
+What a command needs is imported by its function, after its arguments and paths were checked. Exit codes: 0 done; 1 what
+was given cannot be used, in one line; 2 wrong arguments or paths, before anything is read; 3 done, and a condition that
+was set, such as --fail-if-risk-above, is not met.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+from . import __version__
+
+EXPECTED = {"ClassifierError", "DataError", "GateError", "JobError", "PredictionsError", "StudyError"}  # for who called
+UNMET = 3
+
+
+class UsageError(Exception):
+    """Arguments or paths with which a command cannot be run."""
+
 
 def main() -> int:
     args = _parser().parse_args()
     try:
         return args.run(args) or 0
-    except Exception as error:
-        if not _is_expected(error):
+    except UsageError as error:
+        return _said(error, 2)
+    except ModuleNotFoundError as error:
+        if (error.name or "trustlib").partition(".")[0] == "trustlib":
             raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return _said(f"{error}: this command needs more than the tool does: uv pip install 'steepslope[study]'", 1)
+    except Exception as error:
+        if EXPECTED.isdisjoint(kind.__name__ for kind in type(error).__mro__):
+            raise
+        return _said(error, 1)
+
+
+def _said(error: object, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
 
 
 def check(args: argparse.Namespace) -> None:
@@ -66,26 +87,59 @@ def readme(args: argparse.Namespace) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    import papermill
+    stem = args.predictions.name.removesuffix(".gz").rpartition(".")[0] or args.predictions.name
+    page = args.html or Path(f"{stem}.html")
+    numbers = args.json or page.with_suffix(".json")
+    _check_inputs(args.predictions)
+    _check_shares(max_risk=args.max_risk, delta=args.delta, fail_if_risk_above=args.fail_if_risk_above)
+    if args.resamples < 1:
+        raise UsageError(f"--resamples: expected at least one, found {args.resamples}")
+    _check_outputs([page, numbers], [args.predictions], args.force)
 
-    from .report import page
+    from .apply.page import evaluate
 
-    path = args.html or Path(args.predictions.with_suffix(".html").name)
-    try:
-        page.evaluate(
-            args.predictions, path, args.json or path.with_suffix(".json"), confidences=args.confidence,
-            group=args.group, method=args.method, max_risk=args.max_risk, delta=args.delta, drop=args.drop,
-            resamples=args.resamples,
-        )  # fmt: skip
-    except papermill.PapermillExecutionError as error:
-        print(f"error: {error.evalue}", file=sys.stderr)
-        return 1
-    print(f"page: {path.resolve()}")
+    report = evaluate(
+        args.predictions, max_risk=args.max_risk, delta=args.delta, method=args.method, confidences=args.confidence,
+        group=args.group, drop=args.drop, resamples=args.resamples, log=lambda line: print(line, file=sys.stderr),
+    )  # fmt: skip
+    report.to_html(page)
+    report.to_json(numbers)
+    print(f"{report.method}: {report.sentence}\npage: {page}\nnumbers: {numbers}")
+    limit = args.fail_if_risk_above
+    if limit is not None and report.risk > limit:
+        print(f"the risk of what is kept, {report.risk:.2%}, is above {limit:.2%}", file=sys.stderr)
+        return UNMET
     return 0
 
 
+def _check_inputs(*paths: Path) -> None:
+    for path in paths:
+        if not path.is_file():
+            raise UsageError(f"{path}: {'this is a folder' if path.is_dir() else 'there is no such file'}")
+
+
+def _check_shares(**shares: float | None) -> None:
+    for name, value in shares.items():
+        if value is not None and not 0 < value < 1:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option}: expected a share between 0 and 1, such as 0.05 for 5 %, found {value:g}")
+
+
+def _check_outputs(outputs: list[Path], inputs: list[Path], force: bool) -> None:
+    taken = {path.resolve() for path in inputs}
+    for path in outputs:
+        if path.is_dir():
+            raise UsageError(f"{path}: this is a folder, expected a file to write to")
+        if path.resolve() in taken:
+            raise UsageError(f"{path}: this file would be written over another one of this command")
+        if path.exists() and not force:
+            raise UsageError(f"{path} is there already: --force writes over it")
+        taken.add(path.resolve())
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m trustlib", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="trustlib", description=__doc__.partition("\n")[0])
+    parser.add_argument("--version", action="version", version=f"trustlib {__version__}")
     commands = parser.add_subparsers(required=True)
     for function, text in (
         (check, "read a study's YAML and its data; say what is wrong"),
@@ -111,9 +165,10 @@ def _add_evaluate(commands) -> None:
     command = commands.add_parser(
         "evaluate",
         help="which of your own predictions can be trusted: one HTML page and one JSON file",
-        description="Runs notebooks/your_model.ipynb on a file of predictions, one row each. It holds either correct "
-        "(0 or 1) and a column of numbers for each confidence, or label and, for every class, a column prob_CLASS or "
-        "logit_CLASS; an .npz has the arrays labels and probabilities or logits (N, K). A column group is optional.",
+        description="A table of predictions, one row each, becomes one HTML page and one JSON file. It holds either "
+        "correct (0 or 1) and a column of numbers for each confidence, or label and, for every class, a column "
+        "prob_CLASS or logit_CLASS; docs/tool.md says more. Exit codes: 0 done, 1 the file cannot be used, 2 wrong "
+        "arguments or paths, 3 the risk is above --fail-if-risk-above.",
     )
     command.add_argument("predictions", type=Path, help="a .csv, .parquet or .npz file")
     command.add_argument("--max-risk", type=float, default=0.05, help="largest acceptable share of errors (0.05)")
@@ -125,16 +180,12 @@ def _add_evaluate(commands) -> None:
     command.add_argument("--resamples", type=int, default=2000, help="of the bootstrap (2000)")
     command.add_argument("--html", type=Path, help="the page; by default the file's name with the ending .html, here")
     command.add_argument("--json", type=Path, help="the numbers; by default beside the page")
+    command.add_argument("--force", action="store_true", help="write over files that are there")
+    command.add_argument(
+        "--fail-if-risk-above", type=float, metavar="RISK", help="exit code 3 where the share of errors is above: of "
+        "the predictions that the threshold keeps, of all where there is none",
+    )  # fmt: skip
     command.set_defaults(run=evaluate)
-
-
-def _is_expected(error: Exception) -> bool:
-    """Whether the message is for the person who called: their study, data or run is not what it has to be."""
-    from .data import DataError
-    from .runs.jobs import JobError
-    from .study import StudyError
-
-    return isinstance(error, StudyError | JobError | DataError)
 
 
 if __name__ == "__main__":

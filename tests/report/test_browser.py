@@ -84,7 +84,7 @@ def made(tmp_path_factory, results):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(page, "display", shown.append)
-        patch.setitem(explorer.__globals__, "display", shown.append)
+        patch.setattr("IPython.display.display", shown.append)
         section("## Claims", show_claims)
         section("## Explorer", lambda: explorer(results), lambda: page.table(tables.plain(ranked), "Ranked."))
         for part in range(6):

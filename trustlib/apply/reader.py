@@ -11,17 +11,22 @@ A file is a table, CSV or Parquet, or an ``.npz`` of arrays, one row per predict
 Either may have a column of groups: a site, a domain, a device.
 """
 
+from __future__ import annotations
+
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from .. import confidence
-from ..study import Study
+
+if TYPE_CHECKING:
+    from ..study import Study
 
 SUM_TOLERANCE = 1e-3  # of the probabilities of one row: those of half precision pass
 LABELS = {score.label for score in confidence.SCORES.values()}
@@ -51,6 +56,8 @@ class Table:
     group : names (N,), or None
     unused : columns that are no part of this
     dropped : rows left out, in which something was missing
+    cluster, rows : names (N,), or None
+    notes : what each column was taken for, sentences
     """
 
     source: str
@@ -64,6 +71,9 @@ class Table:
     group: NDArray | None = None
     unused: tuple[str, ...] = ()
     dropped: int = 0
+    cluster: NDArray | None = None
+    rows: NDArray | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.correct)
@@ -91,6 +101,19 @@ def read(path: Path | str, *, confidences: Sequence[str] = (), group: str = "", 
         return _checked(path.name, _table(path), tuple(confidences), group, drop)
     except PredictionsError as error:
         raise PredictionsError(f"{path}: {error}") from None
+
+
+def from_frame(
+    frame: pd.DataFrame,
+    *,
+    source: str = "a table",
+    confidences: Sequence[str] = (),
+    group: str = "",
+    cluster: str = "",
+    drop: bool = False,
+) -> Table:
+    """The same of a table that is there already."""
+    return _checked(source, frame.set_axis(range(1, len(frame) + 1), axis=0), tuple(confidences), group, drop)
 
 
 def of_study(study: Study, log: Callable[[str], None] = print) -> Table:

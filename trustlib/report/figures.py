@@ -75,27 +75,35 @@ def optimum(ax: Axes, p: NDArray, s: NDArray, crossing: float) -> None:
 
 
 def histogram(
-    ax: Axes, confidence: NDArray, correct: NDArray, *, threshold: float = 0.5, negative_threshold: float | None = None
+    ax: Axes,
+    confidence: NDArray,
+    correct: NDArray,
+    *,
+    threshold: float = 0.5,
+    negative_threshold: float | None = None,
+    span: tuple[float, float] = (0, 1),
 ) -> None:
     """Confidences of correct predictions upwards, of incorrect ones downwards, each summing to 1 (Fig. 3).
 
     Parameters
     ----------
-    confidence : float (N,) in [0, 1]: sigmoid(z), or a probability.
+    confidence : float (N,) within `span`: sigmoid(z), or a probability.
     correct : bool (N,).
-    threshold : above it a prediction is trusted; the side below is shaded.
+    threshold : above it a prediction is trusted; the side below is shaded. NaN: there is none.
     negative_threshold : drawn where it differs (TCP: 1/K).
+    span : of the axis.
     """
-    edges = np.linspace(0, 1, BINS + 1)
+    edges = np.linspace(*span, BINS + 1)
     for name, chosen, up in (("correct", correct, 1), ("incorrect", ~correct, -1)):
         share = np.histogram(confidence[chosen], edges)[0] / max(chosen.sum(), 1)
         ax.stairs(up * share, edges, fill=True, color=PREDICTIONS[name], label=name)
-    ax.axvspan(0, threshold, color="0.93", zorder=0, linewidth=0)
     ax.axhline(0, color="0.35", linewidth=0.7)
-    ax.axvline(threshold, color="0.35", linewidth=0.8, linestyle=":")
+    if not np.isnan(threshold):
+        ax.axvspan(span[0], np.clip(threshold, *span), color="0.93", zorder=0, linewidth=0)
+        ax.axvline(threshold, color="0.35", linewidth=0.8, linestyle=":")
     if negative_threshold is not None:
         ax.axvline(negative_threshold, color="0.35", linewidth=0.8, linestyle="--")
-    ax.set(xlim=(0, 1), xlabel="confidence", ylabel="share of predictions")
+    ax.set(xlim=span, xlabel="confidence", ylabel="share of predictions")
     ax.yaxis.set_major_formatter(lambda y, _: f"{100 * abs(y):.3g}%")
 
 
