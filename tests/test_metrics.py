@@ -148,8 +148,8 @@ def test_conventions_of_others_on_the_same_scores():
 
 def test_harmonic_numbers_are_the_sums_of_reciprocals():
     summed = [float(sum(Fraction(1, i) for i in range(1, k + 1))) for k in range(101)]
-    np.testing.assert_allclose(metrics._harmonic(100), summed, rtol=1e-15)
-    assert metrics._harmonic(100)[0] == 0
+    np.testing.assert_allclose(metrics.harmonic(100), summed, rtol=1e-15)
+    assert metrics.harmonic(100)[0] == 0
 
 
 def test_the_released_scan_is_its_loop_near_the_exact_rate_and_has_none_for_a_saturated_score():

@@ -1,6 +1,5 @@
 """Evaluate your own predictions: scores, metrics with intervals, thresholds with a guarantee, groups, confusions."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -96,7 +95,7 @@ def compare_scores(
     predictions = Predictions(correct, {name: values[None] for name, values in scores.items()}, thresholds)
     drawn = resampling.bootstrap(
         scores, correct, threshold={name: predictions.threshold_of(name) for name in scores}, resamples=resamples,
-        seed=seed, threads=os.cpu_count() or 1, progress=progress,
+        seed=seed, progress=progress,
     )  # fmt: skip
     frame = compare.compare(predictions, drawn).rename(columns={"arm": "score"})
     exact = clopper_pearson(int(correct.sum()), len(correct))

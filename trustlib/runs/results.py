@@ -5,7 +5,6 @@ functions (`trustlib.analysis`). Neither needs a model, and nothing is trained.
 """
 
 import hashlib
-import os
 from collections.abc import Callable
 from functools import cached_property
 from itertools import product
@@ -377,7 +376,6 @@ def bootstrap(predictions: Predictions, tnr_threshold: float | None = None) -> r
         threshold={name: predictions.threshold_of(name) for name in scores},
         tnr_threshold=tnr_threshold,
         resamples=resampling.RESAMPLES,
-        threads=os.cpu_count() or 1,
     )
 
 
