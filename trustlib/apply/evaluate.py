@@ -24,7 +24,7 @@ GROUP_RATES = ("accuracy", "auroc", "coverage", "risk")
 AGAINST_REST = ("accuracy", "auroc", "risk")  # of a group, compared with all other predictions
 COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 RISKS = (0.005, 0.01, 0.02, 0.05, 0.1)
-CELLS = 2000  # of a ranking, when its resampled counts are drawn
+CELLS = 1000  # of a ranking, when its resampled counts are drawn
 DIGITS, FINEST = 9, 1e-13  # of scores made of probabilities: what is beyond is of the order in which they were summed
 
 

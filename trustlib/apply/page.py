@@ -183,7 +183,7 @@ def evaluate(
     if resamples < 1:
         raise ValueError(f"resamples: expected at least one, found {resamples}")
     named = {"group": group, "cluster": cluster}
-    table = _table(data, values, labels, classes, named, confidences=confidences, drop=drop)
+    table = table_of(data, values, labels, classes, named, confidences=confidences, drop=drop)
     scores, left_out = numbers.scores_of(table)
     if method and method not in scores:
         raise PredictionsError(f"there is no confidence {method!r}; found {', '.join(scores)}")
@@ -230,7 +230,10 @@ def _report(
 # --- What is evaluated ---
 
 
-def _table(data: Any, values: Any, labels: Any, classes: Any, named: dict[str, Any], **settings) -> Table:
+def table_of(
+    data: Any, values: Any = None, labels: Any = None, classes: Any = None, named: Mapping[str, Any] = {}, **settings
+) -> Table:
+    """What `evaluate` is given, as one table; `named` are the group and the cluster, settings those of the reader."""
     if isinstance(data, Table):
         return data
     if hasattr(data, "predict_proba"):

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
 TEMPLATE = Path(__file__).with_name("tool.html.j2")
 SCRIPT = figures.STYLE.with_name("report.js")
-MOST = 100  # groups, and 6 reliability diagrams, that a page shows; the numbers have all
-DIAGRAMS = 6
+MOST, CURVES = 100, 6  # groups that a page shows, and ROC curves and reliability diagrams; the numbers have all
 ENDS = ("", "_low", "_high")
 
 
@@ -68,7 +67,7 @@ def table(frame: pd.DataFrame, caption: str, *, bold: pd.DataFrame | None = None
     left : columns of words, set to the left.
     """
     numbered = isinstance(frame.index, pd.RangeIndex)
-    head = ([] if numbered else [""]) + [str(name) for name in frame]
+    head = ([] if numbered else [frame.index.name or ""]) + [str(name) for name in frame]
     lines = [f'<th scope="col">{_unbroken(name)}</th>' for name in head]
     rows = [f"<thead><tr>{''.join(lines)}</tr></thead>"]
     for i, (name, row) in enumerate(zip(frame.index, frame.itertuples(index=False), strict=True)):
@@ -108,11 +107,11 @@ def _colours(report: Report) -> dict[str, str]:
 
 
 def _percent(share: float, digits: int = 1) -> str:
-    return tables.MISSING if np.isnan(share) else f"{100 * share:.{digits}f} %"
+    return tables.MISSING if np.isnan(share) else f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def _limit(share: float) -> str:
-    return f"{100 * share:.6g} %"
+    return f"{100 * share:.6g}\N{NO-BREAK SPACE}%"
 
 
 def _threshold(report: Report, value: float | None) -> str:
@@ -139,7 +138,9 @@ def _tiles(report: Report) -> list[tuple[str, str]]:
     interval = f"[{100 * at['low']:.1f}, {100 * at['high']:.1f}]"
     tiles.append((_percent(at["coverage"]), f"coverage at a risk of {_limit(risk)} on these rows {interval}"))
     row = report.guarantees.loc[report.method]
-    tiles.append((_percent(row["coverage"]) if row["found"] else "none", f"coverage guaranteed {_limit(risk)} risk"))
+    tiles.append(
+        (_percent(row["coverage"]) if row["found"] else "none", f"coverage at a guaranteed risk of {_limit(risk)}")
+    )
     return tiles
 
 
@@ -147,7 +148,7 @@ def _answer(report: Report) -> str:
     """The threshold in a sentence, short; the one with all digits folded below."""
     row, name = report.guarantees.loc[report.method], escape(report.method)
     if not row["found"]:
-        return f"<p><b>No threshold of {name} qualifies.</b> {escape(report.sentence)}</p>"
+        return f"<p><b>{name}:</b> {escape(report.sentence)}</p>"
     what = f"when {name}{', as a probability,' if report.method in numbers.LOG_ODDS else ''} is above"
     above = f'{what} <b title="{in_full(row["threshold"])}">{_threshold(report, row["threshold"])}</b>'
     return (
@@ -164,7 +165,7 @@ def _answer(report: Report) -> str:
 # --- The sections: of each, what it shows, empty for a section that is left out ---
 
 
-def _in_short(report: Report) -> list[str]:
+def _read(report: Report) -> list[str]:
     found, chosen = report.table, report.scores[report.method]
     facts = [f"{counted(len(found), 'prediction')}, {int((~found.correct).sum()):,} of them incorrect."]
     facts += [f"{counted(found.dropped, 'row')} left out: something is missing there."] if found.dropped else []
@@ -196,6 +197,7 @@ def _choose(report: Report) -> list[str]:
                 **points(
                     report.scores[name], correct, min(POINTS, IN_ALL // len(report.scores)),
                     _own(report, name),
+                    expit if name in numbers.LOG_ODDS else float,
                 ),
             }
             for i, name in enumerate(report.scores)
@@ -206,17 +208,17 @@ def _choose(report: Report) -> list[str]:
     at = report.at_coverage
     text = pd.DataFrame(
         {
-            "coverage": at["coverage"].map(_percent),
             "risk, %": with_interval(at, ("risk", "low", "high"), 100, digits=2),
             "kept": at["kept"].map("{:,}".format), "errors": at["errors"].map("{:,}".format),
             "threshold": at["threshold"].map(lambda value: _threshold(report, value)),
         }
     )  # fmt: skip
+    text.index = pd.Index(at["coverage"].map(_percent), name="coverage")
     shown.append(table(text, f"Risk of the most confident predictions of {report.method}, exact 95 % intervals."))
     at = report.at_risk
     text = pd.DataFrame(
         {
-            "risk at most": at["risk"].map(_limit), "coverage, %": with_interval(at, ("coverage", "low", "high"), 100),
+            "coverage, %": with_interval(at, ("coverage", "low", "high"), 100),
             "kept": at["kept"].map("{:,}".format), "errors": at["errors"].map("{:,}".format),
             "threshold": at["threshold"].map(lambda value: _threshold(report, value)),
         }
@@ -225,6 +227,7 @@ def _choose(report: Report) -> list[str]:
         "The largest coverage at a risk on these predictions, with intervals of the bootstrap. It is chosen on the "
         "rows on which it is counted: a guarantee holds on new ones."
     )
+    text.index = pd.Index(at["risk"].map(_limit), name="risk at most")
     return [*shown, table(text, caption)]
 
 
@@ -293,11 +296,12 @@ def _ranking(report: Report) -> list[str]:
     if correct.any() and not correct.all():
         fig, (left, right) = plt.subplots(1, 2, figsize=(7.4, 3.2))
         colours = _colours(report)
-        for name in reversed(list(colours)[:6]):
+        for order, name in enumerate(list(colours)[:CURVES]):
+            style = {"color": colours[name], "zorder": 3 - order / CURVES}  # the one that decides on top
             fpr, tpr, _ = metrics.roc_curve(report.scores[name], correct)
-            figures.roc(left, fpr, tpr, label=_plain(name), color=colours[name])
+            figures.roc(left, fpr, tpr, label=_plain(name), **style)
             recall, precision = _precision_recall(report.scores[name], correct)
-            right.plot(recall, precision, color=colours[name])
+            right.plot(recall, precision, **style)
         right.axhline(1 - correct.mean(), color="0.6", linewidth=0.8, zorder=0)
         right.set(xlabel="errors found (recall)", ylabel="errors among those flagged", xlim=(0, 1), ylim=(0, 1.01))
         figures.legend_below(fig, left)
@@ -328,7 +332,7 @@ def _precision_recall(values: np.ndarray, correct: np.ndarray) -> tuple[np.ndarr
 
 
 def _probability(report: Report) -> list[str]:
-    names = list(report.probabilities)[:DIAGRAMS]
+    names = list(report.probabilities)[:CURVES]
     if not names:
         return [_text("None of these confidences is a probability: none lies between 0 and 1.")]
     correct, colours = report.table.correct, _colours(report)
@@ -379,7 +383,8 @@ def _guarantees(report: Report) -> list[str]:
             above = "all are kept" if row["threshold"] == -np.inf else in_full(row["threshold"])
             rows[name] = [above, f"{row['kept']:,}", *shares, ""]
         else:
-            rows[name] = [tables.MISSING] * 5 + [row["reason"]]
+            reason = "none was found" if row["reason"] == row["sentence"] else row["reason"]
+            rows[name] = [tables.MISSING] * 5 + [reason]
     columns = ["threshold", "kept", "coverage, %", "errors among them, %", "bound, %", "why there is none"]
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
     frame = frame if frame[columns[-1]].any() else frame[columns[:-1]]
@@ -460,7 +465,7 @@ def _worst(report: Report) -> list[str]:
 
 
 SECTIONS = {
-    "In short": _in_short,
+    "What was read": _read,
     "Risk and coverage": _choose,
     "Curves": _curves,
     "How well does each confidence rank": _ranking,

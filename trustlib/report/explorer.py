@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,8 +98,12 @@ def _method(study: Study, predictions: Predictions, name: str, count: int) -> di
     }
 
 
-def points(score: NDArray, correct: NDArray[np.bool_], count: int, own: float = np.nan) -> dict[str, Any]:
+def points(
+    score: NDArray, correct: NDArray[np.bool_], count: int, own: float = np.nan, shown: Callable = float
+) -> dict[str, Any]:
     """About `count` thresholds of a confidence (N,), evenly spaced in coverage; with `own`, where it keeps any.
+
+    shown : what a threshold is shown as, such as a probability in place of log-odds.
 
     Returns
     -------
@@ -112,7 +117,7 @@ def points(score: NDArray, correct: NDArray[np.bool_], count: int, own: float = 
         chosen = np.append(chosen, at_own)
     chosen = np.unique(chosen)
     return {
-        "threshold": [f"{value:.4g}" for value in ranking.threshold[chosen]],
+        "threshold": [f"{shown(value):.4g}" for value in ranking.threshold[chosen]],
         "kept": np.diff(ranking.kept[chosen], prepend=0).tolist(),
         "wrong": np.diff(ranking.wrong_kept[chosen], prepend=0).tolist(),
         "own": int(chosen.searchsorted(at_own)) if at_own >= 0 else None,

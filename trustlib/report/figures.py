@@ -165,23 +165,24 @@ def risk_coverage(
 
 
 def risk_band(
-    ax: Axes, coverage: NDArray, risk: NDArray, low: NDArray, high: NDArray, *, label: str, color: str
+    ax: Axes, coverage: NDArray, risk: NDArray, low: NDArray, high: NDArray, *, label: str, **style
 ) -> Line2D:
     """A risk-coverage curve with a band, float (M,) each, fractions."""
-    (line,) = ax.plot(coverage, risk, label=label, color=color)
-    ax.fill_between(coverage, low, high, color=color, alpha=0.15, linewidth=0)
+    (line,) = ax.plot(coverage, risk, label=label, **style)
+    ax.fill_between(coverage, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     ax.set(xlabel="coverage", ylabel="risk", xlim=(0, 1), ylim=(0, None))
     _in_per_cent(ax)
     return line
 
 
-def reliability(ax: Axes, probability: NDArray, accuracy: NDArray, low: NDArray, high: NDArray, *, color: str) -> None:
+def reliability(ax: Axes, probability: NDArray, accuracy: NDArray, low: NDArray, high: NDArray, **style) -> Line2D:
     """The reliability diagram: accuracy with its interval against mean confidence, float (M,) each, a point per bin."""
     ax.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, zorder=0)
-    with_errors(ax, probability, accuracy, low, high, color=color)
-    ax.plot(probability, accuracy, color=color, linewidth=1)
+    (line,) = ax.plot(probability, accuracy, **{"linewidth": 1} | style)
+    with_errors(ax, probability, accuracy, low, high, color=line.get_color())
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
     _in_per_cent(ax)
+    return line
 
 
 def confusion(ax: Axes, counts: pd.DataFrame) -> None:
@@ -304,7 +305,7 @@ def over(ax: Axes, x: NDArray, values: NDArray, *, label: str, **style) -> Line2
     return line
 
 
-def with_errors(ax: Axes, x: NDArray, y: NDArray, low: NDArray, high: NDArray, *, color: str) -> None:
+def with_errors(ax: Axes, x: NDArray, y: NDArray, low: NDArray, high: NDArray, *, color: Any) -> None:
     """Points (x, y) with the intervals [low, high] of y, float (M,) each."""
     ax.errorbar(x, y, yerr=[y - low, high - y], fmt="o", markersize=4, linewidth=1.2, color=color)
 

@@ -220,11 +220,12 @@ function explore(figure) {
     );
     const rows = [["trusted from a threshold of", (p) => p.threshold], ["coverage", (p) => percent(p.coverage)], ["risk", (p) => percent(p.risk)],
       ["TPR", (p) => percent(p.tpr)], ["TNR", (p) => percent(p.tnr)], ["trusted", (p) => counted(p.kept)], ["errors among them", (p) => counted(p.wrong)]];
+    const other = method !== baseline(), both = (first, second) => [first, ...(other ? [second()] : [])];
     table.replaceChildren(
-      make("thead", {}, make("tr", {}, make("td"), make("th", { scope: "col" }, method.label), make("th", { scope: "col" }, `${baseline().label}, same coverage`))),
-      make("tbody", {}, ...rows.map(([name, value]) => make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, value(here)), make("td", {}, value(mcp))))),
+      make("thead", {}, make("tr", {}, make("td"), ...both(make("th", { scope: "col" }, method.label), () => make("th", { scope: "col" }, `${baseline().label}, same coverage`)))),
+      make("tbody", {}, ...rows.map(([name, value]) => make("tr", {}, make("th", { scope: "row" }, name), ...both(make("td", {}, value(here)), () => make("td", {}, value(mcp)))))),
     );
-    said.textContent = `At a coverage of ${percent(here.coverage)} ${method.label} leaves ${counted(here.wrong)} of ${counted(pair.errors)} errors among the trusted predictions, ${baseline().label} ${counted(mcp.wrong)}.`;
+    said.textContent = `At a coverage of ${percent(here.coverage)} ${method.label} leaves ${counted(here.wrong)} of ${counted(pair.errors)} errors among the trusted predictions${other ? `, ${baseline().label} ${counted(mcp.wrong)}` : ""}.`;
   }
 
   function note() {
