@@ -117,6 +117,12 @@ def test_an_auroc_at_its_end_has_an_interval_all_the_same():
     assert np.isnan(statistics.delong_difference(z, -z, correct).p)
 
 
+def test_an_error_of_0_makes_no_interval_of_a_difference():
+    found = statistics.delong_difference(np.arange(50), np.zeros(50), np.arange(50) >= 12)  # perfect, and constant
+    assert found.difference == 0.5
+    assert np.isnan([found.low, found.high, found.z, found.p]).all()
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=7))
 def test_holm_is_the_closed_test_of_bonferroni(p):
     m = len(p)
