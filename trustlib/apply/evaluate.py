@@ -14,7 +14,7 @@ from .. import confidence, metrics
 from ..analysis import compare
 from ..predictions import Predictions
 from ..stats import calibration, resampling, selective, statistics
-from ..stats.rates import clopper_pearson, holm, rate_intervals
+from ..stats.rates import clopper_pearson, holm, share_interval
 from ..stats.resampling import FEWEST
 from .reader import LABELS, Table
 
@@ -66,6 +66,7 @@ def compare_scores(
     correct: NDArray[np.bool_],
     thresholds: Mapping[str, float],
     *,
+    cluster: NDArray | None = None,
     resamples: int = 2000,
     seed: int = 0,
     log: Callable[[str], None] = print,
@@ -76,12 +77,12 @@ def compare_scores(
     ----------
     scores : name -> float (N,).
     thresholds : above which a score trusts; one that is not named has neither TPR nor TNR.
-    resamples, seed : of the paired bootstrap, see `resampling.bootstrap`.
+    cluster, resamples, seed : of the paired bootstrap, see `resampling.bootstrap`.
 
     Returns
     -------
     One row per score and metric: score, metric, estimate, low, high, difference, difference_low, difference_high; NaN
-    where a metric does not exist (`metrics.undefined`). The accuracy's interval is exact.
+    where a metric does not exist (`metrics.undefined`). The accuracy's interval is `share_interval`'s.
     """
 
     tenths = 0
@@ -95,11 +96,10 @@ def compare_scores(
     predictions = Predictions(correct, {name: values[None] for name, values in scores.items()}, thresholds)
     drawn = resampling.bootstrap(
         scores, correct, threshold={name: predictions.threshold_of(name) for name in scores}, resamples=resamples,
-        seed=seed, progress=progress,
+        seed=seed, cluster=cluster, progress=progress,
     )  # fmt: skip
     frame = compare.compare(predictions, drawn).rename(columns={"arm": "score"})
-    exact = clopper_pearson(int(correct.sum()), len(correct))
-    frame.loc[frame["metric"] == "accuracy", ["low", "high"]] = np.array(exact)
+    frame.loc[frame["metric"] == "accuracy", ["low", "high"]] = np.array(share_interval(correct, cluster))
     return frame[["score", "metric", *compare.INTERVAL, *(compare.DIFFERENCE if len(scores) > 1 else ())]]
 
 
@@ -124,16 +124,22 @@ def verdict(compared: pd.DataFrame) -> str:
     )
 
 
-def curve(values: NDArray, correct: NDArray[np.bool_], points: int = 400) -> pd.DataFrame:
+def curve(
+    values: NDArray, correct: NDArray[np.bool_], points: int = 400, cluster: NDArray | None = None
+) -> pd.DataFrame:
     """The risk-coverage curve at so many coverages, as `at_coverages` has it."""
-    return at_coverages(values, correct, np.linspace(0, 1, points)).drop_duplicates("kept", ignore_index=True)
+    coverages = np.linspace(0, 1, points)
+    return at_coverages(values, correct, coverages, cluster).drop_duplicates("kept", ignore_index=True)
 
 
-def at_coverages(values: NDArray, correct: NDArray[np.bool_], coverages: ArrayLike = COVERAGES) -> pd.DataFrame:
+def at_coverages(
+    values: NDArray, correct: NDArray[np.bool_], coverages: ArrayLike = COVERAGES, cluster: NDArray | None = None
+) -> pd.DataFrame:
     """The risk of the most confident predictions: the fewest that make up a coverage, ties kept together.
 
     Which predictions are kept does not depend on which are correct, so that the errors among so many kept ones are
-    binomial as far as one error says nothing of another: each interval is Clopper and Pearson's, by itself.
+    binomial as far as one error says nothing of another: each interval is Clopper and Pearson's, by itself; with
+    clusters `share_interval`'s.
 
     Returns
     -------
@@ -144,6 +150,9 @@ def at_coverages(values: NDArray, correct: NDArray[np.bool_], coverages: ArrayLi
     at = np.searchsorted(ranking.kept, np.asarray(coverages) * ranking.n - 1e-9).clip(max=len(ranking.kept) - 1)
     kept, errors = ranking.kept[at], ranking.wrong_kept[at]
     low, high = clopper_pearson(errors, kept)
+    if cluster is not None:
+        above = (values > threshold for threshold in _above(ranking)[at])
+        low, high = np.array([share_interval(~correct[rows], cluster[rows]) for rows in above]).T
     return pd.DataFrame(
         {
             "coverage": kept / ranking.n, "risk": errors / kept, "low": low, "high": high,
@@ -153,13 +162,20 @@ def at_coverages(values: NDArray, correct: NDArray[np.bool_], coverages: ArrayLi
 
 
 def at_risks(
-    values: NDArray, correct: NDArray[np.bool_], risks: Sequence[float] = RISKS, *, resamples: int = 2000, seed: int = 0
+    values: NDArray,
+    correct: NDArray[np.bool_],
+    risks: Sequence[float] = RISKS,
+    *,
+    cluster: NDArray | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """The largest coverage whose share of errors on these predictions is at most a risk (`metrics.coverage_at_risk`).
 
     Its 95 % interval is the percentiles of the bootstrap over the predictions: counts of correct and incorrect ones in
-    at most `CELLS` cells of the ranking are drawn, so that it costs the same for a million rows. It is chosen on the
-    rows it is counted on and promises nothing of new ones, which a guarantee does.
+    at most `CELLS` cells of the ranking are drawn, so that it costs the same for a million rows; with clusters these
+    are drawn (`resampling.bootstrap`). It is chosen on the rows it is counted on and promises nothing of new ones,
+    which a guarantee does.
 
     Returns
     -------
@@ -167,25 +183,41 @@ def at_risks(
     is; kept, errors, counts.
     """
     ranking = metrics.rank(values, correct)
-    cells = np.unique(np.searchsorted(ranking.kept, np.linspace(0, ranking.n, CELLS + 1)[1:] - 1e-9))
-    right, wrong = (np.diff(kept[cells], prepend=0) for kept in (ranking.right_kept, ranking.wrong_kept))
-    share = np.concatenate((right, wrong)) / ranking.n
-    drawn = np.random.default_rng(seed).multinomial(ranking.n, share / share.sum(), size=resamples)
-    wrong_kept = drawn[:, len(cells) :].cumsum(1)
-    kept = drawn[:, : len(cells)].cumsum(1) + wrong_kept
+    if cluster is None:
+        sampled = _resampled_coverages(ranking, risks, resamples, seed)
+    else:
+        drawn = [
+            resampling.bootstrap({"": values}, correct, max_risk=risk, cluster=cluster, resamples=resamples, seed=seed)
+            for risk in risks
+        ]
+        sampled = np.array([boot.samples[""][:, 0, -1] for boot in drawn])
     above, rows = _above(ranking), []
-    for risk in risks:
-        # where the running risk last stays below the limit; the tiny slack is of the float product
-        fits = wrong_kept <= risk * kept + 1e-9
-        last = fits.shape[1] - 1 - fits[:, ::-1].argmax(1)
-        sampled = np.where(fits.any(1), np.take_along_axis(kept, last[:, None], 1)[:, 0], 0) / ranking.n
-        low, high = np.quantile(sampled, [0.025, 0.975])
+    for risk, coverages in zip(risks, sampled, strict=True):
+        low, high = np.quantile(coverages, [0.025, 0.975])
         coverage = metrics.coverage_at_risk(ranking, risk)
         at = int(np.searchsorted(ranking.kept, coverage * ranking.n - 1e-9))
         found = {"threshold": above[at], "kept": ranking.kept[at], "errors": ranking.wrong_kept[at]}
         nothing = {"threshold": np.nan, "kept": 0, "errors": 0}
         rows.append({"risk": risk, "coverage": coverage, "low": low, "high": high} | (found if coverage else nothing))
     return pd.DataFrame(rows)
+
+
+def _resampled_coverages(
+    ranking: metrics.Ranking, risks: Sequence[float], resamples: int, seed: int
+) -> NDArray[np.float64]:
+    """`metrics.coverage_at_risk` of resamples, (risks, resamples), see `at_risks`."""
+    cells = np.unique(np.searchsorted(ranking.kept, np.linspace(0, ranking.n, CELLS + 1)[1:] - 1e-9))
+    right, wrong = (np.diff(kept[cells], prepend=0) for kept in (ranking.right_kept, ranking.wrong_kept))
+    share = np.concatenate((right, wrong)) / ranking.n
+    drawn = np.random.default_rng(seed).multinomial(ranking.n, share / share.sum(), size=resamples)
+    wrong_kept = drawn[:, len(cells) :].cumsum(1)
+    kept = drawn[:, : len(cells)].cumsum(1) + wrong_kept
+    coverages = []
+    for risk in risks:
+        fits = wrong_kept <= risk * kept + 1e-9  # the slack is of the product
+        last = fits.shape[1] - 1 - fits[:, ::-1].argmax(1)
+        coverages.append(np.where(fits.any(1), np.take_along_axis(kept, last[:, None], 1)[:, 0], 0) / ranking.n)
+    return np.array(coverages)
 
 
 def _above(ranking: metrics.Ranking) -> NDArray[np.float64]:
@@ -218,12 +250,20 @@ def worst(table: Table, values: NDArray, threshold: float | None, count: int = 2
 
 
 def guarantees(
-    scores: Mapping[str, NDArray], correct: NDArray, max_risk: float, delta: float, *, rounded: bool = False
+    scores: Mapping[str, NDArray],
+    correct: NDArray,
+    max_risk: float,
+    delta: float,
+    *,
+    rule: str = "sgr",
+    cluster: NDArray | None = None,
+    rounded: bool = False,
 ) -> pd.DataFrame:
-    """`statistics.guaranteed_threshold` of every score by itself: one row per score, and why there is none in `reason`.
+    """`selective.guaranteed_threshold` of every score by itself: one row per score, and why there is none in `reason`.
 
     A score that was fitted on these rows has none: the guarantee is for functions that were fixed before.
 
+    rule, cluster : of `selective.guaranteed_threshold`.
     rounded : whether the scores computed here were (`scores_of`). A threshold is then half a digit above
         the prediction left out, so that it keeps the same ones of scores that were not rounded.
     """
@@ -232,7 +272,7 @@ def guarantees(
         try:
             if name in FITTED:
                 raise ValueError("it was fitted on these rows, a guarantee needs others")
-            found = selective.guaranteed_threshold(values, correct, max_risk, delta)
+            found = selective.guaranteed_threshold(values, correct, max_risk, delta, rule, cluster=cluster)
             left, slack = found.threshold, 0.0
             if rounded and name in LABELS and np.isfinite(left):
                 above = left + float(_unit(left)) / 2
@@ -248,12 +288,15 @@ def guarantees(
     return frame.astype(dict.fromkeys(counts, "Int64"))  # whole numbers beside those that are not there
 
 
-def groups(values: NDArray, correct: NDArray, member: NDArray, threshold: float | None) -> pd.DataFrame:
+def groups(
+    values: NDArray, correct: NDArray, member: NDArray, threshold: float | None, cluster: NDArray | None = None
+) -> pd.DataFrame:
     """How one confidence does in each group, with 95 % intervals, and whether it does otherwise on the rest.
 
     Intervals are exact ones of shares and DeLong's of the AUROC. A difference is that from all other predictions: of
     shares with the interval that the exact ones of both give (each end's distances added in squares, Newcombe 1998)
-    and Fisher's exact test, of the AUROC by the normal distribution. Holm's correction is over the groups.
+    and Fisher's exact test, of the AUROC by the normal distribution. Holm's correction is over the groups. With
+    clusters, shares have the interval of `share_interval`, and there are neither tests nor an interval of the AUROC.
 
     Returns
     -------
@@ -264,36 +307,44 @@ def groups(values: NDArray, correct: NDArray, member: NDArray, threshold: float 
     """
     columns = ["n", "errors", *(f"{what}{end}" for what in GROUP_RATES for end in ("", "_low", "_high")), "note"]
     names = np.unique(member)
-    rows = pd.DataFrame.from_dict(
-        {name: _group(values, correct, member == name, threshold) for name in names}, orient="index"
-    )
+    parts = {name: _group(values, correct, member == name, threshold, cluster) for name in names}
+    rows = pd.DataFrame.from_dict(parts, orient="index")
     frame = rows.reindex(columns=columns)
     if len(names) > 1:
-        rest = pd.DataFrame.from_dict(
-            {name: _group(values, correct, member != name, threshold) for name in names}, orient="index"
-        )
+        parts = {name: _group(values, correct, member != name, threshold, cluster) for name in names}
+        rest = pd.DataFrame.from_dict(parts, orient="index")
         for what in filter(rows.__contains__, AGAINST_REST):
             found = [_difference(rows.loc[name], rest.loc[name], what) for name in names]
             frame[[f"{what}{end}" for end in ("_difference", "_difference_low", "_difference_high", "_p")]] = found
+            frame[f"{what}_p"] = frame[f"{what}_p"] if cluster is None else np.nan
             frame[f"{what}_p_holm"] = holm(frame[f"{what}_p"])
     return frame
 
 
-def _group(values: NDArray, correct: NDArray, chosen: NDArray[np.bool_], threshold: float | None) -> dict:
+def _group(
+    values: NDArray, correct: NDArray, chosen: NDArray[np.bool_], threshold: float | None, cluster: NDArray | None
+) -> dict:
     """One row of `groups`: of the chosen predictions."""
     x, right = values[chosen], correct[chosen]
+    of = None if cluster is None else cluster[chosen]
     n, errors = len(right), int((~right).sum())
-    low, high = map(float, clopper_pearson(n - errors, n))
-    row = {"n": n, "errors": errors, "accuracy": right.mean(), "accuracy_low": low, "accuracy_high": high}
-    rates = rate_intervals(x, right, threshold) if threshold is not None else {}
-    for what in ("coverage", "risk") if rates else ():
-        row |= {what: rates[what].rate, f"{what}_low": rates[what].low, f"{what}_high": rates[what].high}
+    row: dict = {"n": n, "errors": errors} | _share("accuracy", right, of)
+    if threshold is not None:
+        kept = x > threshold
+        row |= _share("coverage", kept, of) | _share("risk", ~right[kept], None if of is None else of[kept])
     enough = min(errors, n - errors) >= FEWEST
     if enough:
         area = statistics.delong(x, right)
         row |= {"auroc": area.auroc, "auroc_low": area.low, "auroc_high": area.high, "auroc_error": area.error}
+    if enough and cluster is not None:
+        row |= dict.fromkeys(("auroc_low", "auroc_high", "auroc_error"), np.nan)
     few = f"{min(errors, n - errors)} {'incorrect' if errors <= n - errors else 'correct'}: too few for an AUROC"
     return row | {"note": "" if enough else few}
+
+
+def _share(name: str, hit: NDArray[np.bool_], cluster: NDArray | None) -> dict[str, float]:
+    low, high = share_interval(hit, cluster)
+    return {name: float(hit.mean()) if len(hit) else np.nan, f"{name}_low": low, f"{name}_high": high}
 
 
 def _difference(group: pd.Series, rest: pd.Series, what: str) -> tuple[float, float, float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from .. import __version__
-from ..stats import calibration
+from ..stats import calibration, planning, selective
 from . import evaluate as numbers
 from . import reader
 from .reader import PredictionsError, Table, counted
@@ -40,6 +40,8 @@ class Report:
     calibration : one row per confidence that is a probability, `calibration.with_intervals`
     class_errors : NLL and Brier score of the class probabilities, empty without them
     groups : one row per group, or None
+    group_guarantees : the threshold of each group by itself, `selective.group_thresholds`, or None
+    cost : what thresholds cost, `planning.expected_cost`, or None
     """
 
     table: Table
@@ -54,6 +56,8 @@ class Report:
     calibration: pd.DataFrame
     class_errors: dict[str, float]
     groups: pd.DataFrame | None
+    group_guarantees: pd.DataFrame | None = None
+    cost: planning.Cost | None = None
 
     @property
     def threshold(self) -> float | None:
@@ -80,7 +84,12 @@ class Report:
     @cached_property
     def curves(self) -> dict[str, pd.DataFrame]:
         """The risk-coverage curve of each score, `evaluate.curve`."""
-        return {name: numbers.curve(values, self.table.correct) for name, values in self.scores.items()}
+        found = {name: numbers.curve(values, self.table.correct) for name, values in self.scores.items()}
+        if self.table.cluster is not None:  # exact intervals are of independent rows; there are others of one curve
+            found = {name: curve.assign(low=np.nan, high=np.nan) for name, curve in found.items()}
+            values = self.scores[self.method]
+            found[self.method] = numbers.curve(values, self.table.correct, cluster=self.table.cluster)
+        return found
 
     @cached_property
     def probabilities(self) -> dict[str, NDArray[np.float64]]:
@@ -105,7 +114,9 @@ class Report:
                 "guarantees": self.guarantees.to_dict("index"), "at_coverage": self.at_coverage.to_dict("records"),
                 "at_risk": self.at_risk.to_dict("records"), "calibration": self.calibration.to_dict("index"),
                 "class_errors": self.class_errors or None,
-                "groups": self.groups.to_dict("index") if self.groups is not None else None, "confusions": confused,
+                "groups": self.groups.to_dict("index") if self.groups is not None else None,
+                "group_guarantees": None if self.group_guarantees is None else self.group_guarantees.to_dict("index"),
+                "cost": None if self.cost is None else asdict(self.cost) | {"curve": None}, "confusions": confused,
                 "worst": numbers.worst(found, self.scores[self.method], self.threshold).to_dict("records"),
                 "curves": {name: curve.to_dict("list") for name, curve in self.curves.items()},
             }
@@ -137,6 +148,8 @@ def evaluate(
     *,
     max_risk: float = 0.05,
     delta: float = 0.01,
+    guarantee: str = "sgr",
+    cost: tuple[float, float] | None = None,
     method: str = "",
     confidences: Sequence[str] = (),
     classes: Sequence[Any] | None = None,
@@ -163,6 +176,8 @@ def evaluate(
         Arrays may be NumPy's, pandas', torch's, or lists.
     max_risk : the largest acceptable share of errors among the kept predictions, in (0, 1).
     delta : how often the guarantee may fail, in (0, 1).
+    guarantee : the rule, of "sgr", "fixed-sequence" and "both" (`selective.guaranteed_threshold`), chosen beforehand.
+    cost : of a kept error and of an abstention, in one unit: adds what thresholds cost.
     method : the confidence that decides, by its name; the first by default. It must be chosen before its numbers are
         seen, which the guarantee rests on.
     confidences : of a table: the columns that are confidences; by default all columns of numbers that can be.
@@ -187,7 +202,9 @@ def evaluate(
     scores, left_out = numbers.scores_of(table)
     if method and method not in scores:
         raise PredictionsError(f"there is no confidence {method!r}; found {', '.join(scores)}")
-    settings = {"max_risk": max_risk, "delta": delta, "resamples": resamples}
+    if guarantee not in selective.RULES:
+        raise ValueError(f"guarantee: expected one of {', '.join(selective.RULES)}, found {guarantee!r}")
+    settings = {"max_risk": max_risk, "delta": delta, "guarantee": guarantee, "resamples": resamples, "cost": cost}
     return _report(table, scores, left_out, method or next(iter(scores)), settings, log)
 
 
@@ -203,27 +220,35 @@ def _report(
     probabilities = {name: numbers.probability(table, name, values) for name, values in scores.items()}
     probabilities = {name: p for name, p in probabilities.items() if p is not None}
     half = {name: 0.0 if name in numbers.LOG_ODDS else 0.5 for name in probabilities}
+    max_risk, delta, rule, cluster = settings["max_risk"], settings["delta"], settings["guarantee"], table.cluster
     guaranteed = numbers.guarantees(
-        scores, correct, settings["max_risk"], settings["delta"], rounded=table.probabilities
+        scores, correct, max_risk, delta, rule=rule, cluster=cluster, rounded=table.probabilities
     )
     row = guaranteed.loc[method]
     member = table.group
     if member is None and table.label is not None and len(table.classes) <= 100:
         member = np.array(table.classes)[table.label]
     threshold = float(row["threshold"]) if row["found"] else None
-    risks = sorted({*numbers.RISKS, settings["max_risk"]})
+    risks = sorted({*numbers.RISKS, max_risk})
+    each = None
+    if table.group is not None and method not in numbers.FITTED:
+        each = selective.group_thresholds(scores[method], correct, table.group, max_risk, delta, rule, cluster=cluster)
+    cost = settings["cost"]
     return Report(
         table, method, scores, left_out, settings,
-        metrics=numbers.compare_scores(scores, correct, half, resamples=resamples, log=log),
+        metrics=numbers.compare_scores(scores, correct, half, cluster=cluster, resamples=resamples, log=log),
         guarantees=guaranteed,
-        at_coverage=numbers.at_coverages(scores[method], correct),
-        at_risk=numbers.at_risks(scores[method], correct, risks, resamples=resamples),
+        at_coverage=numbers.at_coverages(scores[method], correct, cluster=cluster),
+        at_risk=numbers.at_risks(scores[method], correct, risks, cluster=cluster, resamples=resamples),
         calibration=pd.DataFrame.from_dict(
-            {name: calibration.with_intervals(p, correct) for name, p in probabilities.items()},
+            {name: calibration.with_intervals(p, correct, cluster=table.cluster) for name, p in probabilities.items()},
             orient="index", columns=list(calibration.COLUMNS),
         ),
         class_errors=numbers.class_errors(table) if table.logits is not None else {},
-        groups=numbers.groups(scores[method], correct, member, threshold) if member is not None else None,
+        groups=numbers.groups(scores[method], correct, member, threshold, cluster) if member is not None else None,
+        group_guarantees=each,
+        cost=planning.expected_cost(scores[method], correct, error=cost[0], abstention=cost[1], resamples=resamples)
+        if cost else None,
     )  # fmt: skip
 
 

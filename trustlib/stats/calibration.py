@@ -45,9 +45,15 @@ def calibration(probability: ArrayLike, correct: ArrayLike, *, bins: int = BINS)
 
 
 def with_intervals(
-    probability: ArrayLike, correct: ArrayLike, *, bins: int = BINS, resamples: int = 2000, seed: int = 0
+    probability: ArrayLike,
+    correct: ArrayLike,
+    *,
+    cluster: ArrayLike | None = None,
+    bins: int = BINS,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> dict[str, float]:
-    """`calibration` with 95 % intervals over the predictions.
+    """`calibration` with 95 % intervals over the predictions, or over clusters of them.
 
     Brier score and NLL are means, with the interval of a mean (`mean`). The ECE adds up absolute gaps, which noise
     alone keeps above 0, so that a bootstrap's percentiles would lie too high. Its interval holds the values e at which
@@ -65,11 +71,17 @@ def with_intervals(
     index = _bins(ranking, bins)[np.searchsorted(-ranking.threshold, -p)]
     gap = np.bincount(index, p - o, minlength=bins) / len(p)
     spread = np.diag(np.bincount(index, (p - o) ** 2, minlength=bins) / len(p)) - np.outer(gap, gap)
+    if cluster is not None:
+        member = np.unique(np.asarray(cluster), return_inverse=True)[1]
+        size = np.bincount(member)
+        sums = np.bincount(member * bins + index, p - o, minlength=len(size) * bins).reshape(-1, bins)
+        centred = sums - np.outer(size, gap)
+        spread = centred.T @ centred / len(p)
     noise = np.random.default_rng(seed).multivariate_normal(gap * 0, spread / len(p), resamples, method="eigh")
     found["ece_low"], found["ece_high"] = _ece_interval(gap, noise)
     with np.errstate(divide="ignore"):
         nll = -np.log(np.where(o > 0, p, 1 - p))
-    return found | mean("brier", (p - o) ** 2) | mean("nll", nll)
+    return found | mean("brier", (p - o) ** 2, cluster) | mean("nll", nll, cluster)
 
 
 def _ece_interval(gap: NDArray, noise: NDArray) -> tuple[float, float]:
@@ -83,12 +95,15 @@ def _ece_interval(gap: NDArray, noise: NDArray) -> tuple[float, float]:
     return float(ece * min(fits.min(initial=1), 1)), float(ece * max(fits.max(initial=1), 1))
 
 
-def mean(name: str, values: NDArray) -> dict[str, float]:
-    """A mean over the predictions with its 95 % interval by the normal distribution, NaN of one value or inf."""
-    estimate = float(values.mean())
-    half = (
-        1.96 * float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 and np.isfinite(estimate) else np.nan
-    )
+def mean(name: str, values: NDArray, cluster: ArrayLike | None = None) -> dict[str, float]:
+    """A mean with its 95 % interval by the normal distribution, over rows or clusters; NaN for one of these, or inf."""
+    estimate, half = float(values.mean()), np.nan
+    if np.isfinite(estimate):
+        member = np.arange(len(values)) if cluster is None else np.unique(np.asarray(cluster), return_inverse=True)[1]
+        residual = np.bincount(member, values - estimate)
+        units = len(residual)
+        if units > 1:
+            half = 1.96 * float(np.sqrt((residual**2).sum() * units / (units - 1))) / len(values)
     return {name: estimate, f"{name}_low": estimate - half, f"{name}_high": estimate + half}
 
 
