@@ -372,6 +372,11 @@ def confusions(table: Table, kept: NDArray[np.bool_]) -> pd.DataFrame:
     return counts.rename(columns={"sum": "count", "mean": "share"}).reset_index(drop=True)
 
 
+def thinned(curve: pd.DataFrame, points: int = 400) -> pd.DataFrame:
+    """So many rows of a curve, evenly spaced, the first and the last among them."""
+    return curve.iloc[np.unique(np.linspace(0, len(curve) - 1, points).astype(int))]
+
+
 def plain_numbers(content: Any) -> Any:
     """The same for JSON: NumPy's numbers as Python's, null for what is not there, and "inf" and "-inf"."""
     if isinstance(content, Mapping):

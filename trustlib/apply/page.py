@@ -42,6 +42,7 @@ class Report:
     groups : one row per group, or None
     group_guarantees : the threshold of each group by itself, `selective.group_thresholds`, or None
     cost : what thresholds cost, `planning.expected_cost`, or None
+    best : where no threshold qualifies, the smallest risk that can be guaranteed, `selective.best_risk`, or None
     """
 
     table: Table
@@ -58,6 +59,7 @@ class Report:
     groups: pd.DataFrame | None
     group_guarantees: pd.DataFrame | None = None
     cost: planning.Cost | None = None
+    best: selective.Guarantee | None = None
 
     @property
     def threshold(self) -> float | None:
@@ -116,7 +118,8 @@ class Report:
                 "class_errors": self.class_errors or None,
                 "groups": self.groups.to_dict("index") if self.groups is not None else None,
                 "group_guarantees": None if self.group_guarantees is None else self.group_guarantees.to_dict("index"),
-                "cost": None if self.cost is None else asdict(self.cost) | {"curve": None}, "confusions": confused,
+                "cost": None if self.cost is None else asdict(self.cost) | {"curve": numbers.thinned(self.cost.curve).to_dict("list")},
+                "best": None if self.best is None else asdict(self.best), "confusions": confused,
                 "worst": numbers.worst(found, self.scores[self.method], self.threshold).to_dict("records"),
                 "curves": {name: curve.to_dict("list") for name, curve in self.curves.items()},
             }
@@ -249,6 +252,8 @@ def _report(
         group_guarantees=each,
         cost=planning.expected_cost(scores[method], correct, error=cost[0], abstention=cost[1], resamples=resamples)
         if cost else None,
+        best=selective.best_risk(scores[method], correct, delta)
+        if threshold is None and cluster is None and method not in numbers.FITTED else None,
     )  # fmt: skip
 
 

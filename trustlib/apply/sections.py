@@ -114,6 +114,11 @@ def _limit(share: float) -> str:
     return f"{100 * share:.6g}\N{NO-BREAK SPACE}%"
 
 
+def _exact(report: Report) -> str:
+    """What the intervals of shares are: Clopper and Pearson's, or, with clusters, `share_interval`'s."""
+    return "exact 95 % intervals" if report.table.cluster is None else "95 % intervals over clusters"
+
+
 def _threshold(report: Report, value: float | None) -> str:
     """A threshold in four digits; of log-odds as the probability that it is."""
     if value is None or np.isnan(value):
@@ -214,7 +219,7 @@ def _choose(report: Report) -> list[str]:
         }
     )  # fmt: skip
     text.index = pd.Index(at["coverage"].map(_percent), name="coverage")
-    shown.append(table(text, f"Risk of the most confident predictions of {report.method}, exact 95 % intervals."))
+    shown.append(table(text, f"Risk of the most confident predictions of {report.method}, {_exact(report)}."))
     at = report.at_risk
     text = pd.DataFrame(
         {
@@ -275,9 +280,9 @@ def _risk_coverage(report: Report) -> str:
         ax.plot(row["coverage"], row["risk"], "o", color=colours[report.method], markersize=6)
     ax.legend(*[part[::-1] for part in ax.get_legend_handles_labels()], loc="upper left", bbox_to_anchor=(1, 1))
     return figure(
-        fig, "Risk, the share of errors among the predictions kept, against coverage. Band: exact 95 % intervals of "
-        f"{report.method}, point by point; dashed: the acceptable risk; dot: the guaranteed threshold, where there is "
-        "one. The curve's first fiftieth is left out.",
+        fig, "Risk, the share of errors among the predictions kept, against coverage. Band: "
+        f"{_exact(report)} of {report.method}, point by point; dashed: the acceptable risk; dot: the guaranteed "
+        "threshold, where there is one. The curve's first fiftieth is left out.",
         f"Risk against coverage of {len(colours)} confidences; at full coverage the risk is "
         f"{_percent(1 - report.table.correct.mean())}.",
     )  # fmt: skip
@@ -318,7 +323,9 @@ def _ranking(report: Report) -> list[str]:
 
 def _metrics_table(report: Report) -> str:
     text, bold = tables.metrics_text(report.metrics)
-    caption = f"Per cent, with 95 % intervals ({report.settings['resamples']:,} paired resamples; accuracy: exact)."
+    clustered = report.table.cluster is not None
+    drawn = f"{report.settings['resamples']:,} paired resamples{' of clusters' * clustered}"
+    caption = f"Per cent, with 95 % intervals ({drawn})."
     more = " Bold: the best of a column, or a significant difference, each taken by itself." if len(text) > 1 else ""
     return table(text, caption + more, bold=bold)
 
@@ -376,18 +383,7 @@ def _probability(report: Report) -> list[str]:
 
 
 def _guarantees(report: Report) -> list[str]:
-    rows = {}
-    for name, row in report.guarantees.iterrows():
-        if row["found"]:
-            shares = (f"{100 * row[column]:.2f}" for column in ("coverage", "risk", "bound"))
-            above = "all are kept" if row["threshold"] == -np.inf else in_full(row["threshold"])
-            rows[name] = [above, f"{row['kept']:,}", *shares, ""]
-        else:
-            reason = "none was found" if row["reason"] == row["sentence"] else row["reason"]
-            rows[name] = [tables.MISSING] * 5 + [reason]
-    columns = ["threshold", "kept", "coverage, %", "errors among them, %", "bound, %", "why there is none"]
-    frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
-    frame = frame if frame[columns[-1]].any() else frame[columns[:-1]]
+    frame = _guaranteed(report.guarantees)
     risk, delta = report.settings["max_risk"], report.settings["delta"]
     caption = (
         "The widest coverage that the search finds whose share of errors on new data is shown to be at most "
@@ -397,7 +393,55 @@ def _guarantees(report: Report) -> list[str]:
         "Each row holds by itself, for a confidence that was chosen beforehand. To choose among these rows by what "
         "they show, set a delta smaller by as many times as there are rows."
     )
-    return [table(frame, caption, left=columns[-1:]), _text(beforehand)]
+    shown = [table(frame, caption, left=REASON), _text(beforehand)]
+    if report.threshold is None and report.best is not None and report.best.found:
+        least = (
+            f"The smallest risk that these predictions can guarantee for {report.method}, looked for at all coverages:"
+        )
+        shown.append(_text(least, str(report.best), "It is a statement by itself, with a delta of its own."))
+    return shown
+
+
+REASON = ("why there is none",)
+
+
+def _guaranteed(found: pd.DataFrame) -> pd.DataFrame:
+    """Thresholds with their counts as texts, one row per score or group; where there is none, why."""
+    rows = {}
+    for name, row in found.iterrows():
+        if row["found"]:
+            shares = (f"{100 * row[column]:.2f}" for column in ("coverage", "risk", "bound"))
+            above = "all are kept" if row["threshold"] == -np.inf else in_full(row["threshold"])
+            rows[name] = [above, f"{int(row['kept']):,}", *shares, ""]
+        else:
+            short = "none was found" if "the search found none" in row["reason"] else row["reason"]
+            rows[name] = [tables.MISSING] * 5 + [short]
+    columns = ["threshold", "kept", "coverage, %", "errors among them, %", "bound, %", *REASON]
+    frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    return frame if frame[REASON[0]].any() else frame[columns[:-1]]
+
+
+def _cost(report: Report) -> list[str]:
+    if report.cost is None:
+        return []
+    cost, (error, abstention) = report.cost, report.settings["cost"]
+    curve = numbers.thinned(cost.curve)
+    best = cost.curve.loc[cost.curve["threshold"] == cost.threshold].iloc[0]
+    fig, ax = plt.subplots(figsize=(6.4, 2.9))
+    ax.plot(curve["coverage"], curve["cost"], color=_colours(report)[report.method])
+    ax.plot(best["coverage"], best["cost"], "o", color="0.2")
+    ax.set(xlabel="coverage", ylabel="cost per prediction", xlim=(0, 1.01), ylim=(0, None))
+    ax.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
+    judged, saved = ("{:.4g} [{:.4g}, {:.4g}]".format(*triple) for triple in (cost.judged, cost.saved))
+    text = (
+        f"An error costs {error:g}, an abstention {abstention:g}. The cheapest threshold on these rows is "
+        f"{_threshold(report, cost.threshold)}, which keeps {_percent(best['coverage'])}. A threshold chosen on one "
+        f"half of the rows costs {judged} per prediction on the other, {saved} less than keeping every prediction."
+    )
+    return [
+        _text(text),
+        figure(fig, "Expected cost per prediction against coverage; dot: the cheapest threshold.", "A cost curve."),
+    ]
 
 
 def _passing(report: Report) -> list[str]:
@@ -446,12 +490,21 @@ def _groups(report: Report) -> list[str]:
     what = "Groups" if report.table.group is not None else "Groups are the true classes"
     more = f" The {MOST} largest of {len(found):,} are shown." if len(found) > MOST else ""
     caption = (
-        f"{what}; {report.method}, per cent, each by itself: exact 95 % intervals, of the AUROC DeLong's, which needs "
+        f"{what}; {report.method}, per cent, each by itself: {_exact(report)}, of the AUROC DeLong's, which needs "
         f"{FEWEST} correct and {FEWEST} incorrect predictions. Coverage and risk are those of the threshold. Bold: the "
         f"difference from all other predictions is significant after Holm's correction over the groups.{more}"
     )
     warning = "A threshold that holds on the whole may fail in a part: the guarantee is for all predictions together."
-    return [_text(warning), table(frame, caption, bold=marks)]
+    html = [_text(warning), table(frame, caption, bold=marks)]
+    each = report.group_guarantees
+    if each is not None and len(each) > 1 and len(each) <= MOST:
+        risk, delta = report.settings["max_risk"], report.settings["delta"]
+        caption = (
+            f"Thresholds of {report.method} for each group by itself: all of them hold at once, a risk of at most "
+            f"{_limit(risk)} with probability {1 - delta:g}. Which groups there are is fixed beforehand."
+        )
+        html.append(table(_guaranteed(each), caption, left=REASON))
+    return html
 
 
 def _worst(report: Report) -> list[str]:
@@ -471,6 +524,7 @@ SECTIONS = {
     "How well does each confidence rank": _ranking,
     "Is it a probability": _probability,
     "Guarantees": _guarantees,
+    "Costs": _cost,
     "What passes the threshold": _passing,
     "Groups": _groups,
     "The worst errors": _worst,
