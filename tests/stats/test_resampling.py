@@ -166,6 +166,13 @@ def test_whole_clusters_are_drawn_where_rows_depend_on_each_other(clustered):
     assert (0.88 <= covered / trials <= 0.99) if clustered else covered / trials < 0.6
 
 
+def test_the_effective_size_is_the_number_of_clusters_where_rows_are_copies():
+    _, correct = scored(400)
+    copied, alone = np.repeat(correct, 10), np.arange(4000)
+    assert resampling.effective_size(copied, np.repeat(np.arange(400), 10)) == pytest.approx(399)
+    assert resampling.effective_size(copied, alone) == pytest.approx(3999)
+
+
 def test_intervals_end_where_the_metrics_do():
     z, correct = scored(100)
     noisy = np.stack([z, np.random.default_rng(3).normal(size=100)])

@@ -275,6 +275,42 @@ def difference(boot: Bootstrap, a: str, b: str, level: float = 0.95) -> pd.DataF
     return _frame(rows, ["metric"], lowest=-1)
 
 
+def p_value(boot: Bootstrap, a: str, b: str, metric: str) -> float:
+    """Two-sided p-value of a difference, from the share of resamples on either side of 0; NaN without any.
+
+    It is below 0.05 about where the 95 % interval of `difference` excludes 0. Of R resamples the least is 2 / (R + 1).
+    """
+    k = boot.measured.index(metric)
+    found = (boot.samples[a] - boot.samples[b])[:, :, k].mean(1)
+    found = found[~np.isnan(found)]
+    beyond = min((found <= 0).sum(), (found >= 0).sum())
+    return min(1.0, 2 * float(beyond + 1) / (len(found) + 1)) if len(found) else np.nan
+
+
+def effective_size(correct: ArrayLike, cluster: ArrayLike) -> float:
+    """How many independent rows would tell as much of the accuracy as these rows in clusters do.
+
+    With e_c the sum of (correct - accuracy) over cluster c of C, the accuracy's variance is
+    C / (C - 1) sum_c e_c^2 / N^2; the number is accuracy (1 - accuracy) over it. Below N where rows of one cluster are
+    alike.
+
+    Returns
+    -------
+    float > 0; NaN of one cluster, and where all rows are correct, or none, or the variance is 0.
+
+    Examples
+    --------
+    >>> round(effective_size([1, 1, 0, 0, 1, 1, 0, 0], [1, 1, 2, 2, 3, 3, 4, 4]))
+    3
+    """
+    correct, member = np.asarray(correct, float), np.unique(np.asarray(cluster), return_inverse=True)[1]
+    excess, accuracy = np.bincount(member, correct - correct.mean()), correct.mean()
+    n, clusters = len(correct), len(excess)
+    variance = clusters / max(clusters - 1, 1) * (excess**2).sum() / n**2
+    known = clusters > 1 and 0 < accuracy < 1 and variance > 0
+    return float(accuracy * (1 - accuracy) / variance) if known else np.nan
+
+
 class _Column:
     """One score in its order, with its errors: what `bootstrap` adds up, and what it makes of the sums."""
 
