@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .apply.comparison import Comparison, compare
     from .apply.display import ReliabilityDisplay, RiskCoverageDisplay
     from .apply.page import Report, evaluate
-    from .apply.versus import compare
 
-__all__ = ["ReliabilityDisplay", "Report", "RiskCoverageDisplay", "__version__", "compare", "evaluate"]
+__all__ = ["Comparison", "ReliabilityDisplay", "Report", "RiskCoverageDisplay", "__version__", "compare", "evaluate"]
 
-_FILES = {
-    "evaluate": "page", "Report": "page", "compare": "versus", "RiskCoverageDisplay": "display",
-    "ReliabilityDisplay": "display",
+_FILES = {  # name -> its file in trustlib.apply
+    "evaluate": "page", "Report": "page", "compare": "comparison", "Comparison": "comparison",
+    "RiskCoverageDisplay": "display", "ReliabilityDisplay": "display",
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,9 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Every number, as JSON can hold it: the schema is in docs/tool.md."""
-        found = self.table
+        found, cost = self.table, None
+        if self.cost is not None:
+            cost = asdict(self.cost) | {"curve": numbers.thinned(self.cost.curve).to_dict("list")}
         confused = numbers.confusions(found, self.kept).to_dict("records") if found.label is not None else None
         return numbers.plain_numbers(
             {
@@ -118,7 +121,7 @@ class Report:
                 "class_errors": self.class_errors or None,
                 "groups": self.groups.to_dict("index") if self.groups is not None else None,
                 "group_guarantees": None if self.group_guarantees is None else self.group_guarantees.to_dict("index"),
-                "cost": None if self.cost is None else asdict(self.cost) | {"curve": numbers.thinned(self.cost.curve).to_dict("list")},
+                "cost": cost,
                 "best": None if self.best is None else asdict(self.best), "confusions": confused,
                 "worst": numbers.worst(found, self.scores[self.method], self.threshold).to_dict("records"),
                 "curves": {name: curve.to_dict("list") for name, curve in self.curves.items()},
@@ -127,13 +130,13 @@ class Report:
 
     def to_json(self, path: Path | str | None = None) -> str:
         """`to_dict` as text; written to a file too, where one is named."""
-        return _written(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n", path)
+        return written(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n", path)
 
     def to_html(self, path: Path | str | None = None) -> str:
         """The page as one HTML file that needs no network; written to a file too, where one is named."""
         from . import sections  # here, since it takes matplotlib
 
-        return _written(sections.page(self), path)
+        return written(sections.page(self), path)
 
     def _repr_html_(self) -> str:
         from . import sections
@@ -201,7 +204,7 @@ def evaluate(
     if resamples < 1:
         raise ValueError(f"resamples: expected at least one, found {resamples}")
     named = {"group": group, "cluster": cluster}
-    table = table_of(data, values, labels, classes, named, confidences=confidences, drop=drop)
+    table = table_of(data, values, labels, classes=classes, named=named, confidences=confidences, drop=drop)
     scores, left_out = numbers.scores_of(table)
     if method and method not in scores:
         raise PredictionsError(f"there is no confidence {method!r}; found {', '.join(scores)}")
@@ -261,7 +264,13 @@ def _report(
 
 
 def table_of(
-    data: Any, values: Any = None, labels: Any = None, classes: Any = None, named: Mapping[str, Any] = {}, **settings
+    data: Any,
+    values: Any = None,
+    labels: Any = None,
+    *,
+    classes: Any = None,
+    named: Mapping[str, Any] = MappingProxyType({}),
+    **settings,
 ) -> Table:
     """What `evaluate` is given, as one table; `named` are the group and the cluster, settings those of the reader."""
     if isinstance(data, Table):
@@ -348,7 +357,8 @@ def array(values: Any) -> NDArray:
     return np.asarray(values)
 
 
-def _written(text: str, path: Path | str | None) -> str:
+def written(text: str, path: Path | str | None) -> str:
+    """The text; in the file too, where one is named, with its folders."""
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(text, encoding="utf-8")

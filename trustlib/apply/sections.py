@@ -26,6 +26,7 @@ from . import evaluate as numbers
 from .reader import counted
 
 if TYPE_CHECKING:
+    from .comparison import Comparison
     from .page import Report
 
 TEMPLATE = Path(__file__).with_name("tool.html.j2")
@@ -52,6 +53,67 @@ def summary(report: Report) -> str:
     with plt.style.context(figures.STYLE):
         drawn = _risk_coverage(report)
     return f"<p>{tiles}</p>{_answer(report)}{_metrics_table(report)}{drawn}"
+
+
+def comparison(of: Comparison) -> str:
+    """The page of a comparison, one HTML file."""
+    with plt.style.context(figures.STYLE):
+        sections = [
+            ("metrics", "Metrics", _compared(of)),
+            ("risk-and-coverage", "Risk and coverage", _compared_curves(of)),
+        ]
+    tiles = [(f"{len(next(iter(of.tables.values()))):,}", "predictions")]
+    rows = of.compared[of.compared["metric"] == "coverage_at_risk"]
+    for row in rows.itertuples():
+        interval = f"[{100 * row.low:.1f}, {100 * row.high:.1f}]"
+        what = f"coverage at a risk of {_limit(of.settings['max_risk'])}, {escape(row.name)} {interval}"
+        tiles.append((_percent(row.estimate), what))
+    return markup.page(
+        TEMPLATE, SCRIPT.read_text(), title=f"Compared: {escape(', '.join(of.tables))}", tiles=tiles,
+        answer=_text(of.sentence), sections=sections, version=__version__, index="", files=[],
+        contents=[("", id, heading) for id, heading, _ in sections],
+    )  # fmt: skip
+
+
+def comparison_summary(of: Comparison) -> str:
+    """The finding, the metrics and the curves: what a notebook shows."""
+    with plt.style.context(figures.STYLE):
+        return _text(of.sentence) + _compared(of) + _compared_curves(of)
+
+
+def _compared(of: Comparison) -> str:
+    headings = {"accuracy": "Acc", "auroc": "AUROC ↑", "aurc": "AURC ↓", "augrc": "AUGRC ↓"}
+    headings |= {"coverage_at_risk": f"coverage at {_limit(of.settings['max_risk'])} risk"}
+    base, shown = next(iter(of.tables)), []
+    for metric, rows in of.compared.groupby("metric", sort=False):
+        rows = rows.set_index("name")
+        text = pd.DataFrame({"": f"{headings[metric]}, %", "classifier": rows.index}, index=rows.index)
+        text["estimate"] = with_interval(rows, ("estimate", "low", "high"), 100)
+        text[f"minus {base}'s"] = with_interval(
+            rows, ("difference", "difference_low", "difference_high"), 100, sign="+"
+        )
+        text["p, Holm"] = rows["p_holm"].map("{:.2g}".format).replace("nan", tables.MISSING)
+        shown.append(text.assign(test=rows["test"].replace("", tables.MISSING)))
+    caption = (
+        f"95 % intervals and differences on the same rows, {of.settings['resamples']:,} paired resamples. p: DeLong's "
+        "test of the AUROC where the errors are the same, else the bootstrap's; Holm's correction is over all tests."
+    )
+    return table(pd.concat(shown).set_index(""), caption, left=("classifier", "test"))
+
+
+def _compared_curves(of: Comparison) -> str:
+    fig, ax = plt.subplots(figsize=(6.4, 3.6))
+    curves = {name: curve.iloc[len(curve) // 50 :] for name, curve in of.curves.items()}
+    for name, curve in curves.items():
+        figures.risk_band(ax, curve["coverage"], curve["risk"], curve["low"], curve["high"], label=_plain(name))
+    ax.axhline(of.settings["max_risk"], color="0.35", linewidth=0.8, linestyle="--")
+    ax.set_ylim(0, 1.05 * max(curve["high"].max() for curve in curves.values()))
+    ax.legend(loc="upper left")
+    return figure(
+        fig, "Risk, the share of errors among the predictions kept, against coverage, with exact 95 % intervals point "
+        "by point (of each by itself, not of differences); dashed: the acceptable risk.",
+        f"Risk against coverage of {', '.join(of.tables)}.",
+    )  # fmt: skip
 
 
 # --- Pieces ---
@@ -269,12 +331,15 @@ def _histogram(report: Report) -> str:
 def _risk_coverage(report: Report) -> str:
     colours, fig = _colours(report), plt.figure(figsize=(6.4, 3.6))
     ax = fig.subplots()
+    top = 0.0
     for name in reversed(colours):
         curve = report.curves[name]
         points = curve.iloc[len(curve) // 50 :]
+        top = max(top, points["risk"].max(), points["high"].max() if name == report.method else 0)
         low, high = (points[end if name == report.method else "risk"] for end in ("low", "high"))
         figures.risk_band(ax, points["coverage"], points["risk"], low, high, label=_plain(name), color=colours[name])
     ax.axhline(report.settings["max_risk"], color="0.35", linewidth=0.8, linestyle="--")
+    ax.set_ylim(0, 1.05 * top)
     row = report.guarantees.loc[report.method]
     if row["found"]:
         ax.plot(row["coverage"], row["risk"], "o", color=colours[report.method], markersize=6)
