@@ -81,6 +81,7 @@ def compare(
     group: str = "",
     cluster: str = "",
     drop: bool = False,
+    decimal: str = "",
     resamples: int = 2000,
 ) -> Comparison:
     """Compare two or more classifiers on the same rows, each with its own errors, against the first.
@@ -92,7 +93,7 @@ def compare(
     names : of the classifiers; by default the files' names, or A, B, ...
     max_risk : the largest acceptable share of errors, in (0, 1).
     method : the confidence that decides, by its name, in all of them; the first of each by default.
-    group, cluster, drop : of the files and tables, as in `trustlib.evaluate`.
+    group, cluster, drop, decimal : of the files and tables, as in `trustlib.evaluate`.
     resamples : of the paired bootstrap.
 
     Raises
@@ -101,7 +102,7 @@ def compare(
     """
     if not 0 < max_risk < 1:
         raise ValueError(f"max_risk: expected a share between 0 and 1, such as 0.05, found {max_risk}")
-    columns = {name: value for name, value in (("group", group), ("cluster", cluster)) if value}
+    columns = {name: value for name, value in (("group", group), ("cluster", cluster), ("decimal", decimal)) if value}
     found = [table_of(*(one if isinstance(one, tuple) else (one,)), named=columns, drop=drop) for one in data]
     given = list(names) or [_named(i, one) for i, one in enumerate(data)]
     if len(given) != len(found) or len(set(given)) < len(given):

@@ -79,10 +79,10 @@ class Report:
         return self.scores[self.method] > (np.inf if self.threshold is None else self.threshold)
 
     @property
-    def risk(self) -> float:
-        """The share of errors among the predictions above the threshold; of all of them where there is none."""
-        chosen = self.kept if self.threshold is not None else slice(None)
-        return float((~self.table.correct)[chosen].mean())
+    def bound(self) -> float:
+        """What the risk above the threshold is shown to be at most; 1 where there is no threshold."""
+        row = self.guarantees.loc[self.method]
+        return float(row["bound"]) if row["found"] else 1.0
 
     @cached_property
     def curves(self) -> dict[str, pd.DataFrame]:
@@ -162,6 +162,7 @@ def evaluate(
     group: Any = None,
     cluster: Any = None,
     drop: bool = False,
+    decimal: str = "",
     resamples: int = 2000,
     log: Callable[[str], None] = lambda line: None,
 ) -> Report:
@@ -190,6 +191,7 @@ def evaluate(
     group, cluster : names (N,), or a table's column; groups are evaluated one by one, rows of one cluster depend on
         each other.
     drop : leave out rows in which something is missing, in place of an error.
+    decimal : what separates decimals in a CSV, "." or ","; by default it is told from the numbers.
     resamples : of the bootstrap.
     log : told of progress, a line at a time.
 
@@ -203,7 +205,7 @@ def evaluate(
             raise ValueError(f"{name}: expected a share between 0 and 1, such as 0.05, found {value}")
     if resamples < 1:
         raise ValueError(f"resamples: expected at least one, found {resamples}")
-    named = {"group": group, "cluster": cluster}
+    named = {"group": group, "cluster": cluster, "decimal": decimal}
     table = table_of(data, values, labels, classes=classes, named=named, confidences=confidences, drop=drop)
     scores, left_out = numbers.scores_of(table)
     if method and method not in scores:
@@ -272,7 +274,7 @@ def table_of(
     named: Mapping[str, Any] = MappingProxyType({}),
     **settings,
 ) -> Table:
-    """What `evaluate` is given, as one table; `named` are the group and the cluster, settings those of the reader."""
+    """What `evaluate` is given, as one table; `named` are group, cluster and decimal."""
     if isinstance(data, Table):
         return data
     if hasattr(data, "predict_proba"):
@@ -281,18 +283,23 @@ def table_of(
         classes = data.classes_ if classes is None else classes
         data, values = labels, data.predict_proba(values)
     elif values is None:
-        texts = {name: value for name, value in named.items() if value}
+        given = {name: value for name, value in named.items() if isinstance(value, str) and value}
         if isinstance(data, str | Path):
-            return reader.read(data, **texts, **settings)
+            return reader.read(data, **given, **settings)
         if not isinstance(data, pd.DataFrame):
             raise PredictionsError(f"expected a table, a path, or two arrays, found {type(data).__name__}")
-        return reader.from_frame(data, **texts, **settings)
+        added = _columns(named, len(data))
+        return reader.from_frame(data.assign(**added), **given, **{name: name for name in added}, **settings)
     frame, names = _frame(array(data), values, classes)
-    for name, column in named.items():
-        if column is not None:
-            frame[name] = _column(name, array(column), len(frame))
-    columns: dict[str, Any] = {name: name for name, column in named.items() if column is not None}
-    return reader.from_frame(frame, source="arrays", **columns, **(settings | {"confidences": names}))
+    added = _columns(named, len(frame))
+    settings |= {"source": "arrays", "confidences": names} | {name: name for name in added}
+    return reader.from_frame(frame.assign(**added), **settings)
+
+
+def _columns(named: Mapping[str, Any], n: int) -> dict[str, NDArray]:
+    """The groups and clusters that are arrays and no names of columns."""
+    given = {name: array(value) for name, value in named.items() if value is not None and not isinstance(value, str)}
+    return {name: _column(name, values, n) for name, values in given.items()}
 
 
 def _frame(first: NDArray, values: Any, classes: Any) -> tuple[pd.DataFrame, list[str]]:
