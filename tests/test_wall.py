@@ -42,7 +42,11 @@ importlib.import_module("trustlib.runs.jobs").table(study)  # as the Snakefile d
 check("runs.jobs")
 """
 
-TOOL = [*(f".apply.{name}" for name in ("reader", "evaluate", "page", "sections", "display")), ".report.figures", ".report.markup"]
+TOOL = [
+    *(f".apply.{name}" for name in ("reader", "evaluate", "page", "sections", "display")),
+    ".report.figures",
+    ".report.markup",
+]
 CORE = """
 import importlib, importlib.abc, sys
 

@@ -563,10 +563,11 @@ def test_the_command_says_in_one_line_what_is_wrong_with_a_file(save, judged, tm
     assert not (tmp_path / "page.html").exists()
 
 
-def test_a_limit_on_the_risk_is_an_exit_code(save, judged, tmp_path, monkeypatch, capfd):
-    arguments = ["evaluate", save(judged), "--resamples", "20", "--html", tmp_path / "a.html", "--force"]
-    assert command(monkeypatch, *arguments, "--fail-if-risk-above", "0.9") == 0
-    assert command(monkeypatch, *arguments, "--fail-if-risk-above", "0.01") == 3
+def test_a_limit_on_the_risk_is_an_exit_code(save, tmp_path, monkeypatch, capfd):
+    table = pd.DataFrame({"correct": np.arange(1000) % 50 > 0, "mine": np.linspace(0, 1, 1000)})
+    arguments = ["evaluate", save(table), "--resamples", "20", "--html", tmp_path / "a.html", "--force"]
+    assert command(monkeypatch, *arguments, "--fail-if-risk-above", "0.05") == 0
+    assert command(monkeypatch, *arguments, "--fail-if-risk-above", "0.02") == 3  # 2 % are errors: no bound is as low
     assert (tmp_path / "a.html").exists()
 
 

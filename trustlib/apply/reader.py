@@ -34,7 +34,7 @@ TEXTS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0"
 SHOWN = 5  # rows, columns or values that a message names
 LAYOUT = (
     "expected a column correct (0 or 1) and one or more columns of confidences, or a column label and a column "
-    "prob_CLASS or logit_CLASS for every class (python -m trustlib evaluate --help says more)"
+    "prob_CLASS or logit_CLASS for every class (trustlib evaluate --help says more)"
 )
 
 
