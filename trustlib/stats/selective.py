@@ -13,7 +13,7 @@ from math import ceil, inf, log, log1p, nan
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import beta, binom
+from scipy.special import betaincc, betainccinv
 
 from .. import metrics
 from .rates import _fraction
@@ -238,7 +238,7 @@ def _fixed_sequence(
     wrong = np.repeat(np.tile([True, False], len(blocks)), counts)[order]
     ranks = np.unique([start, *np.flatnonzero(wrong) + 1])  # between errors a set that passes is only widened
     ranks = ranks[ranks >= start]
-    passes = binom.cdf(wrong.cumsum()[ranks - 1], ranks, max_risk) <= level
+    passes = _at_most(wrong.cumsum()[ranks - 1], ranks, max_risk) <= level
     last = n if passes.all() else int(ranks[passes.argmin()]) - 1
     block = int(np.searchsorted(kept, last, "right")) - 1
     if kept[block] < start:
@@ -337,7 +337,13 @@ def _kept(ranking: metrics.Ranking) -> tuple[NDArray[np.int64], NDArray[np.int64
 
 def _upper(errors: int, n: int, delta: float) -> float:
     """B*: the risk b at which `errors` or fewer among n have probability delta; 1 where all are errors, or n is 0."""
-    return float(beta.isf(delta, errors + 1, n - errors)) if errors < n else 1.0
+    return float(betainccinv(errors + 1, n - errors, delta)) if errors < n else 1.0
+
+
+def _at_most(errors: ArrayLike, n: ArrayLike, risk: float) -> NDArray[np.float64]:
+    """The probability of so many errors or fewer among n, of which `_upper` is the inverse."""
+    right = np.subtract(n, errors)
+    return np.where(right > 0, betaincc(np.add(errors, 1), np.maximum(right, 1), risk), 1.0)
 
 
 def _steps(n: ArrayLike) -> NDArray[np.int64]:
@@ -359,7 +365,7 @@ def _fewest(max_risk: float, level: float) -> int:
 def _with_one_error(max_risk: float, level: float) -> int:
     """Fewest samples that pass with one error."""
     fewest = _fewest(max_risk, level)
-    return fewest + bisect_left(range(fewest, 2**31), True, key=lambda m: bool(binom.cdf(1, m, max_risk) <= level))
+    return fewest + bisect_left(range(fewest, 2**31), True, key=lambda m: bool(_at_most(1, m, max_risk) <= level))
 
 
 def _enough(max_risk: float, delta: float, rule: str, n: int, coverage: float = 1.0) -> int:
