@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from conftest import scored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
@@ -144,6 +145,13 @@ def test_conventions_of_others_on_the_same_scores():
     assert found["aurc"] == pytest.approx(trapezoid + (risk[0] + risk[-1]) / 2 / 400, abs=1e-12)
     generalised = (~correct[np.argsort(-confidence)]).cumsum() / 400
     assert generalised.mean() == pytest.approx(found["augrc"] + (1 - found["accuracy"]) / 800, abs=1e-12)
+
+
+def test_coverage_at_a_risk_that_was_computed_is_that_at_the_risk_that_was_meant():
+    z, correct = scored(10_000)
+    ranking = metrics.rank(z, correct)
+    assert metrics.coverage_at_risk(ranking, (1 - 0.95) / 2) == metrics.coverage_at_risk(ranking, 0.025)
+    assert 0 < metrics.coverage_at_risk(ranking, 0.025) < 0.5
 
 
 def test_harmonic_numbers_are_the_sums_of_reciprocals():

@@ -7,7 +7,6 @@ on the same rows. Nothing is sorted twice: the weights are added up over each sc
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import islice
 
 import numpy as np
@@ -327,7 +326,7 @@ class _Column:
         at = metrics.of_ranking(ranking, threshold, tnr_threshold)
         covered = [] if max_risk is None else [metrics.coverage_at_risk(ranking, max_risk)]
         self.estimate = np.array([at[name] for name in metrics.METRICS] + covered)
-        self.risk = None if max_risk is None else Fraction(str(max_risk))
+        self.risk = None if max_risk is None else metrics.as_fraction(max_risk)
         wrong = np.asarray(correct) == 0
         self.of_all = [~wrong, wrong, ~wrong & (confidence > threshold), wrong & ~(confidence > tnr_threshold)]
         block = np.arange(len(ranking.threshold))  # of each distinct confidence
