@@ -55,7 +55,7 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys):
     exec(compile(example, "docs", "exec"), {})
     printed = capsys.readouterr().out
     assert "Keep a prediction when its confidence is above" in printed
-    assert "auroc" in printed
+    assert "Temperature-scaled MCP" in printed
     assert (tmp_path / "digits.html").exists()
 
 

@@ -79,13 +79,13 @@ class RiskCoverageDisplay:
         """Draw it: on `ax`, or on new axes; `kwargs` are of matplotlib's `plot`."""
         self.ax_ = plt.subplots()[1] if ax is None else ax
         self.figure_ = self.ax_.figure
-        label = name or self.estimator_name
+        label = name or self.estimator_name or "_"
         shown = self.coverage >= min(0.02, self.coverage[-1])  # the band of the first few reaches up to 1
         points = (part[shown] for part in (self.coverage, self.risk, self.low, self.high))
         top = self.ax_.get_ylim()[1] if self.ax_.lines else 0.0
         self.line_ = figures.risk_band(self.ax_, *points, **{"label": label} | kwargs)
         self.ax_.set_ylim(0, max(top, 1.05 * float(self.high[shown].max())))
-        if self.line_.get_label():
+        if not str(self.line_.get_label()).startswith("_"):  # as matplotlib names what has no name
             self.ax_.legend()
         return self
 
@@ -154,10 +154,10 @@ class ReliabilityDisplay:
         """Draw it: on `ax`, or on new axes; `kwargs` are of matplotlib's `plot`."""
         self.ax_ = plt.subplots()[1] if ax is None else ax
         self.figure_ = self.ax_.figure
-        label = name or self.estimator_name
+        label = name or self.estimator_name or "_"
         self.line_ = figures.reliability(
             self.ax_, self.probability, self.accuracy, self.low, self.high, **{"label": label} | kwargs
         )
-        if self.line_.get_label():
+        if not str(self.line_.get_label()).startswith("_"):  # as matplotlib names what has no name
             self.ax_.legend()
         return self

@@ -283,13 +283,13 @@ def table_of(
         classes = data.classes_ if classes is None else classes
         data, values = labels, data.predict_proba(values)
     elif values is None:
-        given = {name: value for name, value in named.items() if isinstance(value, str) and value}
+        given: dict[str, Any] = {name: value for name, value in named.items() if isinstance(value, str) and value}
         if isinstance(data, str | Path):
             return reader.read(data, **given, **settings)
         if not isinstance(data, pd.DataFrame):
             raise PredictionsError(f"expected a table, a path, or two arrays, found {type(data).__name__}")
         added = _columns(named, len(data))
-        return reader.from_frame(data.assign(**added), **given, **{name: name for name in added}, **settings)
+        return reader.from_frame(data.assign(**added), **given | {name: name for name in added} | settings)
     frame, names = _frame(array(data), values, classes)
     added = _columns(named, len(frame))
     settings |= {"source": "arrays", "confidences": names} | {name: name for name in added}
