@@ -43,7 +43,7 @@ check("runs.jobs")
 """
 
 TOOL = [
-    *(f".apply.{name}" for name in ("reader", "evaluate", "page", "sections", "display")),
+    *(f".apply.{name}" for name in ("page", "comparison", "gate", "sections", "display")),
     ".report.figures",
     ".report.markup",
 ]

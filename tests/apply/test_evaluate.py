@@ -20,8 +20,8 @@ from trustlib import __main__ as commands
 from trustlib import confidence, metrics
 from trustlib.apply import evaluate, reader
 from trustlib.data import ROOT
-from trustlib.stats import resampling
-from trustlib.stats.rates import clopper_pearson
+from trustlib.stats import calibration, resampling
+from trustlib.stats.rates import clopper_pearson, share_interval
 
 N, K = 60, 3
 CLASSES = ("cat", "dog", "eel")
@@ -672,3 +672,68 @@ def test_the_worst_errors_are_named_by_row(judged):
     rows = np.array([row["row"] for row in numbers]) - 1
     errors = np.flatnonzero(judged["correct"] == 0)
     np.testing.assert_array_equal(rows, errors[np.argsort(-judged["mine"][errors])][:20])
+
+
+# --- Rows that depend ---
+
+
+@pytest.fixture
+def clustered():
+    """Twenty copies of each of 60 rows, as one cluster: no more is known than from the 60."""
+    rng = np.random.default_rng(10)
+    values = rng.random(60)
+    correct = rng.random(60) < 0.3 + 0.7 * values
+    return values, correct, np.repeat(values, 20), np.repeat(correct, 20), np.repeat(np.arange(60), 20)
+
+
+def test_intervals_over_clusters_are_as_wide_as_those_of_one_row_each(clustered):
+    one, right, values, correct, cluster = clustered
+    single, many = evaluate.at_coverages(one, right), evaluate.at_coverages(values, correct, cluster=cluster)
+    naive = evaluate.at_coverages(values, correct)
+    wide = {name: (frame["high"] - frame["low"]).to_numpy() for name, frame in
+            (("single", single), ("many", many), ("naive", naive))}  # fmt: skip
+    np.testing.assert_allclose(wide["many"], wide["single"], rtol=0.1)
+    assert (wide["naive"] < 0.5 * wide["many"]).all()
+    widths = []
+    for p, o, of in ((one, right, None), (values, correct, cluster)):
+        found = calibration.with_intervals(p, o, cluster=of)
+        widths.append([found[f"{name}_high"] - found[f"{name}_low"] for name in ("brier", "nll", "ece")])
+    np.testing.assert_allclose(widths[0], widths[1], rtol=0.1)
+
+
+def test_a_share_over_clusters_is_covered():
+    """A share whose clusters differ: 95 % intervals hold it as often as they say, exact ones do not."""
+    rng = np.random.default_rng(11)
+    held = {"clusters": 0, "rows": 0}
+    for _ in range(300):
+        hit = rng.random((40, 25)) < rng.beta(2, 6, (40, 1))
+        for name, cluster in (("clusters", np.repeat(np.arange(40), 25)), ("rows", None)):
+            low, high = share_interval(hit.ravel(), cluster)
+            held[name] += low <= 0.25 <= high
+    assert held["clusters"] >= 0.92 * 300
+    assert held["rows"] < 0.7 * 300
+
+
+def test_a_report_of_clusters_says_so(clustered, tmp_path):
+    *_, values, correct, cluster = clustered
+    report = trustlib.evaluate(correct, values, cluster=cluster, resamples=50)
+    assert "95 % intervals over clusters" in report.to_html()
+    single = trustlib.evaluate(correct[::20], values[::20], resamples=50)
+    auroc = [of.frame().set_index("metric").loc["auroc"] for of in (report, single)]
+    assert auroc[0]["estimate"] == pytest.approx(auroc[1]["estimate"])
+    assert auroc[0]["high"] - auroc[0]["low"] == pytest.approx(auroc[1]["high"] - auroc[1]["low"], rel=0.5)
+
+
+# --- Two classifiers ---
+
+
+def test_a_comparison_is_a_page_numbers_and_a_sentence(logits, label, tmp_path):
+    worse = logits + np.random.default_rng(12).normal(size=logits.shape)
+    found = trustlib.compare((label, logits), (label, worse), max_risk=0.3, resamples=100)
+    page = check_page(found.to_html(tmp_path / "page.html"))
+    assert [tag for tag, _ in page.tags].count("h1") == 1
+    numbers = json.loads(found.to_json(), parse_constant=pytest.fail)
+    assert set(numbers["sources"]) == set(numbers["curves"]) == {"A", "B"}
+    frame = found.frame().set_index(["name", "metric"])
+    assert frame.loc[("B", "accuracy"), "estimate"] == (worse.argmax(1) == label).mean()
+    assert found.sentence in html.unescape(found._repr_html_())

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from scipy.special import expit
 
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 TEMPLATE = Path(__file__).with_name("tool.html.j2")
 SCRIPT = figures.STYLE.with_name("report.js")
 MOST, CURVES = 100, 6  # groups that a page shows, and ROC curves and reliability diagrams; the numbers have all
+COLOURS = (  # Okabe and Ito's, and others that are safe for colour-blind readers
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", *figures.FURTHER[1:], "#222222", "#777777",
+)  # fmt: skip
 ENDS = ("", "_low", "_high")
 
 
@@ -165,7 +168,7 @@ def _plain(name: str) -> str:
 
 def _colours(report: Report) -> dict[str, str]:
     names = [report.method, *(name for name in report.scores if name != report.method)]
-    return dict(zip(names, sns.color_palette("colorblind", len(names)).as_hex(), strict=True))
+    return dict(zip(names, cycle(COLOURS), strict=False))
 
 
 def _percent(share: float, digits: int = 1) -> str:
