@@ -5,7 +5,7 @@ What it is applied to needs no labels: the column that is the confidence, or the
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from math import nan
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from . import evaluate, reader
 from .reader import PredictionsError, Table
 
 SCHEMA = "trustlib-gate/1"
+SLACK = 0.01  # by which rounding may move a fraction beyond 0 or 1
 Source = Path | str | Table
 ROLES = {"correct", "label", "prediction"}
 
@@ -34,6 +35,7 @@ class Gate:
     threshold : a prediction is accepted when its confidence is above it, in full digits; -inf accepts all
     rule, max_risk, delta, bound, clusters : what is guaranteed, see `selective.Guarantee`
     kept, errors, n : of the labelled rows (of a row from each cluster) that chose it
+    low, high : between which their confidence lay: a fraction is not applied to per cents
     source : their file's name
     temperature : by which logits are divided before the score is computed; fitted on other rows, where it is not 1
     schema : of the file
@@ -50,6 +52,8 @@ class Gate:
     kept: int
     errors: int
     n: int
+    low: float
+    high: float
     source: str
     temperature: float = 1.0
     schema: str = SCHEMA
@@ -60,31 +64,24 @@ class Gate:
         return self.kept / self.n
 
     def save(self, path: Path | str, *, force: bool = False) -> None:
-        """Write it as JSON; a file that is there is replaced with `force` only."""
+        """Write it as JSON, over a file that exists with `force` only."""
         _refuse_existing(path, force)
         content = evaluate.plain_numbers(asdict(self) | {"coverage": self.coverage})
         Path(path).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: Path | str) -> "Gate":
-        """Read what `save` wrote: the same gate, to the last digit of the threshold.
-
-        Raises
-        ------
-        PredictionsError : when there is no such file, or it is no gate of this schema; the message says what is amiss.
-        """
+        """Read what `save` wrote; PredictionsError says what is amiss where it is no gate of this schema."""
         try:
             content = json.loads(Path(path).read_text())
             if not isinstance(content, dict) or content.get("schema") != SCHEMA:
                 raise PredictionsError(f'{path}: this is no gate: expected "schema": "{SCHEMA}"')
             return pydantic.TypeAdapter(cls).validate_python(content)
-        except FileNotFoundError:
-            raise PredictionsError(f"{path}: there is no such file") from None
         except pydantic.ValidationError as error:
             amiss = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
             raise PredictionsError(f"{path}: this is no gate: {amiss}") from None
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise PredictionsError(f"{path}: this is no JSON file, or a damaged one ({error})") from None
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise PredictionsError(f"{path}: there is no JSON file, or a damaged one ({error})") from None
 
 
 def of(table: Table, name: str, guarantee: Guarantee | Mapping, *, temperature: float = 1.0) -> Gate:
@@ -106,24 +103,27 @@ def of(table: Table, name: str, guarantee: Guarantee | Mapping, *, temperature: 
         raise PredictionsError("there is no gate without a threshold: none qualifies")
     kind = "column" if name in table.confidences else "probabilities" if table.probabilities else "logits"
     taken = {field.name: row[field.name] for field in fields(Gate) if field.name in row}
-    content = taken | {"confidence": name, "computed_of": kind, "source": table.source, "temperature": temperature}
-    gate: Gate = pydantic.TypeAdapter(Gate).validate_python(evaluate.plain_numbers(content))
-    if not gate.clusters and (keeps := int(accept(gate, table).sum())) != gate.kept:
+    taken |= {"confidence": name, "computed_of": kind, "source": table.source, "temperature": temperature}
+    blank: Gate = pydantic.TypeAdapter(Gate).validate_python(evaluate.plain_numbers(taken | {"low": 0, "high": 0}))
+    values = values_of(blank, table)
+    gate = replace(blank, low=float(values.min()), high=float(values.max()))
+    if not gate.clusters and (keeps := int((values > gate.threshold).sum())) != gate.kept:
         raise PredictionsError(f"the threshold keeps {keeps:,} rows of these, the guarantee says {gate.kept:,}")
     return gate
 
 
 def values_of(gate: Gate, table: Table) -> NDArray[np.float64]:
-    """The gate's confidence of every row: float64 (N,).
-
-    Raises
-    ------
-    PredictionsError : when the table lacks what it is computed of.
-    """
+    """The gate's confidence of every row: float64 (N,); PredictionsError where the table lacks what it is made of."""
     if gate.computed_of == "column":
         if gate.confidence not in table.confidences:
             raise PredictionsError(f"{table.source}: the gate needs the column {gate.confidence}; there is none")
-        return table.confidences[gate.confidence]
+        values = table.confidences[gate.confidence]
+        if gate.low >= 0 and 0 < gate.high <= 1 and (values.min() < -SLACK or values.max() > 1 + SLACK):
+            raise PredictionsError(
+                f"{table.source}: {gate.confidence} was a fraction where the gate was made, and is none here: it runs "
+                f"from {values.min():g} to {values.max():g}"
+            )
+        return values
     if table.logits is None or table.probabilities != (gate.computed_of == "probabilities"):
         raise PredictionsError(f"{table.source}: the gate needs the {gate.computed_of} of every class; there are none")
     score = next((score for score in confidence.SCORES.values() if score.label == gate.confidence), None)
@@ -145,15 +145,9 @@ def apply(gate: Gate, path: Path | str, out: Path | str, *, force: bool = False)
     """Write the rows of a file with a column `accepted`, and the confidence where it is computed; labels may lack.
 
     path : any file that `reader` reads.
-    out : a .csv or .parquet file; one that is there is replaced with `force` only.
+    out : a .csv or .parquet file; one that exists is replaced with `force` only.
 
-    Returns
-    -------
-    What was written.
-
-    Raises
-    ------
-    PredictionsError : for a file that cannot be used, that has these columns already, and for `out` that exists.
+    Returns what was written; PredictionsError for a file that cannot be used or has these columns already.
     """
     _refuse_existing(out, force)
     frame, values, _ = _rows(gate, path)
@@ -193,9 +187,11 @@ def monitor(gate: Gate, batches: Source | Sequence[Source], alpha: float = 0.05)
         accepted = values > gate.threshold
         totals += (len(values), accepted.sum(), (~np.isnan(correct[accepted])).sum(), (correct[accepted] == 0).sum())
         rows, kept, judged, errors = map(int, totals)
-        of_both = hypergeom(gate.n + rows, gate.n, gate.kept + kept)
+        both = gate.n + rows, gate.n, gate.kept + kept
         row = {"rows": rows, "accepted": kept, "coverage": kept / rows}
-        row["coverage_p"] = min(1.0, 2 * float(min(of_both.cdf(gate.kept), of_both.sf(gate.kept - 1))))
+        row["coverage_p"] = min(
+            1.0, 2 * float(min(hypergeom.cdf(gate.kept, *both), hypergeom.sf(gate.kept - 1, *both)))
+        )
         row |= {"judged": judged, "errors": errors, "risk": errors / judged if judged else nan}
         row["risk_p"] = float(binom.sf(errors - 1, judged, gate.max_risk)) if judged else 1.0
         level = alpha / (2 * j * (j + 1))
