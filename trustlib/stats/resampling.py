@@ -5,7 +5,7 @@ on the same rows. Nothing is sorted twice: the weights are added up over each sc
 `metrics.of_ranking` follow in one pass over these sums, from the most confident block down, for all resamples at once.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -353,49 +353,13 @@ class _Column:
         return sparse.coo_array((np.ones(len(entries[0]), dtype), entries)).tocsr()
 
     def metrics(self, sums: sparse.csr_array, weights: NDArray) -> NDArray[np.float64]:
-        """Metrics (R, M) of R samples with weights (units, R): `metrics.of_ranking` in one pass over the blocks.
-
-        Correct predictions between two errors need little: with w errors above, c of them at one confidence take
-        c w / kept from AUPR-Success, and to N AURC they add w (H(kept after) - H(kept before)) all together, so that
-        an error in a block adds H(N) - H(kept there) and its own share within the block.
-        """
+        """Metrics (R, M) of R samples with weights (units, R): those of `metrics.of_ranking`."""
         batches = (sums[at : at + BATCH] @ weights for at in range(0, sums.shape[0], BATCH))
         rows = (row.astype(np.float64) for batch in batches for row in batch)  # one sum after another
         right, wrong, trusted, found = islice(rows, len(self.of_all))
-        n = right + wrong
-        harmonic = metrics.harmonic(int(n.max()))
-        of_n = harmonic.take(n.astype(np.int64))
-        needed = np.ceil(right * 19 / 20)  # 95 %, and never off by one: see `metrics.fpr_at_tpr`
-        errors, silent, steps, passed, inversions, precision, area, covered = np.zeros((8, len(n)))
-        none = np.zeros(len(n))
-        kept = np.full(len(n), 1e-300)  # gone with the first row; nothing is divided by 0
-        for has_right, has_wrong in self.blocks.tolist():
-            if not has_wrong:
-                count = next(rows)
-                kept += count
-                count /= kept
-                steps += count
-                continue
-            silent += errors * steps
-            steps[:] = 0
-            if self.risk is not None:
-                safe = errors * self.risk.denominator <= kept * self.risk.numerator
-                covered = np.where(safe, kept, covered)
-            zeros = next(rows) if has_right else none
-            ones = next(rows)
-            before, above, size = kept, kept - errors, ones + zeros
-            passed += ones * (above < needed)
-            inversions += ones * (right - above - zeros / 2)
-            precision += ones * ((wrong - errors) / np.maximum(n - before, 1))
-            kept, errors = before + size, errors + ones
-            if has_right:
-                silent += zeros * (errors / kept)
-            of_kept = harmonic.take(kept.astype(np.int64))
-            within = before / np.maximum(size, 1) * (of_kept - harmonic.take(before.astype(np.int64)))
-            area += ones * (of_n - of_kept - within)
-        silent += errors * steps
-        n_right, n_wrong, accuracy = np.where(right, right, np.nan), np.where(wrong, wrong, np.nan), right / n
-        aurc = (wrong + area) / n
+        passed, precision, silent, inversions, area, covered = self._added_up(rows, right, wrong)
+        n, n_right, n_wrong = right + wrong, np.where(right, right, np.nan), np.where(wrong, wrong, np.nan)
+        aurc, accuracy = area / n, right / n
         values = {
             "accuracy": accuracy,
             "fpr95": np.where(right, passed / n_wrong, np.nan),
@@ -408,11 +372,58 @@ class _Column:
             "eaurc": aurc - metrics.best_aurc(right.astype(np.int64), n.astype(np.int64)),
             "augrc": inversions / n**2 + (1 - accuracy) ** 2 / 2,
         }
-        of_metrics = [values[name] for name in metrics.METRICS]
-        if self.risk is not None:
-            safe = errors * self.risk.denominator <= kept * self.risk.numerator
-            of_metrics.append(np.floor(np.where(safe, kept, covered)) / n)
+        of_metrics = [values[name] for name in metrics.METRICS] + ([] if self.risk is None else [covered / n])
         return np.stack(of_metrics, axis=1)
+
+    def _added_up(self, rows: Iterator[NDArray], right: NDArray, wrong: NDArray) -> tuple[NDArray, ...]:
+        """What the metrics add up, (R,) each, in one pass from the most confident block down.
+
+        Correct predictions between two errors need little: with w errors above, c of them at one confidence take
+        c w / kept from AUPR-Success, and to N AURC they add w (H(kept after) - H(kept before)) all together, so that
+        an error in a block adds H(N) - H(kept there) and its own share within the block.
+        """
+        n = right + wrong
+        harmonic = metrics.harmonic(int(n.max()))
+        of_n = harmonic.take(n.astype(np.int64))
+        needed = np.ceil(right * 19 / 20)  # 95 %, and never off by one: see `metrics.fpr_at_tpr`
+        errors, silent, steps, passed, inversions, precision, covered, of_kept, none = np.zeros((9, len(n)))
+        area = wrong.copy()
+        kept = np.full(len(n), 1e-300)  # gone with the first row; nothing is divided by 0
+        moved = False  # past correct predictions since the last error
+        for has_right, has_wrong in self.blocks.tolist():
+            if not has_wrong:
+                count = next(rows)
+                kept += count
+                count /= kept
+                steps += count
+                moved = True
+                continue
+            if moved:
+                silent += errors * steps
+                steps[:] = 0
+                of_kept = harmonic.take(kept.astype(np.int64))
+                moved = False
+            covered = self._covered(kept, errors, covered)
+            zeros = next(rows) if has_right else none
+            ones = next(rows)
+            before, above, size = kept, kept - errors, ones + zeros
+            passed += ones * (above < needed)
+            inversions += ones * (right - above - zeros / 2)
+            precision += ones * ((wrong - errors) / np.maximum(n - before, 1))
+            kept, errors = before + size, errors + ones
+            if has_right:
+                silent += zeros * (errors / kept)
+            of_before, of_kept = of_kept, harmonic.take(kept.astype(np.int64))
+            within = before / np.maximum(size, 1) * (of_kept - of_before)
+            area += ones * (of_n - of_kept - within)
+        silent += errors * steps
+        return passed, precision, silent, inversions, area, np.floor(self._covered(kept, errors, covered))
+
+    def _covered(self, kept: NDArray, errors: NDArray, before: NDArray) -> NDArray:
+        """How many are kept where the risk is acceptable; as many as before where it is not."""
+        if self.risk is None:
+            return before
+        return np.where(errors * self.risk.denominator <= kept * self.risk.numerator, kept, before)
 
 
 def _units(n: int, cluster: ArrayLike | None) -> NDArray[np.int32]:
