@@ -70,63 +70,6 @@ def save(tmp_path):
     return save
 
 
-# --- What a file may hold ---
-
-
-def test_confidences_and_whether_each_prediction_was_right(judged, save):
-    found = reader.read(save(judged))
-    assert found.source == "found.csv"
-    np.testing.assert_array_equal(found.correct, judged["correct"] == 1)
-    assert list(found.confidences) == ["mine", "theirs"]
-    np.testing.assert_array_equal(found.confidences["mine"], judged["mine"])
-    assert found.unused == ("image",)
-    assert found.logits is found.label is found.group is None
-    assert reader.read(save(judged), confidences=["theirs"]).unused == ("image", "mine")
-
-
-@pytest.mark.parametrize("truth", [("True", "False"), (1.0, 0.0), (" true", "FALSE ")])
-def test_right_and_wrong_in_other_words(judged, save, truth):
-    table = judged.assign(correct=np.where(judged["correct"] == 1, *map(np.array, truth)))
-    np.testing.assert_array_equal(reader.read(save(table)).correct, judged["correct"] == 1)
-
-
-def test_logits_and_labels(outputs, logits, label, save):
-    found = reader.read(save(outputs))
-    assert found.classes == CLASSES
-    np.testing.assert_allclose(found.logits, logits)
-    np.testing.assert_array_equal(found.label, label)
-    np.testing.assert_array_equal(found.predicted, logits.argmax(1))
-    np.testing.assert_array_equal(found.correct, logits.argmax(1) == label)
-    assert not found.probabilities
-
-
-def test_probabilities_are_rescaled_to_one_and_a_zero_is_no_error(save):
-    table = pd.DataFrame({"prob_0": [0.5004, 1.0, 0.25], "prob_1": [0.5, 0.0, 0.75], "label": [0, 1, 1]})
-    found = reader.read(save(table))
-    assert found.probabilities
-    np.testing.assert_allclose(np.exp(found.logits).sum(1), 1)
-    np.testing.assert_array_equal(found.correct, [True, False, True])
-    scores, left_out = evaluate.scores_of(found)
-    assert "Energy" in left_out
-    assert all(np.isfinite(values).all() for values in scores.values())
-
-
-@pytest.mark.parametrize("names", [{}, {"classes": np.array(CLASSES)}])
-def test_arrays_are_read_as_columns_are(outputs, logits, label, save, names):
-    labels = np.array(CLASSES)[label] if names else label
-    arrays = {"logits": logits.astype(np.float32), "labels": labels, "groups": label % 2, "mine": logits[:, 0]} | names
-    found = reader.read(save(arrays, "found.npz"))
-    np.testing.assert_array_equal(found.label, label)
-    assert found.classes == (CLASSES if names else ("0", "1", "2"))
-    assert set(found.group) == {"0", "1"}
-    assert list(found.confidences) == ["mine"]
-
-
-def test_parquet(outputs, label, save):
-    pytest.importorskip("pyarrow")
-    np.testing.assert_array_equal(reader.read(save(outputs, "found.parquet")).label, label)
-
-
 def test_labels_and_predictions_say_what_is_right_and_what_is_confused(judged, save):
     table = judged.drop(columns="correct").assign(label=["a", "b", "c"] * 20, prediction=["a", "c", "c"] * 20)
     found = reader.read(save(table))
@@ -135,132 +78,6 @@ def test_labels_and_predictions_say_what_is_right_and_what_is_confused(judged, s
     (row,) = evaluate.confusions(found, kept).to_dict("records")
     assert row == {"label": "b", "prediction": "c", "count": 10, "share": 0.5}
     assert evaluate.confusions(found, np.zeros(N, bool)).empty
-
-
-def test_whole_numbers_are_the_same_labels_with_and_without_a_gap(outputs, label, save):
-    table = outputs.set_axis(["logit_0", "logit_1", "logit_2", "label"], axis=1).assign(label=label.astype(float))
-    table.loc[4, "label"] = np.nan
-    found = reader.read(save(table), drop=True)
-    assert found.dropped == 1
-    np.testing.assert_array_equal(found.label, np.delete(label, 4))
-
-
-# --- What it must hold ---
-
-
-def changed(column, rows, value):
-    def change(table):
-        table = table.astype({column: object})
-        table.loc[rows, column] = value
-        return table
-
-    return change
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda t: t.drop(columns="correct"), "expected a column correct .* found image, mine, theirs"),
-        (lambda t: t.drop(columns=["mine", "theirs"]), "expected a column correct .* found image, correct"),
-        (lambda t: t.iloc[:0], "there are no rows"),
-        (changed("mine", [3, 7], None), r"missing .* in 2 of 60 rows \(numbers 4, 8\), of the columns mine: .*--drop"),
-        (changed("mine", [3], "high"), r"column mine: expected numbers, found high in 1 of 60 rows \(number 4\)"),
-        (changed("correct", [0], 2), r"column correct: expected 0 and 1, .* found 2 in 1 of 60 rows \(number 1\)"),
-        (lambda t: t.assign(mine=None), "expected numbers|missing .* in 60 of 60 rows"),
-    ],
-)
-def test_confidences_that_cannot_be_used(judged, save, change, message):
-    path = save(change(judged))
-    with pytest.raises(reader.PredictionsError, match=message) as error:
-        reader.read(path, confidences=["mine"] if "mine" in change(judged) else [])
-    assert str(path) in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            changed("label", [1], "fox"),
-            r"column label: expected one of the classes, cat, dog, .*; found fox in 1 of 60 rows \(number 2\)",
-        ),
-        (
-            changed("logit_dog", [5], np.inf),
-            r"finite logits, found infinite ones in 1 of 60 rows \(number 6\)",
-        ),
-        (
-            lambda t: t.rename(columns=lambda n: n.replace("logit", "prob")),
-            "sum to one .* found others in .*columns logit_CLASS",
-        ),
-        (lambda t: t[["logit_cat", "label"]].assign(label="cat"), "expected two classes or more, found cat"),
-        (lambda t: t.assign(prob_cat=0.5), "found columns prob_... and logit_...: keep one kind"),
-        (lambda t: t.assign(correct=1), "column correct says otherwise than label and prediction in .* of 60 rows"),
-        (
-            lambda t: t.assign(prediction="cat"),
-            "prediction names another class than the highest in .* of 60 rows",
-        ),
-    ],
-)
-def test_outputs_that_cannot_be_used(outputs, save, change, message):
-    with pytest.raises(reader.PredictionsError, match=message):
-        reader.read(save(change(outputs)))
-
-
-@pytest.mark.parametrize("name", ["confidences", "group"])
-def test_a_column_that_is_not_there_is_named_with_those_that_are(judged, save, name):
-    with pytest.raises(reader.PredictionsError, match=r"no column 'site'; found image, correct, mine, theirs"):
-        reader.read(save(judged), **{name: ["site"] if name == "confidences" else "site"})
-
-
-@pytest.mark.parametrize("content", ["label,prediction\n0,1", "correct,prob_a\n0,0", "label,mine\n0,1"])
-def test_a_table_without_confidences_or_without_what_is_right(tmp_path, content):
-    (tmp_path / "a.csv").write_text(content)
-    with pytest.raises(reader.PredictionsError, match="expected a column correct"):
-        reader.read(tmp_path / "a.csv")
-
-
-def test_labels_that_are_no_whole_numbers_stay_as_they_are(tmp_path):
-    (tmp_path / "a.csv").write_text("label,prediction,mine\n1,inf,0.5\n1e300,1,0.2")
-    found = reader.read(tmp_path / "a.csv")
-    assert found.classes == ("1.0", "1e+300", "inf")
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.npz", b"label,correct\n1,1\n", "this is no npz file, or a damaged one"),
-        ("a.npz", b"", "this is no npz file, or a damaged one"),
-        ("a.csv", b"\x00\xff\xfePK\x03\x04" * 9, "this is no csv file, or a damaged one"),
-        ("a.csv", b"", "this is no csv file, or a damaged one"),
-        ("a.txt", b"1", r"ends in \.csv, \.parquet or \.npz, found \.txt"),
-        ("a", b"1", "found no ending"),
-    ],
-)
-def test_a_file_that_is_not_what_its_ending_says(tmp_path, name, content, message):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(reader.PredictionsError, match=message):
-        reader.read(tmp_path / name)
-
-
-def test_no_file(tmp_path):
-    with pytest.raises(reader.PredictionsError, match=r"none\.csv: there is no such file"):
-        reader.read(tmp_path / "none.csv")
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        (
-            {"logits": np.zeros(4), "labels": np.zeros(4, int)},
-            r"array logits: expected the shape \(N, K\), found \(4,\)",
-        ),
-        ({"logits": np.zeros((4, 2)), "labels": np.zeros(3, int)}, "arrays differ in length: .* label 3"),
-        ({"logits": np.zeros((4, 2)), "classes": np.array(["a"])}, "1 classes are named, logits has 2 columns"),
-        ({"correct": np.zeros(4), "mine": np.array([object()] * 4)}, "array mine holds Python objects"),
-    ],
-)
-def test_arrays_that_do_not_fit_together(save, arrays, message):
-    with pytest.raises(reader.PredictionsError, match=message):
-        reader.read(save(arrays, "found.npz"))
 
 
 # --- Scores ---
@@ -435,32 +252,6 @@ def test_small_probabilities_are_not_rounded_away():
     for name in ("MCP", "Margin", "Negative entropy", "DOCTOR"):
         assert (np.diff(scores[name]) > 0).all()
     np.testing.assert_allclose(evaluate._unit(np.array([0.0, 1e-17, -2.0, 345.6])), [1e-13, 1e-13, 1e-8, 1e-6])
-
-
-@pytest.mark.parametrize("index", ["Unnamed: 0", "id"])
-def test_the_number_of_the_row_is_no_confidence(judged, tmp_path, index):
-    judged.to_csv(tmp_path / "a.csv", index_label=None if index != "id" else "id")
-    found = reader.read(tmp_path / "a.csv")
-    assert list(found.confidences) == ["mine", "theirs"]
-    assert index in found.unused
-    assert reader.read(tmp_path / "a.csv", confidences=[index]).confidences[index][-1] == N - 1
-
-
-def test_two_columns_of_one_name_are_refused(tmp_path):
-    (tmp_path / "a.csv").write_text("label,prob_0,prob_0,prob_1\n0,0.5,0.2,0.3\n")
-    with pytest.raises(reader.PredictionsError, match="one column of each name, found two of prob_0"):
-        reader.read(tmp_path / "a.csv")
-
-
-def test_where_two_classes_are_the_highest_the_prediction_says_which(tmp_path):
-    (tmp_path / "a.csv").write_text("label,prediction,prob_0,prob_1\n1,1,0.5,0.5\n0,0,0.9,0.1\n")
-    assert reader.read(tmp_path / "a.csv").correct.tolist() == [True, True]
-
-
-def test_an_array_of_python_objects_is_named(save):
-    path = save({"correct": np.array([1, 0], object), "mine": np.array([0.5, 0.2])}, "a.npz")
-    with pytest.raises(reader.PredictionsError, match="array correct holds Python objects: save it as numbers"):
-        reader.read(path)
 
 
 def test_without_a_threshold_a_group_has_neither_coverage_nor_risk():
@@ -669,9 +460,11 @@ def test_errors_of_the_class_probabilities_are_scikit_learns(logits, label):
 def test_the_worst_errors_are_named_by_row(judged):
     report = trustlib.evaluate(judged, confidences=["mine"], resamples=5)
     numbers = report.to_dict()["worst"]
-    rows = np.array([row["row"] for row in numbers]) - 1
     errors = np.flatnonzero(judged["correct"] == 0)
-    np.testing.assert_array_equal(rows, errors[np.argsort(-judged["mine"][errors])][:20])
+    expected = errors[np.argsort(-judged["mine"][errors])][:20]
+    assert [row["row"] for row in numbers] == judged["image"][expected].tolist()
+    report = trustlib.evaluate(judged.drop(columns="image"), confidences=["mine"], resamples=5)
+    assert [row["row"] for row in report.to_dict()["worst"]] == (expected + 1).tolist()
 
 
 # --- Rows that depend ---

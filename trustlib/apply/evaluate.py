@@ -16,8 +16,9 @@ from ..predictions import Predictions
 from ..stats import calibration, resampling, selective, statistics
 from ..stats.rates import clopper_pearson, holm, share_interval
 from ..stats.resampling import FEWEST
-from .reader import LABELS, Table
+from .reader import Table
 
+LABELS = {score.label for score in confidence.SCORES.values()}
 LOG_ODDS = {score.label for score in confidence.SCORES.values() if score.log_odds}
 FITTED = {score.label for score in confidence.SCORES.values() if score.needs}  # here: on the rows themselves
 GROUP_RATES = ("accuracy", "auroc", "coverage", "risk")

@@ -582,7 +582,12 @@ def _worst(report: Report) -> list[str]:
     confidence = found["confidence"].map(lambda value: _threshold(report, value))
     text = found.assign(confidence=confidence, kept=found["kept"].map({True: "kept", False: tables.MISSING}))
     text = text.rename(columns={"confidence": report.method, "kept": "by the threshold", "label": "true class"})
-    return [table(text, "The errors of highest confidence, by row.", left=("row", "true class", "prediction"))]
+    counted_so = (
+        " Rows are numbered without those left out." if report.table.dropped and report.table.rows is None else ""
+    )
+    return [
+        table(text, f"The errors of highest confidence, by row.{counted_so}", left=("row", "true class", "prediction"))
+    ]
 
 
 SECTIONS = {

@@ -12,6 +12,7 @@ from .. import metrics
 
 BINS = 15
 COLUMNS = tuple(f"{name}{end}" for name in ("ece", "brier", "nll") for end in ("", "_low", "_high"))
+ROUNDING = 1e-5  # beyond 0 and 1, of float32
 
 
 def calibration(probability: ArrayLike, correct: ArrayLike, *, bins: int = BINS) -> dict[str, float]:
@@ -25,7 +26,7 @@ def calibration(probability: ArrayLike, correct: ArrayLike, *, bins: int = BINS)
 
     Raises
     ------
-    ValueError : as `metrics.rank`, for a probability outside [0, 1] and for bins < 1.
+    ValueError : as `metrics.rank`, for a probability outside [0, 1] by more than rounding, and for bins < 1.
 
     Examples
     --------
@@ -33,7 +34,7 @@ def calibration(probability: ArrayLike, correct: ArrayLike, *, bins: int = BINS)
     0.0
     """
     frame = reliability(probability, correct, bins=bins)
-    p, o = np.asarray(probability, np.float64), np.asarray(correct, np.float64)
+    p, o = _rounded(probability), np.asarray(correct, np.float64)
     gap = (frame["probability"] - frame["accuracy"]).abs()
     with np.errstate(divide="ignore"):
         nll = -(xlogy(o, p) + xlogy(1 - o, 1 - p)).mean()
@@ -65,7 +66,7 @@ def with_intervals(
     -------
     `COLUMNS`: ece, brier and nll, each with _low and _high; NaN for the ends of an infinite NLL.
     """
-    p, o = np.asarray(probability, np.float64), np.asarray(correct, np.float64)
+    p, o = np.asarray(_rounded(probability), np.float64), np.asarray(correct, np.float64)
     found = calibration(p, o, bins=bins)
     ranking = metrics.rank(p, o)
     index = _bins(ranking, bins)[np.searchsorted(-ranking.threshold, -p)]
@@ -117,10 +118,10 @@ def reliability(probability: ArrayLike, correct: ArrayLike, *, bins: int = BINS)
     -------
     One row per bin, ascending: probability (mean), accuracy, n.
     """
-    ranking = metrics.rank(probability, correct)
+    ranking = metrics.rank(_rounded(probability), correct)
     if ranking.threshold[0] > 1 or ranking.threshold[-1] < 0:
         raise ValueError(
-            f"expected probabilities in [0, 1], found {ranking.threshold[-1]:g} to {ranking.threshold[0]:g}"
+            f"expected probabilities in [0, 1], found {ranking.threshold[-1]!s} to {ranking.threshold[0]!s}"
         )
     if bins < 1:
         raise ValueError(f"expected at least one bin, found {bins}")
@@ -137,6 +138,14 @@ def _bins(ranking: metrics.Ranking, bins: int) -> NDArray[np.int64]:
     size = ranking.size[::-1]
     middle = size.cumsum() - size / 2
     return np.minimum((middle * bins / size.sum()).astype(int), bins - 1)[::-1]
+
+
+def _rounded(probability: ArrayLike) -> NDArray:
+    """What float32 leaves of a 1, such as 1.0000001, is 1."""
+    p = np.asarray(probability)
+    if p.dtype.kind != "f" or not p.size or p.min() < -ROUNDING or p.max() > 1 + ROUNDING:
+        return p
+    return p.astype(np.float64).clip(0, 1)
 
 
 def _by_bin(values: NDArray, index: NDArray, bins: int) -> NDArray:
