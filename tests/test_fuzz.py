@@ -1,6 +1,7 @@
 """Whatever is handed in, the answer is a result or one of our own errors; thousands of times by TRUST_FUZZ=thorough."""
 
 import copy
+import gzip
 import os
 import warnings
 
@@ -109,7 +110,14 @@ def whole(tmp_path_factory):
     text = "correct,mine,group\n" + "\n".join(
         f"{right},{x[0]:.3f},g{right}" for right, x in zip(labels, logits, strict=True)
     )
-    return {".npz": (folder / "a.npz").read_bytes(), ".csv": text.encode()}
+    rows = "\n".join(f'{{"label": {right}, "logits": {x.tolist()}}}' for right, x in zip(labels, logits, strict=True))
+    header = b'{"probs":{"dtype":"BF16","shape":[2,2],"data_offsets":[0,8]},'
+    header += b'"labels":{"dtype":"U8","shape":[2],"data_offsets":[8,10]}}'
+    tensors = len(header).to_bytes(8, "little") + header + bytes([0x80, 0x3F, 0, 0] * 2) + bytes([0, 1])
+    return {
+        ".npz": (folder / "a.npz").read_bytes(), ".csv": text.encode(), ".csv.gz": gzip.compress(text.encode()),
+        ".jsonl": rows.encode(), ".safetensors": tensors,
+    }  # fmt: skip
 
 
 @st.composite
@@ -143,7 +151,7 @@ def use(path):
 
 
 @fuzzed
-@given(tables() | st.binary(max_size=60), st.sampled_from([".csv", ".npz"]))
+@given(tables() | st.binary(max_size=60), st.sampled_from([".csv", ".npz", ".jsonl", ".safetensors"]))
 def test_a_file_of_predictions(tmp_path, content, ending):
     path = tmp_path / f"a{ending}"
     path.write_bytes(content)
@@ -151,7 +159,7 @@ def test_a_file_of_predictions(tmp_path, content, ending):
 
 
 @fuzzed
-@given(damages(), st.sampled_from([".csv", ".npz"]))
+@given(damages(), st.sampled_from([".csv", ".npz", ".csv.gz", ".jsonl", ".safetensors"]))
 def test_a_damaged_file_of_predictions(tmp_path, whole, damage, ending):
     path = tmp_path / f"a{ending}"
     path.write_bytes(damage(whole[ending]))

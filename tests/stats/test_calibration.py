@@ -33,3 +33,9 @@ def test_bins_hold_equal_numbers_and_all_samples():
     assert frame["n"].sum() == 1000
     assert frame["n"].between(66, 67).all()
     assert frame["probability"].is_monotonic_increasing
+
+
+def test_what_rounding_leaves_above_one_is_one_and_a_message_shows_the_value():
+    assert calibration(np.float32([1.0000001, 0.5]), [1, 0])["brier"] == pytest.approx(0.125)
+    with pytest.raises(ValueError, match=r"found 0\.5 to 1\.00002"):
+        calibration([1.00002, 0.5], [1, 0])

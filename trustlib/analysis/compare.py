@@ -5,10 +5,12 @@ Nothing here opens a file or needs a model. A split is "test", "heldout" (the va
 shift, "domains/NAME" or "sweeps/NAME".
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pandas as pd
@@ -22,7 +24,9 @@ from ..stats import calibration, resampling, selective, statistics
 from ..stats.combination import with_mcp
 from ..stats.rates import holm, rate_intervals
 from ..stats.resampling import Bootstrap
-from ..study import Study
+
+if TYPE_CHECKING:
+    from ..study import Study  # reads YAML, which predictions of your own do without
 
 MEASURED = ["pair", "arm", "seed", *metrics.METRICS, "tied", "tnr_paper", *metrics.SEPARABILITY]
 MEASURED += ["aupr_error_released", "kl_released", "fpr95_released"]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from math import nan
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from scipy.stats import binom, hypergeom
 
 from .. import confidence
 from ..stats.selective import Guarantee, _upper
-from . import evaluate, reader
+from . import evaluate, files, reader
 from .reader import PredictionsError, Table
 
 SCHEMA = "trustlib-gate/1"
@@ -218,25 +219,23 @@ def _rows(gate: Gate, path: Source) -> tuple[pd.DataFrame, NDArray[np.float64], 
         return pd.DataFrame(index=range(len(path))), values_of(gate, path), path.correct.astype(np.float64)
     path = Path(path)
     try:
-        if not path.is_file():
-            raise PredictionsError("there is no such file")
-        frame = reader._table(path)
-        prefix = {"logits": "logit_", "probabilities": "prob_"}.get(gate.computed_of, "")
-        needed = [name for name in frame if prefix and name.startswith(prefix)]
-        needed = needed or [gate.confidence.removesuffix(" (column)")] * (not prefix)
+        frame, *_ = files.table(path)
+        kind = {"logits": "logit", "probabilities": "prob"}.get(gate.computed_of, "")
+        of_class = {name: of for name in frame if kind for like, of in [reader._class_of(name)] if like == kind}
+        needed = list(of_class) or [gate.confidence.removesuffix(" (column)")] * (not kind)
         if not needed or needed[0] not in frame:
-            what = f"columns {prefix}CLASS" if prefix else f"the column {needed[0]}"
-            raise PredictionsError(f"the gate needs {what}; found {reader._few(frame)}")
+            what = f"columns {kind}_CLASS" if kind else f"the column {needed[0]}"
+            raise PredictionsError(f"the gate needs {what}; found {files.few(frame)}")
         # labels that stand in for those that may not be there
-        dummy = {"label": needed[0].removeprefix(prefix)} if prefix else {"correct": 1}
-        own = () if prefix else tuple(needed)
-        values = values_of(gate, reader._checked(path.name, frame[needed].assign(**dummy), own, "", False))
+        stand_in = {"label": of_class[needed[0]]} if kind else {"correct": 1}
+        settings: dict[str, Any] = {"source": path.name, "confidences": () if kind else needed}
+        values = values_of(gate, reader.from_frame(frame[needed].assign(**stand_in), **settings))
         correct, labels = np.full(len(frame), nan), [name for name in frame if name in ROLES]
-        if "correct" in labels or ("label" in labels and (prefix or "prediction" in labels)):
-            labelled = frame[labels].notna().all(axis=1)
+        if "correct" in labels or ("label" in labels and (kind or "prediction" in labels)):
+            labelled = frame[labels].notna().all(axis=1).to_numpy()
             if labelled.any():
-                told = reader._checked(path.name, frame.loc[labelled, [*needed, *labels]], own, "", False)
-                correct[labelled] = told.correct
+                rows = frame.loc[labelled, [*needed, *labels]].reset_index(drop=True)
+                correct[labelled] = reader.from_frame(rows, **settings).correct
         return frame, values, correct
     except PredictionsError as error:
         raise PredictionsError(f"{path}: {error}") from None
