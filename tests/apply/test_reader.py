@@ -154,8 +154,14 @@ def test_a_class_may_have_any_name(names, save):
 def test_outputs_of_named_classes(label, write, save):
     if write == "npz":
         arrays = {"logits": LOGITS.astype(np.float32), "labels": label, "classes": np.array(CLASSES)}
-        found = read(save(arrays | {"features": np.ones((N, 8)), "epoch": np.array(9), "mean": np.ones(3)}, "a.npz"))
-        assert found.unused == ("features", "epoch", "mean")
+        found = read(
+            save(
+                arrays
+                | {"features": np.ones((N, 8)), "epoch": np.array(9), "mean": np.ones(3), "image": LOGITS, "probs": P},
+                "a.npz",
+            )
+        )
+        assert found.unused == ("features", "epoch", "mean", "image", "probs")
     else:
         table = OUTPUTS.assign(label=label)
         found = read(save(table)) if write == "csv" else from_frame(table)
@@ -163,6 +169,7 @@ def test_outputs_of_named_classes(label, write, save):
     np.testing.assert_allclose(found.logits, LOGITS, rtol=1e-6)
     np.testing.assert_array_equal(found.label, LABEL)
     np.testing.assert_array_equal(found.correct, LOGITS.argmax(1) == LABEL)
+    assert read(save(OUTPUTS), confidences=["logit_cat"]).confidences.keys() == {"logit_cat"}
     assert says(found, "places") == (label.dtype.kind != "U")
     assert not found.probabilities
 
@@ -211,7 +218,7 @@ def test_bfloat16(save):
     path = save(b"", "a.safetensors")
     save_file(arrays, path, {"classes": json.dumps([f"c{k}" for k in range(10)])})
     bits = p.view(torch.int16).numpy().view("V2")
-    text = pd.DataFrame(p.float().numpy()).add_prefix("prob_").assign(label=p.float().argmax(1))
+    text = pd.DataFrame(p.float().numpy()).add_prefix("prob_").assign(label=p.float().argmax(1).numpy())
     sources = [read(path), from_frame(arrays), read(save(text))]
     sources += [read(save({"probabilities": bits, "labels": arrays["labels"].numpy()}, "a.npz"))]
     for found in sources:
@@ -339,6 +346,7 @@ def test_a_spreadsheet_of_another_country(save):
         ("id,correct,masked,mine\n5,1,0,0.5,dark\n6,0,1,0.5", "expected 4 fields in every row, .* found 5 in row 1: "),
         ("id,correct,masked,mine\n5,1,0,0.5\n6,0,0.5", "found 3 in row 2: a field that holds a comma needs quotes"),
         ("correct,mine\n" + "1,0.5\n" * 2000 + "1,0,5", "found 3 in row 2,001"),
+        ("correct  mine\n1  0.5\n", "columns separated by a comma, semicolon, .* found one column: correct  mine"),
         ("1,0.5\n0,0.2\n", "expected the names of the columns in the first line, found 1, 0.5"),
         ("label,prob_0,prob_0,prob_1\n0,0.5,0.2,0.3\n", "one column of each name, found two of prob_0"),
     ],
@@ -357,6 +365,9 @@ def test_lists_and_objects_in_json(save):
     np.testing.assert_array_equal(found.label, LABEL)
     rows = [{"label": int(of), "logits": z} for of, z in zip(LABEL, LOGITS.tolist(), strict=True)]
     np.testing.assert_allclose(read(save(json.dumps(rows), "a.json")).logits, LOGITS)
+    rows[1]["logits"] = [1.0]
+    with pytest.raises(PredictionsError, match="column logits: expected lists of one length, found the lengths 1, 3"):
+        read(save(json.dumps(rows), "a.json"))
 
 
 def test_parquet(tmp_path):
@@ -391,8 +402,8 @@ def changed(table, column, rows, value):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (JUDGED.drop(columns="correct"), "expected a column correct .* found mine"),
-        (JUDGED.drop(columns="mine"), r"no column is a confidence \(found correct\)"),
+        (JUDGED.rename(columns={"correct": "ok"}), "expected a column correct .* found ok, mine"),
+        (JUDGED.assign(mine="x"), r"no column is a confidence \(mine: text\)"),
         (JUDGED.iloc[:0], "there are no rows"),
         (changed(JUDGED, "mine", [3, 7], None), r"missing .* in 2 of 60 rows \(numbers 4, 8\), of .* mine: .*--drop"),
         (changed(JUDGED, "mine", [3], "NA"), r"missing .* in 1 of 60 rows \(number 4\)"),

@@ -89,6 +89,10 @@ def of_frame(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame.set_axis(frame.columns.astype(str), axis=1)
     _refuse_twins(frame.columns)
     for name in [name for name in frame if name.lower() in OUTPUTS and frame[name].dtype == object]:
+        if len(sizes := {len(value) for value in frame[name] if isinstance(value, list | np.ndarray)}) > 1:
+            raise PredictionsError(
+                f"column {name}: expected lists of one length, found the lengths {few(sorted(sizes))}"
+            )
         by_class = pd.DataFrame(frame[name].tolist(), frame.index)  # of lists, or of objects with the classes' names
         if by_class.shape[1] > 1:
             frame = frame.drop(columns=name).join(by_class.add_prefix(OUTPUTS[name.lower()]))
@@ -109,7 +113,9 @@ def of_arrays(arrays: Mapping[str, object]) -> tuple[pd.DataFrame, dict[str, str
     n = next(iter(lengths.values()), max((len(values) for values in found.values() if values.ndim == 1), default=0))
     columns, unused = {}, {}
     for name, values in found.items():
-        if name != "logits" and values.shape in ((n,), (n, 1)):
+        if name in OUTPUTS and name != "logits" and "logits" in found:
+            unused[name] = "there are logits"
+        elif name != "logits" and values.shape in ((n,), (n, 1)):
             columns[name] = values.reshape(n)
         elif name in OUTPUTS and values.ndim == 2:
             columns |= _by_class(name, values, classes)
@@ -145,6 +151,21 @@ def few(names: Iterable) -> str:
     return ", ".join(names[: 2 * SHOWN]) + (f" and {len(names) - 2 * SHOWN:,} more" if len(names) > 2 * SHOWN else "")
 
 
+def where(rows: pd.Series) -> str:
+    """Which rows, by their numbers."""
+    numbers = rows.index[rows]
+    text = ", ".join(f"{number:,}" for number in numbers[:SHOWN]) + (", ..." if len(numbers) > SHOWN else "")
+    return f"in {len(numbers):,} of {counted(len(rows), 'row')} (number{'s' * (len(numbers) > 1)} {text})"
+
+
+def counted(n: int, what: str) -> str:
+    """
+    >>> counted(1, "prediction"), counted(1200, "prediction")
+    ('1 prediction', '1,200 predictions')
+    """
+    return f"{n:,} {what}{'s' * (n != 1)}"
+
+
 def _delimited(path: Path, kind: str, decimal: str) -> tuple[pd.DataFrame, list[str]]:
     with _opened(path) as file:
         head = file.read(4096)
@@ -177,7 +198,7 @@ def _delimited(path: Path, kind: str, decimal: str) -> tuple[pd.DataFrame, list[
             index_col=False, dtype=dict.fromkeys(texts, str), keep_default_na=False, na_values=[""],
             skipinitialspace=True, low_memory=False, decimal=point,
         )  # fmt: skip
-    if len(names) > 1 and (empty := frame.isna().all(axis=1)).any():
+    if (empty := frame.isna().all(axis=1)).any():
         notes.append(f"Rows without any value were left out: {empty.sum():,}.")
         frame = frame[~empty].reset_index(drop=True)
     frame = frame.drop(columns=[place for place, name in enumerate(names) if not name and frame[place].isna().all()])
@@ -197,6 +218,10 @@ def _surveyed(path: Path, encoding: str) -> tuple[int, str, list[str], list[list
             raise ValueError("it is empty")
         separator = max(SEPARATORS, key=re.sub(r'"[^"]*"', "", header).count)
         names = [name.strip() for name in _fields(header, lines, separator)]
+        if len(names) < 2:
+            raise PredictionsError(
+                f"expected columns separated by a {', '.join(SEPARATORS.values())}, found one column: {names[0]}"
+            )
         if all(re.fullmatch(r"-?\d+(\.\d+)?", name) for name in names):
             raise PredictionsError(f"expected the names of the columns in the first line, found {few(names)}")
         sample, number = [], 0

@@ -13,7 +13,6 @@ Either may have a column ``group``: a site, a domain, a device; and a column ``c
 rows depend on each other. Ids, codes, counts, times and constants are no confidences unless they are named as such.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,30 +22,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from . import files
-from .files import SHOWN, PredictionsError, few
+from . import columns, files
+from .files import PredictionsError, counted, few, where
 
 if TYPE_CHECKING:
     from ..study import Study  # takes pydantic and YAML, for which a missing file need not wait
 
 SUM_TOLERANCE = 1e-3  # of the probabilities of one row: those of half precision pass
 MOST = 0.25  # by which rounding may move their sum, however many classes
-SLACK = 1e-5  # beyond 0 and 1: float32
 TEXTS = dict.fromkeys(("true", "1", "1.0", "yes", "correct"), True)
 TEXTS |= dict.fromkeys(("false", "0", "0.0", "no", "incorrect", "wrong"), False)
-GAPS = ("nan", "na", "n/a", "null", "none", "<na>")  # in a column of numbers; elsewhere these are names
-# words in the names of columns
-PROBABLE = {"prob", "proba", "probability", "score", "sigmoid"}  # of one class of two, maybe
-PERCENT = {"prob", "proba", "probability", "confidence", "conf", "certainty", "percent", "pct"}
-CONFIDENT = PROBABLE | PERCENT | {"scores", "trust", "margin", "msp", "mcp", "energy", "logit", "softmax", "max"}
-INVERSE = {"uncertainty", "entropy", "variance", "std", "loss", "error", "nll", "perplexity", "distance"}
-IDS = {"id", "ids", "idx", "index", "no", "nr", "number", "name", "file", "filename", "path", "image", "key", "uuid"}
-UNITS = {"patient", "subject", "video", "case", "study", "person", "user", "session", "participant", "slide", "scan"}
-MEASURED = {"time", "timestamp", "date", "seconds", "sec", "ms", "latency", "duration", "age", "size", "width"}
-MEASURED |= {"height", "area", "iou", "x", "y", "w", "h", "xmin", "xmax", "ymin", "ymax", "lat", "lon", "code"}
-SUMMARIES = {"max", "min", "mean", "margin", "entropy", "gap", "norm", "pred", "predicted", "std"}  # prob_max: no class
-POSITIVE = ("1", "True", "true", "yes")  # of two classes the one that a probability is of
-ONE_CLASS = "the probability of one class"
 LAYOUT = (
     "expected a column correct (0 or 1) and one or more columns of confidences, or a column label and a column "
     "prob_CLASS or logit_CLASS for every class (python -m trustlib evaluate --help says more)"
@@ -168,17 +153,18 @@ def _checked(
     for name in (*wanted, *named.values()):
         if name not in table:
             raise PredictionsError(f"there is no column {name!r}; found {few(table)}")
-    role = _roles(table, wanted) | named
-    text = {what: _texts(table[name]) for what, name in role.items()}
+    role = columns.roles(table, wanted) | named
+    text = {what: columns.texts(table[name]) for what, name in role.items()}
     others = [name for name in table if name in wanted or name not in role.values()]
-    kind, of_class = _outputs(others, wanted, text.get("label"))
-    own = _confidences(table, [name for name in others if name not in of_class], wanted, decimal, notes, unused)
+    kind, of_class = columns.outputs_of(others, wanted, text.get("label"))
+    free = [name for name in others if name in wanted or name not in of_class]
+    own = columns.confidences(table, free, wanted, decimal, notes, unused)
     if of_class:
-        _name_places(text, list(of_class.values()), notes)
+        columns.name_places(text, list(of_class.values()), notes)
     else:
-        _take_predicted(own, wanted, text, notes, unused)
+        columns.take_predicted(own, wanted, text, notes, unused)
     own = {name: own[name] for name in wanted or own if name not in unused}
-    outputs = {name: _numbers(table[name], decimal, True)[0] for name in of_class}
+    outputs = {name: columns.numbers(table[name], decimal, True)[0] for name in of_class}
     by_label = "label" in text and ("prediction" in text or bool(outputs))
     if not (by_label or "correct" in text):
         raise PredictionsError(f"{LAYOUT}; found {few(table)}")
@@ -200,168 +186,10 @@ def _checked(
     notes[:0] = _described(table, {what: role[what] for what in text if what in role}, own, of_class, ids, unused)
     return Table(
         source, confidences={_apart(name): column[kept].to_numpy() for name, column in own.items()},
-        rows=_texts(table[ids])[kept].to_numpy(str) if ids else None, dropped=int((~kept).sum()),
+        rows=columns.texts(table[ids])[kept].to_numpy() if ids else None, dropped=int((~kept).sum()),
         unused=tuple(name for name in dict.fromkeys((*table, *unused)) if name not in used), notes=tuple(notes),
         **fields,
     )  # fmt: skip
-
-
-def _roles(table: pd.DataFrame, wanted: tuple[str, ...]) -> dict[str, str]:
-    """What a column is (`files.ROLES`) -> its name; of several the one that goes by just that name."""
-    named = {}
-    for name in table:
-        if (what := files.role_of(name)) and name not in wanted:
-            named.setdefault(what, []).append(name)
-    if len(named.get("label", ())) > 1 and "prediction" not in named:
-        raise PredictionsError(f"found {few(named['label'])}: call the true class label, the classifier's prediction")
-    return {what: min(names, key=lambda name: name != what) for what, names in named.items()}
-
-
-def _outputs(names: list[str], wanted: tuple[str, ...], label: pd.Series | None) -> tuple[str, dict[str, str]]:
-    """("prob" or "logit", column -> its class); nothing without labels, or of one column alone."""
-    known, found = set() if label is None else set(label.dropna()), {}
-    for name in names if known else ():
-        kind, of = _class_of(name)
-        if kind and (of in known or (name not in wanted and of not in SUMMARIES)):
-            found.setdefault(kind, {})[name] = of
-    if len(found) > 1:
-        raise PredictionsError("found columns prob_... and logit_...: keep one kind")
-    bare = {name: name for name in names if name in known or (name.isdigit() and name not in wanted)}
-    if known and not found and known <= bare.keys():  # as a table of predict_proba has them
-        found["prob"] = bare
-    return next(((kind, of_class) for kind, of_class in found.items() if len(of_class) > 1), ("", {}))
-
-
-def _class_of(name: str) -> tuple[str, str]:
-    """
-    >>> _class_of("prob_cat"), _class_of("Logits_3"), _class_of("margin")
-    (('prob', 'cat'), ('logit', '3'), ('', ''))
-    """
-    match = re.fullmatch(r"(prob|logit)(?:ability|a|s)?_(.+)", name, re.IGNORECASE)
-    return (match[1].lower(), match[2].strip()) if match else ("", "")
-
-
-def _confidences(
-    table: pd.DataFrame, names: list[str], wanted: tuple[str, ...], decimal: str, notes: list[str],
-    unused: dict[str, str],
-) -> dict[str, pd.Series]:  # fmt: skip
-    """Column -> its numbers, first those that are called as confidences are; what may be none is in `unused` too."""
-    own = {}
-    for name in sorted(names, key=lambda name: not _sounds(name)):
-        if wanted and name not in wanted:
-            unused[name] = "not named as a confidence"
-            continue
-        values, per_cent = _numbers(table[name], decimal, name in wanted or _sounds(name))
-        why = "" if name in wanted else "text" if values is None else _why_not(name, values)
-        unused |= {name: why} if why else {}
-        if why in ("", ONE_CLASS):
-            own[name], said = _scaled(name, values, per_cent)
-            notes += [said] if said else []
-    return own
-
-
-def _words(name: str) -> list[str]:
-    """
-    >>> _words("patientID_2"), _words("max prob")
-    (['patient', 'id'], ['max', 'prob'])
-    """
-    return re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower())
-
-
-def _sounds(name: str) -> bool:
-    """Whether a column is called as confidences are."""
-    words = _words(name)
-    return bool(CONFIDENT & set(words)) and words[-1] not in IDS | UNITS | MEASURED | INVERSE
-
-
-def _why_not(name: str, values: pd.Series) -> str:
-    """Why a column of numbers is no confidence unless it is named as one; empty where it may be."""
-    words, values = _words(name), values.dropna()
-    reasons = {
-        "the number of the row": not words or words[0] == "unnamed",
-        "an id, by its name": words[-1:] and words[-1] in IDS | UNITS,
-        "a measurement or a time, by its name": words[-1:] and words[-1] in MEASURED,
-        "by its name higher where the classifier is less sure": set(words) & INVERSE
-        and not set(words) & {"neg", "negative", "minus"},
-        "constant": len(values) > 2 and values.min() == values.max(),
-        "whole numbers, as ids, codes and counts are": not _sounds(name) and (values == values.round()).all(),
-        "as large as ids and times are": 1e8 < values.abs().max() < np.inf,
-        ONE_CLASS: _class_of(name)[0] and _class_of(name)[1] not in SUMMARIES,
-    }
-    return next((why for why, holds in reasons.items() if holds), "")
-
-
-def _scaled(name: str, values: pd.Series, per_cent: bool) -> tuple[pd.Series, str]:
-    """Per cents as fractions, and what rounding moved beyond 0 and 1 moved back; and a sentence where either was."""
-    low, high = float(values.min()), float(values.max())
-    if per_cent or (PERCENT & set(_words(name)) and low >= 0 and 50 < high <= 100 * (1 + SLACK)):
-        return (values / 100).clip(0, 1), f"{name} is in per cent: it was divided by 100."
-    if min(low, 0) >= -SLACK and max(high, 1) <= 1 + SLACK and (low < 0 or high > 1):
-        return values.clip(0, 1), f"{name} runs from {low!r} to {high!r}, which rounding makes of 0 and 1."
-    return values, ""
-
-
-def _take_predicted(
-    own: dict[str, pd.Series], wanted: tuple[str, ...], text: dict[str, pd.Series], notes: list[str],
-    unused: dict[str, str],
-) -> None:  # fmt: skip
-    """Of two classes: a column that says how likely one is comes to say how likely the predicted one is.
-
-    It is told from a confidence by the predictions, which are of one class above some value (0.5, or 0 of a score) and
-    of the other below. Without predictions these are made of the only probability.
-    """
-    known = {value for what in ("label", "prediction") if what in text for value in text[what].dropna()}
-    if len(known) != 2:
-        return
-    if not {"prediction", "correct"} & text.keys():
-        positive = {
-            name: next((of for of in (_class_of(name)[1], *POSITIVE) if of in known), "")
-            for name, values in own.items()
-            if values.dropna().between(0, 1).all() and values.min() < 0.5 and set(_words(name)) & PROBABLE
-        }
-        if len(positive) == 1 and "" not in positive.values():
-            ((name, of),) = positive.items()
-            text["prediction"] = pd.Series(np.where(own[name] > 0.5, of, *(known - {of})), own[name].index)
-            notes.append(f"There is no column prediction: it is taken to be {of} where {name} is above 0.5.")
-    for name in [name for name in own if name not in wanted and "prediction" in text]:
-        values, said = _of_predicted(name, own[name], text["prediction"])
-        if said:
-            own[name] = values
-            notes.append(said)
-            unused.pop(name, None)
-
-
-def _of_predicted(name: str, values: pd.Series, predicted: pd.Series) -> tuple[pd.Series, str]:
-    """What one class's probability or score says of the predicted one, and a sentence; neither of anything else."""
-    by = values.groupby(predicted).agg(["min", "max", "mean"]).sort_values("mean")
-    if len(by) != 2:
-        return values, ""
-    of, (low, below), (above, high) = by.index[1], by.iloc[0, :2], by.iloc[1, :2]
-    is_fraction = low >= 0 and max(below, high) <= 1
-    middle = 0.5 if is_fraction else 0
-    at_middle = below <= middle <= above
-    many = len(values) >= 20  # so that they are not apart by chance
-    if low < middle and ((many and (at_middle or (is_fraction and below < above))) or (at_middle and _sounds(name))):
-        said = f"{name} tells the classes apart, as a probability or score of {of} does: the confidence is "
-        if is_fraction:
-            return values.where(predicted == of, 1 - values), f"{said}p where {of} is predicted, 1 - p elsewhere."
-        return values.abs(), f"{said}its size."
-    return values, ""
-
-
-def _name_places(text: dict[str, pd.Series], classes: list[str], notes: list[str]) -> None:
-    """Whole numbers as labels of classes that have other names are places among these, counted from 0."""
-    known, place = set(text["label"].dropna()), {str(i): of for i, of in enumerate(classes)}
-    if known & set(classes):
-        return
-    if not known <= place.keys():
-        raise PredictionsError(
-            f"labels and classes share no name: found the labels {few(sorted(known))} and the classes {few(classes)}"
-        )
-    for what in ("label", "prediction"):
-        if what in text and set(text[what].dropna()) <= place.keys():
-            text[what] = text[what].map(place)
-    notes.append(f"Labels are places, counted from 0, among the classes {few(classes)}.")
 
 
 def _classified(
@@ -376,7 +204,7 @@ def _classified(
             predicted = _places(text["prediction"], classes)
             lower = pd.Series(logits[np.arange(len(rows)), predicted] < logits.max(1), rows.index)
             if lower.any():
-                raise PredictionsError(f"column prediction names another class than the highest {_where(lower)}")
+                raise PredictionsError(f"column prediction names another class than the highest {where(lower)}")
     else:
         labels, predictions = set(text["label"]), set(text["prediction"])
         if not labels & predictions:
@@ -390,7 +218,7 @@ def _classified(
         raise PredictionsError(f"expected two classes or more, found {few(classes)}")
     label = _places(text["label"], classes)
     if "correct" in text and (differing := _correct(text["correct"]) != (label == predicted)).any():
-        raise PredictionsError(f"column correct says otherwise than label and prediction {_where(differing)}")
+        raise PredictionsError(f"column correct says otherwise than label and prediction {where(differing)}")
     return {
         "correct": label == predicted, "logits": logits, "probabilities": kind == "prob", "label": label,
         "predicted": predicted, "classes": tuple(classes),
@@ -399,8 +227,10 @@ def _classified(
 
 def _ids(table: pd.DataFrame, unused: Mapping[str, str]) -> str:
     """The column by which rows can be named: ids, or text, of which no two are the same."""
-    named = [name for name in unused if set(_words(name)) & IDS] + [name for name in unused if unused[name] == "text"]
-    return next((name for name in named if table[name].notna().all() and table[name].is_unique), "")
+    named = [name for name in unused if set(columns.words_of(name)) & columns.IDS] + [
+        name for name in unused if unused[name] == "text"
+    ]
+    return next((name for name in named if name in table and table[name].notna().all() and table[name].is_unique), "")
 
 
 def _described(
@@ -418,9 +248,16 @@ def _described(
         if name != ids:
             reasons.setdefault(why, []).append(name)
     said += [f"Not used as a confidence: {few(names)} ({why})." for why, names in reasons.items()]
-    for name in [name for name in unused if set(_words(name)) & UNITS and name in table and "cluster" not in role]:
+    for name in [
+        name
+        for name in unused
+        if set(columns.words_of(name)) & columns.UNITS and name in table and "cluster" not in role
+    ]:
         if 1 < (units := table[name].nunique()) < len(table):
-            said.append(f"{name} has {units:,} values: if its rows depend on each other, name it as the cluster.")
+            said.append(
+                f"{name} has {units:,} values in {counted(len(table), 'row')}: if rows of one depend on each other, "
+                "name it as the cluster."
+            )
     return said
 
 
@@ -431,35 +268,13 @@ def _apart(name: str) -> str:
     return f"{name} (column)" if name in {score.label for score in SCORES.values()} else name
 
 
-def _numbers(column: pd.Series, decimal: str, must: bool) -> tuple[pd.Series | None, bool]:
-    """(float64, whether they are in per cent); None of text that need not be numbers, an error of text that must."""
-    if pd.api.types.is_numeric_dtype(column) and column.dtype.kind != "c":
-        return pd.Series(column.to_numpy(np.float64, na_value=np.nan), column.index, name=column.name), False
-    texts = column.dropna().astype(str).str.strip()
-    texts = texts[~texts.str.lower().isin(GAPS)]
-    commas = texts[texts.str.contains(",", regex=False)]
-    thousands = len(commas) and commas.str.fullmatch(r"[1-9]\d{0,2}(,\d{3})+").all()  # maybe
-    if decimal == "," or not (decimal or thousands or texts.str.contains(".", regex=False).any()):
-        texts = texts.str.replace(",", ".")
-    per_cent = texts.str.endswith("%")
-    numbers = pd.to_numeric(texts.str.removesuffix("%"), errors="coerce").astype(np.float64)
-    wrong = (numbers.isna() | (per_cent != per_cent.any())).reindex(column.index, fill_value=False)
-    if not must and wrong.sum() * 2 > len(texts):
-        return None, False
-    if wrong.any():
-        raise PredictionsError(
-            f"column {column.name}: expected numbers, found {few(column[wrong].unique())} {_where(wrong)}"
-        )
-    return numbers.reindex(column.index), bool(per_cent.any())
-
-
 def _whole(columns: Mapping[str, pd.Series], drop: bool) -> pd.Series:
     """Which rows to keep: those in which nothing is missing."""
     missing = pd.DataFrame({name: column.isna() for name, column in columns.items()})
     incomplete = missing.any(axis=1)
     if incomplete.any() and not drop:
         raise PredictionsError(
-            f"something is missing (NaN, or an empty cell) {_where(incomplete)}, of the columns "
+            f"something is missing (NaN, or an empty cell) {where(incomplete)}, of the columns "
             f"{few(missing.columns[missing.any()])}: mend the file, or leave these rows out (--drop, drop=True)"
         )
     if incomplete.all():
@@ -472,18 +287,9 @@ def _correct(texts: pd.Series) -> pd.Series:
     if known.isna().any():
         raise PredictionsError(
             f"column correct: expected 0 and 1, or true and false, found {few(texts[known.isna()].unique())} "
-            f"{_where(known.isna())}"
+            f"{where(known.isna())}"
         )
     return known.astype(bool)
-
-
-def _texts(column: pd.Series) -> pd.Series:
-    """Names as text, NaN where there is none; whole numbers read the same with and without a gap: "3", not "3.0"."""
-    codes, values = pd.factorize(column)
-    names = [str(value).strip() for value in values]
-    if all(re.fullmatch(r"-?\d+\.0+", name) for name in names):
-        names = [name.partition(".")[0] for name in names]
-    return pd.Series(np.array([*names, np.nan], object)[codes], column.index, name=column.name)
 
 
 def _places(texts: pd.Series, classes: Sequence[str]) -> NDArray[np.int64]:
@@ -491,7 +297,7 @@ def _places(texts: pd.Series, classes: Sequence[str]) -> NDArray[np.int64]:
     if place.isna().any():
         raise PredictionsError(
             f"column {texts.name}: expected one of the classes, {few(classes)}; found "
-            f"{few(texts[place.isna()].unique())} {_where(place.isna())}"
+            f"{few(texts[place.isna()].unique())} {where(place.isna())}"
         )
     return place.to_numpy(np.int64)
 
@@ -499,7 +305,7 @@ def _places(texts: pd.Series, classes: Sequence[str]) -> NDArray[np.int64]:
 def _finite(table: pd.DataFrame) -> pd.DataFrame:
     infinite = np.isinf(table).any(axis=1)
     if infinite.any():
-        raise PredictionsError(f"expected finite logits, found infinite ones {_where(infinite)}")
+        raise PredictionsError(f"expected finite logits, found infinite ones {where(infinite)}")
     return table
 
 
@@ -515,7 +321,7 @@ def _log_probabilities(table: pd.DataFrame, notes: list[str]) -> NDArray[np.floa
     if off.any():
         raise PredictionsError(
             f"expected probabilities that are not negative and sum to one within "
-            f"{max(SUM_TOLERANCE, rounding):g}, found others {_where(off)}; the first sums to "
+            f"{max(SUM_TOLERANCE, rounding):g}, found others {where(off)}; the first sums to "
             f"{total[off].iloc[0]:.4g}. Logits belong into columns logit_CLASS"
         )
     if rounding:
@@ -534,18 +340,3 @@ def _rounding(p: NDArray) -> float:
         single = p.astype(np.float32)
         is_bfloat16 = not (single.view(np.uint32) & 0xFFFF).any() and np.allclose(single, p, rtol=1e-7, atol=0)
     return 2.0**-7 if is_bfloat16 else 0.0
-
-
-def _where(rows: pd.Series) -> str:
-    """Which rows, by their numbers."""
-    numbers = rows.index[rows]
-    text = ", ".join(f"{number:,}" for number in numbers[:SHOWN]) + (", ..." if len(numbers) > SHOWN else "")
-    return f"in {len(numbers):,} of {counted(len(rows), 'row')} (number{'s' * (len(numbers) > 1)} {text})"
-
-
-def counted(n: int, what: str) -> str:
-    """
-    >>> counted(1, "prediction"), counted(1200, "prediction")
-    ('1 prediction', '1,200 predictions')
-    """
-    return f"{n:,} {what}{'s' * (n != 1)}"
