@@ -218,7 +218,7 @@ def _surveyed(path: Path, encoding: str) -> tuple[int, str, list[str], list[list
             raise ValueError("it is empty")
         separator = max(SEPARATORS, key=re.sub(r'"[^"]*"', "", header).count)
         names = [name.strip() for name in _fields(header, lines, separator)]
-        if len(names) < 2:
+        if len(names) < 2 and " " in names[0]:  # what a gate is applied to may have one column
             raise PredictionsError(
                 f"expected columns separated by a {', '.join(SEPARATORS.values())}, found one column: {names[0]}"
             )
