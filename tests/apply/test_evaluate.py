@@ -19,6 +19,7 @@ import trustlib
 from trustlib import __main__ as commands
 from trustlib import confidence, metrics
 from trustlib.apply import evaluate, reader
+from trustlib.apply.groups import groups
 from trustlib.data import ROOT
 from trustlib.stats import calibration, resampling
 from trustlib.stats.rates import clopper_pearson, share_interval
@@ -160,7 +161,7 @@ def test_groups_have_exact_shares_and_no_area_where_too_few_are_wrong():
     values, correct = rng.normal(size=200), rng.random(200) < 0.7
     member = np.repeat(["a", "b"], [180, 20])
     correct[180:] = True
-    found = evaluate.groups(values, correct, member, 0.0)
+    found = groups(values, correct, member, 0.0)
     a, x, right = found.loc["a"], values[:180], correct[:180]
     assert (a["n"], a["errors"]) == (180, (~right).sum())
     assert a["auroc"] == pytest.approx(metrics.evaluate(x, right)["auroc"])
@@ -255,7 +256,7 @@ def test_small_probabilities_are_not_rounded_away():
 
 
 def test_without_a_threshold_a_group_has_neither_coverage_nor_risk():
-    found = evaluate.groups(np.arange(40.0), np.arange(40) % 2 > 0, np.repeat(["a", "b"], 20), None)
+    found = groups(np.arange(40.0), np.arange(40) % 2 > 0, np.repeat(["a", "b"], 20), None)
     assert found[["coverage", "risk_high"]].isna().all(axis=None)
     assert found["accuracy"].tolist() == [0.5, 0.5]
 
@@ -441,7 +442,7 @@ def test_a_group_that_differs_from_the_rest_is_found_and_one_that_does_not_is_no
     rng = np.random.default_rng(9)
     member, values = rng.choice(["a", "b", "c"], 3000), rng.normal(size=3000)
     correct = rng.random(3000) < np.where(member == "a", 0.7, 0.9)
-    found = evaluate.groups(values, correct, member, 0.0)
+    found = groups(values, correct, member, 0.0)
     rest = correct[member != "a"].mean()
     assert found.loc["a", "accuracy_difference"] == pytest.approx(correct[member == "a"].mean() - rest)
     assert found.loc["a", "accuracy_difference_high"] < 0 < found.loc["a", "risk_difference_low"]

@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pandas as pd
 
 from .. import __version__
+from ..analysis.compare import DIFFERENCE
+from ..report import figures, markup, tables
+from ..report.tables import with_interval
 from . import evaluate as numbers
 from .page import SCHEMA, table_of, written
+from .pieces import figure, limit, no_formula, paragraph, percent, table
 from .reader import PredictionsError, Table
+from .sections import SCRIPT, TEMPLATE
 from .versus import finding, versus
 
 
@@ -39,9 +46,9 @@ class Comparison:
     def curves(self) -> dict[str, pd.DataFrame]:
         """name -> the risk-coverage curve of the confidence that decides, `evaluate.curve`."""
         found = {}
-        for name, table in self.tables.items():
-            scores = numbers.scores_of(table)[0]
-            found[name] = numbers.curve(scores[self.settings["method"] or next(iter(scores))], table.correct)
+        for name, of in self.tables.items():
+            scores = numbers.scores_of(of)[0]
+            found[name] = numbers.curve(scores[self.settings["method"] or next(iter(scores))], of.correct)
         return found
 
     def frame(self) -> pd.DataFrame:
@@ -60,14 +67,10 @@ class Comparison:
 
     def to_html(self, path: Path | str | None = None) -> str:
         """The page as one HTML file that needs no network; written to a file too, where one is named."""
-        from . import sections  # here, since it takes matplotlib
-
-        return written(sections.comparison(self), path)
+        return written(_page(self), path)
 
     def _repr_html_(self) -> str:
-        from . import sections
-
-        return sections.comparison_summary(self)
+        return _summary(self)
 
     def __repr__(self) -> str:
         return f"Comparison of {', '.join(self.tables)}: {self.sentence}"
@@ -114,3 +117,62 @@ def compare(
 
 def _named(i: int, data: Any) -> str:
     return Path(data).name if isinstance(data, str | Path) else chr(ord("A") + i)
+
+
+def _page(of: Comparison) -> str:
+    """The page of a comparison, one HTML file."""
+    with plt.style.context(figures.STYLE):
+        sections = [
+            ("metrics", "Metrics", _compared(of)),
+            ("risk-and-coverage", "Risk and coverage", _compared_curves(of)),
+        ]
+    tiles = [(f"{len(next(iter(of.tables.values()))):,}", "predictions")]
+    rows = of.compared[of.compared["metric"] == "coverage_at_risk"]
+    for row in rows.itertuples():
+        interval = f"[{100 * row.low:.1f}, {100 * row.high:.1f}]"
+        what = f"coverage at a risk of {limit(of.settings['max_risk'])}, {escape(row.name)} {interval}"
+        tiles.append((percent(row.estimate), what))
+    return markup.page(
+        TEMPLATE, SCRIPT.read_text(), title=f"Compared: {escape(', '.join(of.tables))}", tiles=tiles,
+        answer=paragraph(of.sentence), sections=sections, version=__version__, index="", files=[],
+        contents=[("", id, heading) for id, heading, _ in sections],
+    )  # fmt: skip
+
+
+def _summary(of: Comparison) -> str:
+    """The finding, the metrics and the curves: what a notebook shows."""
+    with plt.style.context(figures.STYLE):
+        return paragraph(of.sentence) + _compared(of) + _compared_curves(of)
+
+
+def _compared(of: Comparison) -> str:
+    headings = {"accuracy": "Acc", "auroc": "AUROC ↑", "aurc": "AURC ↓", "augrc": "AUGRC ↓"}
+    headings |= {"coverage_at_risk": f"coverage at {limit(of.settings['max_risk'])} risk"}
+    base, shown = next(iter(of.tables)), []
+    for metric, rows in of.compared.groupby("metric", sort=False):
+        rows = rows.set_index("name")
+        text = pd.DataFrame({"": f"{headings[metric]}, %", "classifier": rows.index}, index=rows.index)
+        text["estimate"] = with_interval(rows, ("estimate", "low", "high"), 100)
+        text[f"minus {base}'s"] = with_interval(rows, DIFFERENCE, 100, sign="+")
+        text["p, Holm"] = rows["p_holm"].map("{:.2g}".format).replace("nan", tables.MISSING)
+        shown.append(text.assign(test=rows["test"].replace("", tables.MISSING)))
+    caption = (
+        f"95 % intervals and differences on the same rows, {of.settings['resamples']:,} paired resamples. p: DeLong's "
+        "test of the AUROC where the errors are the same, else the bootstrap's; Holm's correction is over all tests."
+    )
+    return table(pd.concat(shown).set_index(""), caption, left=("classifier", "test"))
+
+
+def _compared_curves(of: Comparison) -> str:
+    fig, ax = plt.subplots(figsize=(6.4, 3.6))
+    curves = {name: curve.iloc[len(curve) // 50 :] for name, curve in of.curves.items()}
+    for name, curve in curves.items():
+        figures.risk_band(ax, curve["coverage"], curve["risk"], curve["low"], curve["high"], label=no_formula(name))
+    ax.axhline(of.settings["max_risk"], color="0.35", linewidth=0.8, linestyle="--")
+    ax.set_ylim(0, 1.05 * max(curve["high"].max() for curve in curves.values()))
+    ax.legend(loc="upper left")
+    return figure(
+        fig, "Risk, the share of errors among the predictions kept, against coverage, with exact 95 % intervals point "
+        "by point (of each by itself, not of differences); dashed: the acceptable risk.",
+        f"Risk against coverage of {', '.join(of.tables)}.",
+    )  # fmt: skip

@@ -18,6 +18,7 @@ from .. import __version__
 from ..stats import calibration, planning, selective
 from . import evaluate as numbers
 from . import reader
+from .groups import groups
 from .reader import PredictionsError, Table, counted
 
 SCHEMA = 1  # of the JSON file, see docs/tool.md
@@ -253,7 +254,7 @@ def _report(
             orient="index", columns=list(calibration.COLUMNS),
         ),
         class_errors=numbers.class_errors(table) if table.logits is not None else {},
-        groups=numbers.groups(scores[method], correct, member, threshold, cluster) if member is not None else None,
+        groups=groups(scores[method], correct, member, threshold, cluster) if member is not None else None,
         group_guarantees=each,
         cost=planning.expected_cost(scores[method], correct, error=cost[0], abstention=cost[1], resamples=resamples)
         if cost else None,
