@@ -148,8 +148,8 @@ def groups(report: Report) -> list[str]:
     more = f" The {MOST} largest of {len(found):,} are shown." if len(found) > MOST else ""
     caption = (
         f"{what}; {report.method}, per cent, each by itself: {interval_kind(report)}, of the AUROC DeLong's, which "
-        f"needs {FEWEST} correct and {FEWEST} incorrect predictions. Coverage and risk are those of the threshold. Bold: "
-        f"the difference from all other predictions is significant after Holm's correction over the groups.{more}"
+        f"needs {FEWEST} correct and {FEWEST} incorrect predictions. Coverage and risk are those of the threshold. "
+        f"Bold: the difference from all other predictions is significant after Holm's correction over the groups.{more}"
     )
     warning = "A threshold that holds on the whole may fail in a part: the guarantee is for all predictions together."
     html = [paragraph(warning), table(frame, caption, bold=marks)]
