@@ -69,11 +69,12 @@ def confidences(
     """Column -> its numbers, first those that are called as confidences are; what may be none is in `unused` too."""
     own = {}
     for name in sorted(names, key=lambda name: not _sounds(name)):
-        if wanted and name not in wanted:
-            unused[name] = "not named as a confidence"
-            continue
-        values, per_cent = numbers(table[name], decimal, name in wanted or _sounds(name))
-        why = "" if name in wanted else "text" if values is None else _why_not(name, values)
+        named = name in wanted
+        why = "" if named else "not named as a confidence" if wanted else _why_not_by_name(name)
+        values = None
+        if not why:
+            values, per_cent = numbers(table[name], decimal, named or _sounds(name))
+            why = "" if named else "text" if values is None else _why_not(name, values)
         unused |= {name: why} if why else {}
         if why in ("", ONE_CLASS):
             own[name], said = _scaled(name, values, per_cent)
@@ -95,21 +96,31 @@ def _sounds(name: str) -> bool:
     return bool(CONFIDENT & set(words)) and words[-1] not in IDS | UNITS | MEASURED | INVERSE
 
 
+def _why_not_by_name(name: str) -> str:
+    """Why a column is no confidence, whatever it holds, unless it is named as one; empty where it may be."""
+    words = words_of(name)
+    if not words or words[0] == "unnamed":
+        return "the number of the row"
+    if words[-1] in IDS | UNITS:
+        return "an id, by its name"
+    if set(words) & MEASURED and not _sounds(name):
+        return "a measurement or a time, by its name"
+    if set(words) & INVERSE and not set(words) & {"neg", "negative", "minus"}:
+        return "by its name higher where the classifier is less sure"
+    return ""
+
+
 def _why_not(name: str, values: pd.Series) -> str:
-    """Why a column of numbers is no confidence unless it is named as one; empty where it may be."""
-    words, values = words_of(name), values.dropna()
-    reasons = {
-        "the number of the row": not words or words[0] == "unnamed",
-        "an id, by its name": words[-1:] and words[-1] in IDS | UNITS,
-        "a measurement or a time, by its name": not _sounds(name) and set(words) & MEASURED,
-        "by its name higher where the classifier is less sure": set(words) & INVERSE
-        and not set(words) & {"neg", "negative", "minus"},
-        "constant": len(values) > 2 and values.min() == values.max(),
-        "whole numbers, as ids, codes and counts are": not _sounds(name) and (values == values.round()).all(),
-        "as large as ids and times are": 1e8 < values.abs().max() < np.inf,
-        ONE_CLASS: _class_of(name)[0] and _class_of(name)[1] not in SUMMARIES,
-    }
-    return next((why for why, holds in reasons.items() if holds), "")
+    """Why a column of these numbers is no confidence unless it is named as one; empty where it may be."""
+    values = values.dropna()
+    if len(values) > 2 and values.min() == values.max():
+        return "constant"
+    if not _sounds(name) and (values == values.round()).all():
+        return "whole numbers, as ids, codes and counts are"
+    if 1e8 < values.abs().max() < np.inf:
+        return "as large as ids and times are"
+    kind, of = _class_of(name)
+    return ONE_CLASS if kind and of not in SUMMARIES else ""
 
 
 def _scaled(name: str, values: pd.Series, per_cent: bool) -> tuple[pd.Series, str]:
