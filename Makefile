@@ -120,7 +120,7 @@ copies: .venv/ready  # executed copies of the notebooks to start with, for reade
 	done
 
 lock: .venv/ready  ## compile requirements.txt anew from pyproject.toml
-	uv pip compile --quiet --universal --python-version 3.11 --extra test --upgrade --no-header --no-annotate \
+	uv pip compile --quiet --universal --python-version 3.11 --extra study --extra test --upgrade --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links pyproject.toml --output-file requirements.txt
 
 clean:  ## remove the environment and everything a run made; published results and data stay

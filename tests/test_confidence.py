@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.spatial.distance import cdist
@@ -261,6 +262,21 @@ def test_what_is_missing_is_named_and_left_out():
 def test_a_new_score_needs_one_line(monkeypatch):
     monkeypatch.setitem(SCORES, "mine", confidence.Score("Mine", lambda part, *_: part.logits.std(1)))
     np.testing.assert_array_equal(confidence.all_scores(PART, FIT, REFERENCE)["mine"], PART.logits.std(1))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [np.ndarray.tolist, torch.tensor, pd.DataFrame, lambda x: torch.tensor(x, requires_grad=x.dtype.kind == "f")],
+)
+def test_outputs_may_be_lists_tensors_and_tables(kind):
+    labels = PART.labels.tolist() if kind is pd.DataFrame else kind(PART.labels)
+    given = Observed(kind(PART.logits), labels, kind(PART.features))
+    for name in ("mcp", "energy"):
+        np.testing.assert_allclose(score(name, given), score(name, PART), rtol=1e-6)
+    half = Observed(torch.tensor(PART.logits).bfloat16(), PART.labels)
+    assert half.logits.dtype == np.float32
+    with pytest.raises(ValueError, match="expected labels to be an array of numbers"):
+        Observed(PART.logits, PART.labels.astype(str))
 
 
 def test_probabilities_are_computed_in_float64():

@@ -62,6 +62,13 @@ def test_value_and_gradient_are_finite_for_every_finite_bfloat16_and_in_float32_
 
 
 @pytest.mark.parametrize("name", losses.LOSSES)
+def test_in_half_precision_it_is_what_it_is_in_single(name):
+    z, correct = torch.tensor([1.0, -2.0, 0.0, 9.0, -6e4]), torch.tensor([True, False, True, False, False])
+    target = torch.tensor([0.9, 0.1, 0.5, 0.3, 0.0]) if losses.LOSSES[name].target == "p_true" else correct
+    torch.testing.assert_close(ALL[name](z.half(), target).float(), ALL[name](z, target), rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
 @pytest.mark.parametrize(("z", "target"), [((4, 1), (4,)), ((4,), (4, 1)), ((4, 1), (4, 1)), ((4,), (3,)), ((), ())])
 def test_a_shape_mismatch_is_an_error_and_never_a_broadcast(name, z, target):
     with pytest.raises(ValueError, match="one shape"):

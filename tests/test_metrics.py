@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from conftest import scored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
@@ -146,10 +147,17 @@ def test_conventions_of_others_on_the_same_scores():
     assert generalised.mean() == pytest.approx(found["augrc"] + (1 - found["accuracy"]) / 800, abs=1e-12)
 
 
+def test_coverage_at_a_risk_that_was_computed_is_that_at_the_risk_that_was_meant():
+    z, correct = scored(10_000)
+    ranking = metrics.rank(z, correct)
+    assert metrics.coverage_at_risk(ranking, (1 - 0.95) / 2) == metrics.coverage_at_risk(ranking, 0.025)
+    assert 0 < metrics.coverage_at_risk(ranking, 0.025) < 0.5
+
+
 def test_harmonic_numbers_are_the_sums_of_reciprocals():
     summed = [float(sum(Fraction(1, i) for i in range(1, k + 1))) for k in range(101)]
-    np.testing.assert_allclose(metrics._harmonic(100), summed, rtol=1e-15)
-    assert metrics._harmonic(100)[0] == 0
+    np.testing.assert_allclose(metrics.harmonic(100), summed, rtol=1e-15)
+    assert metrics.harmonic(100)[0] == 0
 
 
 def test_the_released_scan_is_its_loop_near_the_exact_rate_and_has_none_for_a_saturated_score():

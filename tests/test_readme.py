@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import sys
 
 import pandas as pd
 import pytest
@@ -9,7 +10,9 @@ import torch
 import yaml
 from test_extension import hinge
 
+import trustlib
 from trustlib import losses
+from trustlib.__main__ import main
 from trustlib.data import ROOT
 from trustlib.report import readme
 from trustlib.study import load_study
@@ -46,12 +49,40 @@ def test_every_link_of_the_index_leads_to_a_page_and_to_the_claim():
     assert not [(page, claim) for page, claim in links if claim and f'id="{claim}"' not in pages[page]]
 
 
-def test_the_example_runs(capsys):
+def test_the_example_runs(tmp_path, monkeypatch, capsys):
     (example,) = (text for text in fragments("python") if text.startswith("import"))
+    monkeypatch.chdir(tmp_path)
     exec(compile(example, "docs", "exec"), {})
     printed = capsys.readouterr().out
-    assert "'auroc': 0.8" in printed
     assert "Keep a prediction when its confidence is above" in printed
+    assert "Temperature-scaled MCP" in printed
+    assert (tmp_path / "digits.html").exists()
+
+
+def test_the_commands_of_the_tool_run(tmp_path, monkeypatch, capsys):
+    example = pd.read_csv(ROOT / "data" / "example" / "predictions.csv")
+    first = example[["correct", "max_probability"]].assign(image=[f"{i}.png" for i in range(len(example))])
+    files = {"predictions": example, "first": first, "second": first.iloc[::-1], "monday": example[:900]}
+    files |= {"tuesday": example[900:], "new": example.drop(columns="correct")}
+    for name, frame in files.items():
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    commands = "".join(fragments("sh")).splitlines()
+    assert {command.split()[1] for command in commands} == {"evaluate", "compare", "apply", "monitor", "plan"}
+    for command in commands:
+        monkeypatch.setattr(sys, "argv", command.split())
+        assert main() == 0, (command, capsys.readouterr().err)
+    made = {"predictions.html", "predictions.json", "first-compared.html", "gate.json", "new-accepted.csv"}
+    assert made <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_the_json_files_keys_are_documented(tmp_path):
+    report = trustlib.evaluate(ROOT / "data" / "example" / "predictions.csv", resamples=5, cost=(10, 1))
+    text = (ROOT / "docs" / "tool.md").read_text().partition("## The JSON file")[2]
+    documented = {
+        name for row in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE) for name in re.findall("`(.*?)`", row)
+    }
+    assert documented == set(report.to_dict())
 
 
 def test_the_loss_that_it_adds_is_the_one_that_is_tested(monkeypatch, write_study):

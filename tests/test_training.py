@@ -165,7 +165,7 @@ class Memory:
     ("stop", "every"), [(7, 5), (13, 5), (24, 5), (14, 12)], ids=["first epoch", "second", "end", "from an epoch's end"]
 )
 def test_a_training_that_was_interrupted_goes_on_to_the_same_bits(optimizer, stop, every):
-    settings = {"optimizer": optimizer, "rate": 1e-3}
+    settings = {"optimizer": optimizer, "rate": 1e-3, "crop": 2 if optimizer == "sgd" else 0}
     whole, first, second = (small_net(norm=True) for _ in range(3))
     checkpoints = Memory(stop, every)
     history = train(whole, **settings)
@@ -177,6 +177,15 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_bits(optimizer, sto
     assert len(checkpoints.states) == 24 // every  # none is taken twice
     assert same_bits(whole, second)
     assert losses_of(again) == losses_of(history)
+
+
+def test_a_cropped_image_is_a_piece_of_the_padded_one():
+    x, corner = torch.rand(3, 2, 8, 6), torch.tensor([[0, 0], [2, 2], [4, 1]])
+    pieces = training.cropped(x, corner, 2)
+    padded = F.pad(x, [2] * 4, mode="reflect")
+    for piece, of, (row, column) in zip(pieces, padded, corner, strict=True):
+        assert torch.equal(piece, of[:, row : row + 8, column : column + 6])
+    assert torch.equal(pieces[1], x[1])
 
 
 @pytest.mark.parametrize(

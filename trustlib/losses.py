@@ -276,5 +276,8 @@ def _check(z: Tensor, target: Tensor) -> None:
 
 
 def _against(z: Tensor, target: Tensor) -> Tensor:
-    """z with its sign turned so that larger is worse, (B,); held within 1e30, where twice the value is still finite."""
-    return (-z).where(target.bool(), z).clamp(-1e30, 1e30)
+    """z with its sign turned so that larger is worse, (B,); held where twice the value is still finite."""
+    from torch import finfo
+
+    largest = min(1e30, finfo(z.dtype).max / 2)
+    return (-z).where(target.bool(), z).clamp(-largest, largest)

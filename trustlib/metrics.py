@@ -9,11 +9,9 @@ with ties treated as what they are, an order nobody knows. One convention each, 
 that does not exist, because all predictions are right or all are wrong, is NaN; `undefined` says why.
 """
 
-from bisect import bisect_left
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
-from operator import neg
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,8 +26,7 @@ class Ranking:
     """Samples grouped by distinct confidence, most confident first.
 
     threshold : float64 (M,), strictly descending
-    right, wrong : int64 (..., M), correct and incorrect predictions at exactly that confidence; leading axes, where
-        there are any, are resamples, and every metric of a ranking then has their shape. A count may be 0.
+    right, wrong : int64 (M,), correct and incorrect predictions at exactly that confidence
     """
 
     threshold: NDArray[np.float64]
@@ -44,26 +41,20 @@ class Ranking:
     @cached_property
     def right_kept(self) -> NDArray[np.int64]:
         """Correct predictions at or above each threshold; the last is all of them. So `wrong_kept` and `kept`."""
-        return self.right.cumsum(-1, dtype=self.right.dtype)
+        return self.right.cumsum()
 
     @cached_property
     def wrong_kept(self) -> NDArray[np.int64]:
-        return self.wrong.cumsum(-1, dtype=self.right.dtype)
+        return self.wrong.cumsum()
 
     @cached_property
     def kept(self) -> NDArray[np.int64]:
         return self.right_kept + self.wrong_kept
 
-    @cached_property
-    def errors(self) -> NDArray[np.int64]:
-        """Where in (M,) an incorrect prediction is, in any resample: often few places, and what is summed over wrong
-        predictions is 0 at all others."""
-        return np.flatnonzero(self.wrong.any(tuple(range(self.wrong.ndim - 1))))
-
     @property
     def n(self) -> int:
-        """All samples, of the only or of the first resample."""
-        return int(self.kept.flat[len(self.threshold) - 1])
+        """All samples."""
+        return int(self.kept[-1])
 
 
 def rank(confidence: ArrayLike, correct: ArrayLike) -> Ranking:
@@ -87,13 +78,9 @@ def sorted_blocks(confidence: NDArray[np.float64]) -> tuple[NDArray[np.int64], N
     return order, np.flatnonzero(np.concatenate((value[1:] != value[:-1], [True])))
 
 
-def collapse(count: NDArray, last: NDArray, dtype=np.int64) -> NDArray[np.int64]:
-    """Sums of counts (..., N), of any integers, over blocks whose last is at `last` (M,): (..., M)."""
-    if len(last) == count.shape[-1]:
-        return count.astype(dtype, copy=False)
-    sums = count.cumsum(-1, dtype=dtype).take(last, axis=-1)
-    sums[..., 1:] -= sums[..., :-1]
-    return sums
+def collapse(count: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Sums of counts (N,) over blocks whose last is at `last` (M,): (M,)."""
+    return np.diff(count.cumsum()[last], prepend=0)
 
 
 def evaluate(
@@ -140,33 +127,36 @@ def evaluate(
     """
     ranking = rank(confidence, correct)
     size = ranking.size
-    scores = {name: float(value) for name, value in of_ranking(ranking, threshold, tnr_threshold).items()}
-    return scores | {"tied": float(size[size > 1].sum() / size.sum())}
+    return of_ranking(ranking, threshold, tnr_threshold) | {"tied": float(size[size > 1].sum() / size.sum())}
 
 
-def of_ranking(ranking: Ranking, threshold: float = 0.0, tnr_threshold: float | None = None) -> dict[str, NDArray]:
-    """All of `METRICS`, each of the shape of the ranking's leading axes: what `evaluate` and the bootstrap use."""
-    right, wrong, n = ranking.right_kept[..., -1], ranking.wrong_kept[..., -1], ranking.kept[..., -1]
-    n_right, n_wrong, accuracy = _or_nan(right), _or_nan(wrong), right / n
+def of_ranking(ranking: Ranking, threshold: float = 0.0, tnr_threshold: float | None = None) -> dict[str, float]:
+    """All of `METRICS`, see `evaluate`."""
+    right, wrong, n = int(ranking.right_kept[-1]), int(ranking.wrong_kept[-1]), ranking.n
+    n_right, n_wrong, accuracy = right or np.nan, wrong or np.nan, right / n
     # counts are whole numbers, exact in float64 up to 2^53; products of totals beyond it are rounded to 16 digits
-    right_below = right[..., None] - ranking.right_kept[..., ranking.errors]
-    ties = 0.5 * ranking.right[..., ranking.errors]
-    inversions = (ranking.wrong[..., ranking.errors] * (right_below + ties)).sum(-1)
+    right_below = right - ranking.right_kept + 0.5 * ranking.right  # ties count one half
+    inversions = (ranking.wrong * right_below).sum()
+    found, seen = (
+        wrong - ranking.wrong_kept + ranking.wrong,
+        n - ranking.kept + ranking.size,
+    )  # from the least confident
     aurc = _aurc(ranking)
     tnr_threshold = threshold if tnr_threshold is None else tnr_threshold
-    return {
+    values = {
         "accuracy": accuracy,
         "fpr95": fpr_at_tpr(ranking),
-        "aupr_error": _precision_from_below(ranking),
-        "aupr_success": (ranking.right * (ranking.right_kept / np.maximum(ranking.kept, 1))).sum(-1) / n_right,
+        "aupr_error": (ranking.wrong * (found / seen)).sum() / n_wrong,
+        "aupr_success": (ranking.right * (ranking.right_kept / ranking.kept)).sum() / n_right,
         "auroc": 1 - inversions / (n_right * n_wrong),
-        "tpr": _trusted(ranking, ranking.right_kept, threshold) / n_right,
-        "tnr": (wrong - _trusted(ranking, ranking.wrong_kept, tnr_threshold)) / n_wrong,
+        "tpr": ranking.right[ranking.threshold > threshold].sum() / n_right,
+        "tnr": ranking.wrong[~(ranking.threshold > tnr_threshold)].sum() / n_wrong,
         "aurc": aurc,
-        "eaurc": aurc - _best_aurc(right, n),
+        "eaurc": aurc - best_aurc(right, n),
         # = acc (1 - acc) (1 - AUROC) + (1 - acc)^2 / 2, and it exists where AUROC does not
-        "augrc": inversions / n.astype(float) ** 2 + (1 - accuracy) ** 2 / 2,
+        "augrc": inversions / n**2 + (1 - accuracy) ** 2 / 2,
     }
+    return {name: float(value) for name, value in values.items()}
 
 
 def auroc_within(confidence: ArrayLike, correct: ArrayLike, groups: ArrayLike) -> float:
@@ -220,41 +210,41 @@ def undefined(correct: ArrayLike) -> dict[str, str]:
     return {}
 
 
-def fpr_at_tpr(ranking: Ranking, tpr: float = 0.95) -> NDArray | float:
+def fpr_at_tpr(ranking: Ranking, tpr: float = 0.95) -> float:
     """Lowest false positive rate among thresholds whose true positive rate is at least `tpr`; NaN for one class.
 
     The comparison is made in integers: 0.95 of 60 is 57, whatever the floats say.
     """
-    right, wrong = ranking.right_kept, ranking.wrong_kept
+    right, wrong = int(ranking.right_kept[-1]), int(ranking.wrong_kept[-1])
+    if right == 0 or wrong == 0:
+        return np.nan
     share = Fraction(str(tpr))
-    needed = -(-right[..., -1].astype(np.int64) * share.numerator // share.denominator)  # the ceiling
-    trusted = np.take_along_axis(wrong, np.expand_dims(_first(right, needed), -1), -1).squeeze(-1)
-    fpr = trusted / _or_nan(wrong[..., -1])
-    return _plain(np.where(right[..., -1] > 0, fpr, np.nan))
+    needed = -(-right * share.numerator // share.denominator)  # the ceiling
+    return float(ranking.wrong_kept[np.searchsorted(ranking.right_kept, needed)] / wrong)
 
 
-def tnr_at_tpr(ranking: Ranking, tpr: float = 0.95) -> NDArray | float:
+def tnr_at_tpr(ranking: Ranking, tpr: float = 0.95) -> float:
     """Highest true negative rate among thresholds whose true positive rate is at least `tpr`: 1 - `fpr_at_tpr`.
 
     Two scores compared at z = 0 stand at different operating points; matched so, they stand at one.
     """
-    return _plain(1 - np.asarray(fpr_at_tpr(ranking, tpr)))
+    return 1 - fpr_at_tpr(ranking, tpr)
 
 
-def average_precision(positive: NDArray[np.int64], negative: NDArray[np.int64]) -> NDArray | float:
+def average_precision(positive: NDArray[np.int64], negative: NDArray[np.int64]) -> float:
     """Average precision, sum of (R_k - R_(k-1)) P_k over distinct thresholds k, as scikit-learn has it.
 
     Parameters
     ----------
-    positive, negative : int (..., M), samples of either class at each distinct threshold, first found first.
+    positive, negative : int (M,), samples of either class at each distinct threshold, first found first.
 
     Returns
     -------
     float in (0, 1]; NaN without a positive.
     """
-    found = positive.cumsum(-1)
-    precision = found / np.maximum(found + negative.cumsum(-1), 1)
-    return _plain((positive * precision).sum(-1) / _or_nan(found[..., -1]))
+    found = positive.cumsum()
+    precision = found / (found + negative.cumsum())
+    return float((positive * precision).sum() / (found[-1] or np.nan))
 
 
 def coverage_at_risk(ranking: Ranking, risk: float) -> float:
@@ -268,9 +258,18 @@ def coverage_at_risk(ranking: Ranking, risk: float) -> float:
     """
     if not 0 <= risk <= 1:
         raise ValueError(f"coverage_at_risk: risk must lie in [0, 1], found {risk}")
-    share = Fraction(str(risk))
+    share = as_fraction(risk)
     safe = np.flatnonzero(ranking.wrong_kept * share.denominator <= ranking.kept * share.numerator)
     return float(ranking.kept[safe[-1]] / ranking.n) if len(safe) else 0.0
+
+
+def as_fraction(share: float) -> Fraction:
+    """A share as its decimals say, to nine of them and more: 5/100 for 0.05; times a count it fits into int64.
+
+    >>> as_fraction(0.05), as_fraction(0.1 + 0.2)
+    (Fraction(1, 20), Fraction(3, 10))
+    """
+    return Fraction(str(share)).limit_denominator(10**9)
 
 
 def roc_curve(confidence: ArrayLike, correct: ArrayLike) -> tuple[NDArray, NDArray, NDArray]:
@@ -282,7 +281,7 @@ def roc_curve(confidence: ArrayLike, correct: ArrayLike) -> tuple[NDArray, NDArr
     threshold : float64 (M + 1,), inf and then strictly descending; trusted are confidences at or above it.
     """
     ranking = rank(confidence, correct)
-    fpr, tpr = (_from_zero(c) / _or_nan(c.sum()) for c in (ranking.wrong, ranking.right))
+    fpr, tpr = (_from_zero(c) / (c.sum() or np.nan) for c in (ranking.wrong, ranking.right))
     return fpr, tpr, np.concatenate(([np.inf], ranking.threshold))
 
 
@@ -336,72 +335,32 @@ def fit_normals(confidence: ArrayLike, correct: ArrayLike) -> tuple[float, float
     return m1, s1, m2, s2
 
 
-def _trusted(ranking: Ranking, kept: NDArray, threshold: float) -> NDArray:
-    """Of running totals, what lies above a threshold (...)."""
-    above = bisect_left(ranking.threshold, -threshold, key=neg)
-    return kept[..., above - 1] if above else np.zeros_like(kept[..., 0])
-
-
-def _precision_from_below(ranking: Ranking) -> NDArray:
-    """Average precision of incorrect predictions looked for from the least confident up: AUPR-Error."""
-    at = ranking.errors
-    wrong = ranking.wrong[..., at]
-    found = ranking.wrong_kept[..., -1:] - ranking.wrong_kept[..., at] + wrong
-    seen = ranking.kept[..., -1:] - ranking.kept[..., at] + ranking.size[..., at]
-    terms = np.zeros_like(
-        ranking.wrong, float
-    )  # as long as without the zeros: rounded alike, whatever the resamples hold
-    terms[..., at] = wrong * (found / np.maximum(seen, 1))
-    return terms.sum(-1) / _or_nan(ranking.wrong_kept[..., -1])
-
-
-def _aurc(ranking: Ranking) -> NDArray:
+def _aurc(ranking: Ranking) -> float:
     """Mean risk over n = 1..N, in expectation over the order within each tied block.
 
     In a block of m samples, error rate r, after k0 samples with E0 errors, the expected risks sum to
     r m + (E0 - r k0) (H(k0 + m) - H(k0)), H being the harmonic numbers.
     """
-    at = ranking.errors
-    wrong, size = ranking.wrong[..., at], ranking.size[..., at]
-    terms = ranking.wrong_kept.astype(float)  # E0 - r k0 where r is 0
-    rate = wrong / np.maximum(size, 1)
-    terms[..., at] = ranking.wrong_kept[..., at] - wrong - rate * (ranking.kept[..., at] - size)
-    harmonic = _harmonic(int(ranking.kept[..., -1].max()))[ranking.kept]
-    terms[..., :1] *= harmonic[..., :1]
-    terms[..., 1:] *= harmonic[..., 1:] - harmonic[..., :-1]
-    return (ranking.wrong_kept[..., -1] + terms.sum(-1)) / ranking.kept[..., -1]
+    kept, errors = ranking.kept - ranking.size, ranking.wrong_kept - ranking.wrong  # before the block
+    rate = ranking.wrong / ranking.size
+    steps = np.diff(harmonic(ranking.n)[ranking.kept], prepend=0)
+    return (ranking.wrong_kept[-1] + ((errors - rate * kept) * steps).sum()) / ranking.n
 
 
-def _best_aurc(right: NDArray, n: NDArray) -> NDArray:
-    """AURC where all correct predictions come first: the sum over k > R of (k - R) / k, over n."""
-    harmonic = _harmonic(int(n.max()))
-    return (n - right - right * (harmonic[n] - harmonic[right])) / n
+def best_aurc(right: NDArray | int, n: NDArray | int) -> NDArray | float:
+    """AURC where all correct predictions come first: the sum over k > R of (k - R) / k, over n; of integers."""
+    of = harmonic(int(np.max(n)))
+    return (n - right - right * (of[n] - of[right])) / n
 
 
 @lru_cache(maxsize=1)
-def _harmonic(n: int) -> NDArray:
+def harmonic(n: int) -> NDArray[np.float64]:
     """Harmonic numbers H(0), ..., H(n); a bootstrap looks them up, which takes it less time than the formula."""
     return digamma(np.arange(1.0, n + 2)) + np.euler_gamma
 
 
-def _first(sums: NDArray, needed: ArrayLike) -> NDArray:
-    """Where running totals (..., M) first reach what is needed (...)."""
-    if sums.ndim == 1:
-        return np.searchsorted(sums, needed)
-    return (sums < np.asarray(needed)[..., None]).sum(-1)
-
-
 def _from_zero(count: NDArray) -> NDArray:
     return np.concatenate(([0], count.cumsum()))
-
-
-def _or_nan(count: NDArray) -> NDArray:
-    """Counts as float64, NaN in place of 0, to divide by."""
-    return np.where(count > 0, count, np.nan)
-
-
-def _plain(value: NDArray) -> NDArray | float:
-    return float(value) if np.ndim(value) == 0 else value
 
 
 def _check(confidence: ArrayLike, correct: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -19,6 +19,7 @@ class Recipe(BaseModel, extra="forbid", frozen=True, strict=True):
         0. "adam" and "sgd" (momentum 0.9) keep one learning rate, as in ConfidNet. "onecycle" is the authors'
         (``src/train_oracle.py``): SGD under PyTorch's OneCycleLR, which cycles the momentum too, from 0.95 to 0.85 and
         back, warmed up over the same share of all steps as theirs.
+    crop : images are padded by so many reflected pixels, and a piece of their size is cut out at random.
     frozen : which layers are in eval mode during training: "nothing"; "norm", batch norm; "noise", dropout as well.
 
     Raises
@@ -31,5 +32,6 @@ class Recipe(BaseModel, extra="forbid", frozen=True, strict=True):
     rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     images: int | None = Field(default=None, ge=1)
+    crop: int = Field(default=0, ge=0)
     optimizer: Literal["adamw", "adam", "sgd", "onecycle"] = "adamw"
     frozen: Literal["nothing", "norm", "noise"] = "nothing"

@@ -37,6 +37,7 @@ class Network(Strict):
     label: str  # as in the paper: ViT, RSN
     model: str  # a name in timm, or of `trustlib.models.confidnet`
     args: dict[str, Any] = {}
+    seed: int = 0  # added to the seeds of its classifiers: networks that are alike in all else are trainings of one
     training: Recipe | None = None
     weights: str | None = None  # instead of a training, see `trustlib.models.pretrained`
     inputs: dict[str, Any] = {}  # with weights: what differs from the model's own, see `trustlib.data.Inputs`

@@ -105,13 +105,18 @@ def train(
     for epoch in range(1, recipe.epochs + 1):
         order = subset[torch.randperm(len(subset), generator=draw)].to(device)
         view_of = torch.randint(views, order.shape, generator=draw).to(device)
+        corner = torch.zeros(len(order), 2, dtype=torch.long)
+        if recipe.crop:
+            corner.random_(2 * recipe.crop + 1, generator=draw)
         if epoch <= len(history):  # completed before an interruption
             continue
         start = time.perf_counter()
         first = done - (epoch - 1) * steps  # steps of this epoch that were taken before an interruption
-        indices, shown = (drawn.split(recipe.batch)[first:steps] for drawn in (order, view_of))
+        indices, shown, corners = (drawn.split(recipe.batch)[first:steps] for drawn in (order, view_of, corner))
         batches = data.batches(part, indices, shown if views > 1 else [0] * len(shown))
-        for x, index, view in zip(batches, indices, shown, strict=True):  # x (B, C, H, W)
+        for x, index, view, place in zip(batches, indices, shown, corners, strict=True):  # x (B, C, H, W)
+            if recipe.crop:
+                x = cropped(x, place.to(device), recipe.crop)
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 output = net(x)
             value = loss(output.float(), target[view, index]).mean()
@@ -131,6 +136,17 @@ def train(
         log(f"epoch {epoch}/{recipe.epochs}  loss {mean:.4f}  {history[-1]['seconds']:.1f} s")
         total = torch.zeros_like(total)
     return history
+
+
+def cropped(x: Tensor, corner: Tensor, margin: int) -> Tensor:
+    """A piece of each image (B, C, H, W), of its size, of the image padded by so many reflected pixels.
+
+    corner : int64 (B, 2), row and column of its first pixel in the padded image, 0 to 2 `margin`.
+    """
+    padded = nn.functional.pad(x, [margin] * 4, mode="reflect").permute(0, 2, 3, 1)  # (B, H + 2 margin, ..., C)
+    row, column = (corner[:, i, None] + torch.arange(x.shape[2 + i], device=x.device) for i in (0, 1))
+    image = torch.arange(len(x), device=x.device)[:, None, None]
+    return padded[image, row[:, :, None], column[:, None, :]].permute(0, 3, 1, 2)  # channels last in memory
 
 
 def training_images(

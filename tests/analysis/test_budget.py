@@ -7,8 +7,11 @@ from conftest import ABLATIONS, TINY, Given, quiet
 
 from trustlib import metrics
 from trustlib.analysis import budget
+from trustlib.report.prose import budget_findings
 from trustlib.runs import steps, tuning
+from trustlib.runs.publication import published_curves
 from trustlib.runs.results import SPLITS, Run
+from trustlib.study import load_study
 
 
 def ladder(**validation):
@@ -101,6 +104,15 @@ def test_fit_and_budget_of_an_oracle_are_read_from_its_files(trained, study_with
     assert run.on_training("rsn-rsn", "ce")["auroc"].shape == (2,)
     assert run.budget("rsn-rsn", "ce") == {"steps": 8, "epochs": 1, "images": 400}
     assert budget.state(untrained, "rsn-rsn", "ce") == "unknown"
+
+
+@pytest.mark.parametrize("name", ["quick", "ablations", "fashion"])
+def test_of_another_studys_ladder_there_are_the_networks_that_this_one_has(name):
+    study = load_study(name)
+    curves = published_curves(study, study.budget_from)
+    assert budget_findings(curves, study)
+    for pair in set(curves["pair"]):
+        assert study.pair_label(pair)
 
 
 def test_an_oracle_is_trained_that_has_converged_above_mcp(tiny):

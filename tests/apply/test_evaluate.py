@@ -2,21 +2,26 @@
 
 import html
 import json
+import os
 import re
+import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.special import expit
+from sklearn.metrics import log_loss
 from test_report import check_page
 
+import trustlib
 from trustlib import __main__ as commands
 from trustlib import confidence, metrics
 from trustlib.apply import evaluate, reader
-from trustlib.report import tables
-from trustlib.stats import resampling
-from trustlib.stats.rates import clopper_pearson
+from trustlib.data import ROOT
+from trustlib.stats import calibration, resampling
+from trustlib.stats.rates import clopper_pearson, share_interval
 
 N, K = 60, 3
 CLASSES = ("cat", "dog", "eel")
@@ -157,11 +162,11 @@ def test_groups_have_exact_shares_and_no_area_where_too_few_are_wrong():
     correct[180:] = True
     found = evaluate.groups(values, correct, member, 0.0)
     a, x, right = found.loc["a"], values[:180], correct[:180]
-    assert (a["n"], a["wrong"]) == (180, (~right).sum())
+    assert (a["n"], a["errors"]) == (180, (~right).sum())
     assert a["auroc"] == pytest.approx(metrics.evaluate(x, right)["auroc"])
     assert a["risk"] == pytest.approx((~right)[x > 0].mean())
     assert a["coverage"] == pytest.approx((x > 0).mean())
-    assert found.loc["b", "note"] == "0 wrong: too few for an AUC"
+    assert found.loc["b", "note"] == "0 incorrect: too few for an AUROC"
     assert np.isnan(found.loc["b", "auroc"])
     assert found.loc["b", "accuracy_low"] == pytest.approx(0.025 ** (1 / 20))
 
@@ -191,7 +196,7 @@ def test_whoever_keeps_what_is_above_the_threshold_as_it_is_written_keeps_as_man
     row = evaluate.guarantees({"mine": values}, rng.random(2000) < values, 0.2, 0.01).loc["mine"]
     (written,) = re.findall(r"above (\S+):", row["sentence"])
     assert (values > float(written)).sum() == row["kept"]
-    assert tables.guarantees_form(row.to_frame().T).data.loc["mine", "threshold"] == written
+    assert float(written) == row["threshold"]
 
 
 def test_without_an_error_every_prediction_is_kept_and_numbers_that_are_not_there_are_no_floats():
@@ -262,53 +267,266 @@ def test_no_guarantee_says_why():
     assert "at least" in found.loc["mine", "reason"]
 
 
-# --- The page ---
+# --- The page and the command ---
 
 
 def command(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["trustlib", "evaluate", *map(str, arguments)])
+    monkeypatch.setattr(sys, "argv", ["trustlib", *map(str, arguments)])
     return commands.main()
 
 
 SCRIPT, PICTURE = "<script>alert(1)</script>", '<img src=x onerror="alert(2)">'
 
 
-@pytest.mark.slow
-def test_the_command_writes_a_page_and_numbers(outputs, save, tmp_path, monkeypatch, capfd):
-    """Of a file whose every name would be markup or a script, were it not shown as text."""
+@pytest.fixture
+def hostile(outputs, save):
+    """A file whose every name would be markup or a script, were it not shown as text."""
     rng = np.random.default_rng(4)
     table = outputs.sample(400, replace=True, random_state=0).assign(group=rng.choice(["east", "<b>west</b>"], 400))
     table = table.assign(label=table["label"].replace("cat", SCRIPT), **{PICTURE: rng.random(400)})
     table = table.rename(columns={"logit_cat": f"logit_{SCRIPT}"}).assign(**{"<i>unused</i>": "x"})
+    return table, save(table, "<u>.csv")
+
+
+def test_the_command_writes_a_page_and_numbers(hostile, tmp_path, monkeypatch, capfd):
+    table, path = hostile
     page = tmp_path / "out" / "page.html"
     settings = {"max-risk": 0.5, "delta": 0.1, "method": "Margin", "resamples": 50, "html": page}
-    status = command(monkeypatch, save(table, "<u>.csv"), *(f"--{name}={value}" for name, value in settings.items()))
+    status = command(monkeypatch, "evaluate", path, *(f"--{name}={value}" for name, value in settings.items()))
     assert status == 0
-    printed = capfd.readouterr().out
-    assert "50 of 50 resamples of " in printed
+    assert "Margin: Keep" in capfd.readouterr().out
     written = check_page(page.read_text())
-    assert [tag for tag, _ in written.tags].count("script") == 1  # the frame's own
+    tags = [tag for tag, _ in written.tags]
+    assert tags.count("h1") == 1
+    scripts = [attributes.get("type") for tag, attributes in written.tags if tag == "script"]
+    assert scripts == ["application/json", None]  # the explorer's data, and the frame's own
     assert not [name for _, attributes in written.tags for name in attributes if name.startswith("on")]
-    assert {tag for tag, _ in written.tags}.isdisjoint("biu")
-    numbers = json.loads(page.with_suffix(".json").read_text(), parse_constant=pytest.fail)  # no NaN
-    classes = np.array([SCRIPT, *CLASSES[1:]])
-    correct = classes[table.filter(like="logit").to_numpy().argmax(1)] == table["label"]
-    assert (numbers["n"], numbers["wrong"]) == (400, (~correct).sum())
-    assert numbers["method"] == "Margin"
-    assert numbers["guarantees"]["Margin"]["found"]
-    assert PICTURE in numbers["guarantees"]
-    assert re.search("Keep (every|a) prediction", page.read_text())
-    assert "scores resampled" not in page.read_text()  # progress is for those who wait
-    assert set(numbers["groups"]) == {"east", "<b>west</b>"}
     text = html.unescape(re.sub("<[^>]*>", "", page.read_text()))
     for name in ("<b>west</b>", SCRIPT, PICTURE, "<i>unused</i>", "<u>.csv"):
         assert name in text
+    numbers = json.loads(page.with_suffix(".json").read_text(), parse_constant=pytest.fail)  # no NaN
+    classes = np.array([SCRIPT, *CLASSES[1:]])
+    correct = classes[table.filter(like="logit").to_numpy().argmax(1)] == table["label"]
+    assert (numbers["n"], numbers["errors"]) == (400, (~correct).sum())
+    assert numbers["method"] == "Margin"
+    assert numbers["guarantees"]["Margin"]["found"]
+    assert set(numbers["groups"]) == {"east", "<b>west</b>"}
 
 
-@pytest.mark.slow
-def test_the_command_says_in_one_line_what_is_wrong(save, judged, tmp_path, monkeypatch, capfd):
+def test_the_same_predictions_make_the_same_page_and_numbers(hostile):
+    first, second = (trustlib.evaluate(hostile[1], max_risk=0.5, delta=0.1, resamples=20) for _ in range(2))
+    assert first.to_html() == second.to_html()
+    assert first.to_json() == second.to_json()
+    assert first._repr_html_() == second._repr_html_()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["none.csv"],
+        ["a.csv", "--max-risk", "5"],
+        ["a.csv", "--delta", "0"],
+        ["a.csv", "--html", "out.json"],  # page and numbers in one file
+        ["a.csv", "--html", "folder"],
+        ["a.csv", "--html", "a.csv", "--force"],
+        ["a.csv", "--html", "there.html"],
+    ],
+)
+def test_what_cannot_be_run_is_refused_at_once_and_nothing_is_written(tmp_path, arguments):
+    (tmp_path / "a.csv").write_text("correct,confidence\n" + "1,0.9\n0,0.1\n" * 50)
+    (tmp_path / "there.html").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    code = "import sys; sys.argv[0] = 'trustlib'; from trustlib.__main__ import main; status = main()"
+    code += "; assert 'numpy' not in sys.modules; sys.exit(status)"  # which is what takes time
+    run = [sys.executable, "-c", code, "evaluate", *arguments]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: .+\n", done.stderr)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "there.html").read_text() == "mine"
+
+
+def test_the_command_says_in_one_line_what_is_wrong_with_a_file(save, judged, tmp_path, monkeypatch, capfd):
     path = save(judged.drop(columns="correct"))
-    assert command(monkeypatch, path, "--html", tmp_path / "page.html") == 1
-    error = capfd.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith(f"error: {path}: expected a column correct")
+    assert command(monkeypatch, "evaluate", path, "--html", tmp_path / "page.html") == 1
+    assert capfd.readouterr().err.startswith(f"error: {path}: expected a column correct")
     assert not (tmp_path / "page.html").exists()
+
+
+def test_a_limit_on_the_risk_is_an_exit_code(save, tmp_path, monkeypatch, capfd):
+    table = pd.DataFrame({"correct": np.arange(1000) % 50 > 0, "mine": np.linspace(0, 1, 1000)})
+    arguments = ["evaluate", save(table), "--resamples", "20", "--html", tmp_path / "a.html", "--force"]
+    assert command(monkeypatch, *arguments, "--fail-if-risk-above", "0.05") == 0
+    assert command(monkeypatch, *arguments, "--fail-if-risk-above", "0.02") == 3  # 2 % are errors: no bound is as low
+    assert (tmp_path / "a.html").exists()
+
+
+# --- Called from Python ---
+
+
+def test_arrays_tables_and_a_classifier_are_one_evaluation(logits, label):
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+
+    class Classifier:
+        classes_ = np.array(CLASSES)
+
+        def predict_proba(self, x):
+            return p[x]
+
+    names = np.array(CLASSES)[label]
+    table = pd.DataFrame(p, columns=[f"prob_{name}" for name in CLASSES]).assign(label=names)
+    kinds = [
+        (table,), (names, p), (pd.Series(names), pd.DataFrame(p, columns=CLASSES)), (label, torch.tensor(p)),
+        (label.tolist(), p.tolist()), (Classifier(), np.arange(N), names),
+    ]  # fmt: skip
+    frames = [trustlib.evaluate(*kind, resamples=20).frame() for kind in kinds]
+    for frame in frames[1:]:
+        pd.testing.assert_frame_equal(frame, frames[0])
+    logit = trustlib.evaluate(names, logits, resamples=20)
+    assert not logit.table.probabilities
+    np.testing.assert_array_equal(logit.table.correct, logits.argmax(1) == label)
+
+
+def test_whether_correct_and_a_confidence(judged):
+    correct = judged["correct"].to_numpy(bool)
+    one = trustlib.evaluate(correct, judged["mine"], resamples=20)
+    several = trustlib.evaluate(correct, {"mine": judged["mine"], "theirs": judged["theirs"]}, resamples=20)
+    assert list(several.scores) == ["mine", "theirs"]
+    area = metrics.evaluate(judged["mine"].to_numpy(), correct)["auroc"]
+    for report, name in ((one, "confidence"), (several, "mine")):
+        frame = report.frame().set_index(["score", "metric"])
+        assert frame.loc[(name, "auroc"), "estimate"] == pytest.approx(area)
+    with pytest.raises(reader.PredictionsError, match="has to be of booleans"):
+        trustlib.evaluate(judged["correct"], judged["mine"])
+
+
+def test_columns_of_probabilities_need_classes_where_these_do_not_follow(label):
+    p = np.full((N, 4), 0.25)
+    with pytest.raises(reader.PredictionsError, match="name the class of each column"):
+        trustlib.evaluate(np.array(CLASSES)[label], p)
+    found = trustlib.evaluate(np.array(CLASSES)[label], p, classes=[*CLASSES, "fox"], resamples=5)
+    assert found.table.classes == (*CLASSES, "fox")
+
+
+# --- What the numbers are ---
+
+
+def test_risk_at_coverage_and_coverage_at_risk_are_those_of_their_thresholds():
+    rng = np.random.default_rng(7)
+    values = rng.integers(0, 40, 500) / 40  # with ties
+    correct = rng.random(500) < 0.4 + 0.6 * values
+    for frame in (evaluate.at_coverages(values, correct), evaluate.at_risks(values, correct, resamples=50)):
+        for row in frame.itertuples():
+            kept = values > row.threshold
+            assert (kept.sum(), (kept & ~correct).sum()) == (row.kept, row.errors)
+    risks = evaluate.at_risks(values, correct, resamples=50)
+    for row in risks.itertuples():
+        assert row.coverage == metrics.coverage_at_risk(metrics.rank(values, correct), row.risk)
+        assert row.low <= row.coverage <= row.high
+    assert (evaluate.at_coverages(values, correct)["coverage"] >= np.array(evaluate.COVERAGES)).all()
+
+
+def test_the_interval_of_a_coverage_is_the_bootstraps():
+    rng = np.random.default_rng(8)
+    values = rng.random(800)
+    correct = rng.random(800) < 0.6 + 0.4 * values
+    row = evaluate.at_risks(values, correct, (0.15,), resamples=4000).iloc[0]
+    draws = [rng.integers(0, 800, 800) for _ in range(1500)]
+    drawn = [metrics.coverage_at_risk(metrics.rank(values[rows], correct[rows]), 0.15) for rows in draws]
+    np.testing.assert_allclose(np.quantile(drawn, [0.025, 0.975]), [row["low"], row["high"]], atol=0.03)
+
+
+def test_a_group_that_differs_from_the_rest_is_found_and_one_that_does_not_is_not():
+    rng = np.random.default_rng(9)
+    member, values = rng.choice(["a", "b", "c"], 3000), rng.normal(size=3000)
+    correct = rng.random(3000) < np.where(member == "a", 0.7, 0.9)
+    found = evaluate.groups(values, correct, member, 0.0)
+    rest = correct[member != "a"].mean()
+    assert found.loc["a", "accuracy_difference"] == pytest.approx(correct[member == "a"].mean() - rest)
+    assert found.loc["a", "accuracy_difference_high"] < 0 < found.loc["a", "risk_difference_low"]
+    assert found.loc["a", ["accuracy_p_holm", "risk_p_holm"]].max() < 1e-6
+    assert (found["auroc_p_holm"] > 0.05).all()
+
+
+def test_errors_of_the_class_probabilities_are_scikit_learns(logits, label):
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    found = trustlib.evaluate(label, p, resamples=5).class_errors
+    assert found["nll"] == pytest.approx(log_loss(label, p))
+    assert found["brier"] == pytest.approx(((p - np.eye(K)[label]) ** 2).sum(1).mean())
+    assert found["nll_low"] < found["nll"] < found["nll_high"]
+
+
+def test_the_worst_errors_are_named_by_row(judged):
+    report = trustlib.evaluate(judged, confidences=["mine"], resamples=5)
+    numbers = report.to_dict()["worst"]
+    errors = np.flatnonzero(judged["correct"] == 0)
+    expected = errors[np.argsort(-judged["mine"][errors])][:20]
+    assert [row["row"] for row in numbers] == judged["image"][expected].tolist()
+    report = trustlib.evaluate(judged.drop(columns="image"), confidences=["mine"], resamples=5)
+    assert [row["row"] for row in report.to_dict()["worst"]] == (expected + 1).tolist()
+
+
+# --- Rows that depend ---
+
+
+@pytest.fixture
+def clustered():
+    """Twenty copies of each of 60 rows, as one cluster: no more is known than from the 60."""
+    rng = np.random.default_rng(10)
+    values = rng.random(60)
+    correct = rng.random(60) < 0.3 + 0.7 * values
+    return values, correct, np.repeat(values, 20), np.repeat(correct, 20), np.repeat(np.arange(60), 20)
+
+
+def test_intervals_over_clusters_are_as_wide_as_those_of_one_row_each(clustered):
+    one, right, values, correct, cluster = clustered
+    single, many = evaluate.at_coverages(one, right), evaluate.at_coverages(values, correct, cluster=cluster)
+    naive = evaluate.at_coverages(values, correct)
+    wide = {name: (frame["high"] - frame["low"]).to_numpy() for name, frame in
+            (("single", single), ("many", many), ("naive", naive))}  # fmt: skip
+    np.testing.assert_allclose(wide["many"], wide["single"], rtol=0.1)
+    assert (wide["naive"] < 0.5 * wide["many"]).all()
+    widths = []
+    for p, o, of in ((one, right, None), (values, correct, cluster)):
+        found = calibration.with_intervals(p, o, cluster=of)
+        widths.append([found[f"{name}_high"] - found[f"{name}_low"] for name in ("brier", "nll", "ece")])
+    np.testing.assert_allclose(widths[0], widths[1], rtol=0.1)
+
+
+def test_a_share_over_clusters_is_covered():
+    """A share whose clusters differ: 95 % intervals hold it as often as they say, exact ones do not."""
+    rng = np.random.default_rng(11)
+    held = {"clusters": 0, "rows": 0}
+    for _ in range(300):
+        hit = rng.random((40, 25)) < rng.beta(2, 6, (40, 1))
+        for name, cluster in (("clusters", np.repeat(np.arange(40), 25)), ("rows", None)):
+            low, high = share_interval(hit.ravel(), cluster)
+            held[name] += low <= 0.25 <= high
+    assert held["clusters"] >= 0.92 * 300
+    assert held["rows"] < 0.7 * 300
+
+
+def test_a_report_of_clusters_says_so(clustered, tmp_path):
+    *_, values, correct, cluster = clustered
+    report = trustlib.evaluate(correct, values, cluster=cluster, resamples=50)
+    assert "95 % intervals over clusters" in report.to_html()
+    single = trustlib.evaluate(correct[::20], values[::20], resamples=50)
+    auroc = [of.frame().set_index("metric").loc["auroc"] for of in (report, single)]
+    assert auroc[0]["estimate"] == pytest.approx(auroc[1]["estimate"])
+    assert auroc[0]["high"] - auroc[0]["low"] == pytest.approx(auroc[1]["high"] - auroc[1]["low"], rel=0.5)
+
+
+# --- Two classifiers ---
+
+
+def test_a_comparison_is_a_page_numbers_and_a_sentence(logits, label, tmp_path):
+    worse = logits + np.random.default_rng(12).normal(size=logits.shape)
+    found = trustlib.compare((label, logits), (label, worse), max_risk=0.3, resamples=100)
+    page = check_page(found.to_html(tmp_path / "page.html"))
+    assert [tag for tag, _ in page.tags].count("h1") == 1
+    numbers = json.loads(found.to_json(), parse_constant=pytest.fail)
+    assert set(numbers["sources"]) == set(numbers["curves"]) == {"A", "B"}
+    frame = found.frame().set_index(["name", "metric"])
+    assert frame.loc[("B", "accuracy"), "estimate"] == (worse.argmax(1) == label).mean()
+    assert found.sentence in html.unescape(found._repr_html_())

@@ -17,6 +17,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 from test_report import html_of
 
+import trustlib
 from trustlib import metrics
 from trustlib.analysis import rules
 from trustlib.data import ROOT
@@ -84,7 +85,7 @@ def made(tmp_path_factory, results):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(page, "display", shown.append)
-        patch.setitem(explorer.__globals__, "display", shown.append)
+        patch.setattr("IPython.display.display", shown.append)
         section("## Claims", show_claims)
         section("## Explorer", lambda: explorer(results), lambda: page.table(tables.plain(ranked), "Ranked."))
         for part in range(6):
@@ -123,11 +124,20 @@ def _opened(browser, path, **how):
     context.close()
 
 
+@pytest.fixture(scope="module")
+def tool(tmp_path_factory):
+    """The page of `trustlib evaluate`, of the example."""
+    page = tmp_path_factory.mktemp("tool") / "page.html"
+    trustlib.evaluate(ROOT / "data" / "example" / "predictions.csv", resamples=20).to_html(page)
+    return page
+
+
 @pytest.fixture(
-    params=["made", *PUBLISHED], ids=lambda path: path if path == "made" else f"{path.parent.name}/{path.stem}"
+    params=["made", "tool", *PUBLISHED],
+    ids=lambda path: path if isinstance(path, str) else f"{path.parent.name}/{path.stem}",
 )
-def opened(browser, made, request):
-    yield from _opened(browser, made if request.param == "made" else request.param)
+def opened(browser, made, tool, request):
+    yield from _opened(browser, {"made": made, "tool": tool}.get(request.param, request.param))
 
 
 @pytest.fixture
@@ -230,7 +240,7 @@ def test_the_explorer_says_what_a_threshold_does(shown, results):
     assert said["TNR"][0] == f"{100 * (~trusted)[~correct].mean():.1f} %"
     assert said["risk"][0] == f"{100 * (~correct)[trusted].mean():.1f} %"
     assert said["errors among them"][0] == str((trusted & ~correct).sum())
-    slider = explorer.locator("input")
+    slider = explorer.get_by_label("threshold", exact=True)
     slider.focus()
     dot = explorer.locator("circle.here")
     before = float(dot.get_attribute("cx"))
@@ -245,6 +255,20 @@ def test_the_explorer_says_what_a_threshold_does(shown, results):
         assert said["risk"][column] == f"{100 * risk[np.isclose(coverage, kept / N)][0]:.1f} %"
     explorer.get_by_text("its own threshold").click()
     assert float(dot.get_attribute("cx")) == before
+
+
+def test_an_acceptable_risk_leads_to_the_largest_coverage_that_keeps_to_it(browser, tool):
+    table = pd.read_csv(ROOT / "data" / "example" / "predictions.csv")
+    correct = table["correct"].to_numpy(bool)
+    for shown in _opened(browser, tool):
+        explorer = shown.locator(".explorer")
+        explorer.locator("input[aria-label='acceptable risk']").fill("70")
+        coverage, risk = metrics.risk_coverage(table["max_probability"].to_numpy(), correct)
+        limit = 0.7**2 * (1 - correct.mean())
+        said = read(explorer)
+        assert abs(float(said["coverage"][0].split()[0]) / 100 - coverage[risk <= limit].max()) < 0.006  # 200 points
+        assert float(said["risk"][0].split()[0]) / 100 <= limit + 0.0005
+        assert len(said["risk"]) == 1  # the first confidence is not compared with itself
 
 
 def test_a_curve_is_named_below_the_pointer_and_chosen_by_a_click(shown):

@@ -1,6 +1,7 @@
 """The bootstrap: against metrics of copied samples, against SciPy's, and by how often its intervals are right."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import auroc, scored
 from scipy import stats
@@ -10,20 +11,27 @@ from trustlib import metrics
 from trustlib.stats import resampling
 
 
+def resampled(column, weights):
+    """Metrics of samples with weights (R, N)."""
+    return column.metrics(column.sums(np.arange(weights.shape[1])), weights.T.astype(np.float32))
+
+
 @pytest.mark.parametrize("digits", [8, 0])  # without ties and with many
 def test_a_resample_has_the_metrics_of_its_copied_samples(digits):
     z, correct = scored()
     z = z.round(digits)
-    weights = np.stack([np.bincount(np.random.default_rng(k).integers(0, 300, 300), minlength=300) for k in range(5)])
-    found = resampling._Column(z, correct, 0.2, -0.5).metrics(weights)
+    weights = np.stack([np.bincount(np.random.default_rng(k).integers(0, 300, 300), minlength=300) for k in range(20)])
+    found = resampled(resampling._Column(z, correct, 0.2, -0.5, 0.15), weights)
     for row, weight in zip(found, weights, strict=True):
-        copied = metrics.evaluate(np.repeat(z, weight), np.repeat(correct, weight), threshold=0.2, tnr_threshold=-0.5)
-        np.testing.assert_allclose(row, [copied[name] for name in metrics.METRICS], atol=1e-12)
+        z_copied, correct_copied = np.repeat(z, weight), np.repeat(correct, weight)
+        copied = metrics.evaluate(z_copied, correct_copied, threshold=0.2, tnr_threshold=-0.5)
+        coverage = metrics.coverage_at_risk(metrics.rank(z_copied, correct_copied), 0.15)
+        np.testing.assert_allclose(row, [*(copied[name] for name in metrics.METRICS), coverage], atol=1e-12)
 
 
 def test_a_resample_without_one_class_has_no_auroc_but_an_accuracy():
-    column = resampling._Column(np.array([1.0, 2, 3]), np.array([True, True, False]), 0.0, None)
-    found = dict(zip(metrics.METRICS, column.metrics(np.array([[2, 1, 0]]))[0], strict=True))
+    column = resampling._Column(np.array([1.0, 2, 3]), np.array([True, True, False]))
+    found = dict(zip(metrics.METRICS, resampled(column, np.array([[2, 1, 0]]))[0], strict=True))
     assert np.isnan(found["auroc"])
     assert (found["accuracy"], found["aurc"]) == (1, 0)
 
@@ -51,7 +59,8 @@ def test_true_negatives_may_be_counted_at_a_threshold_of_their_own():
 def test_chunks_do_not_change_the_answer(monkeypatch):
     z, correct = scored()
     whole = resampling.bootstrap({"a": z}, correct, resamples=20).samples["a"]
-    monkeypatch.setattr(resampling, "CHUNK", 700)
+    monkeypatch.setattr(resampling, "WEIGHTS", 700)
+    monkeypatch.setattr(resampling, "BATCH", 7)
     np.testing.assert_array_equal(resampling.bootstrap({"a": z}, correct, resamples=20).samples["a"], whole)
 
 
@@ -103,6 +112,65 @@ def test_the_interval_over_seeds_is_the_formula():
     assert (mean, low, high) == pytest.approx((0.8, 0.8 - half, 0.8 + half))
     one = resampling.crossed(estimate[:1], samples[:, :1], 0.95)
     assert one == pytest.approx((0.7, 0.605, 0.795, 1))
+
+
+def test_each_score_may_have_its_own_errors_and_a_table_its_columns():
+    z, correct = scored()
+    other = np.random.default_rng(5).random(300) < 0.8
+    own = {"a": correct, "b": other}
+    boot = resampling.bootstrap(pd.DataFrame({"a": z, "b": -z}), own, resamples=20)
+    for name, score in (("a", z), ("b", -z)):  # the resamples are those of each by itself
+        np.testing.assert_array_equal(
+            boot.samples[name], resampling.bootstrap({name: score}, own[name], resamples=20).samples[name]
+        )
+    with pytest.raises(ValueError, match="none of b"):
+        resampling.bootstrap({"a": z, "b": z}, {"a": correct}, resamples=5)
+    with pytest.raises(ValueError, match="same rows"):
+        resampling.bootstrap({"a": z, "b": z[:9]}, {"a": correct, "b": correct[:9]}, resamples=5)
+
+
+def test_of_many_rows_the_intervals_are_those_of_all_but_for_little_of_their_width(monkeypatch):
+    n, groups, risk = 30_000, 6_000, 0.05
+    rng = np.random.default_rng(6)
+    correct = {"a": rng.random(n) < 0.9, "b": rng.random(n) < 0.85}
+    z = {name: rng.normal(size=n) + 2 * own for name, own in correct.items()}
+    z["b"] = z["b"].round(1)
+
+    def ends(**options):
+        boot = resampling.bootstrap(z, correct, threshold=0.5, max_risk=risk, resamples=1000, **options)
+        frame = pd.concat([resampling.intervals(boot), pd.concat({"less": resampling.difference(boot, "a", "b")})])
+        return frame["estimate"], frame[["low", "high"]].to_numpy()
+
+    estimate, rows = ends()
+    group = np.random.default_rng(0).permutation(n) % groups
+    _, grouped = ends(cluster=group)
+    monkeypatch.setattr(resampling, "EXACT", groups)
+    same, found = ends()
+    np.testing.assert_array_equal(same, estimate)
+    width = np.diff(rows)
+    assert (abs(found - grouped) < 0.01 * width).all()  # blocks, on the same resamples
+    assert (abs(found - rows) < 0.12 * width).all()  # groups, on others: 1000 resamples give an end to 2 % (one sigma)
+    assert np.mean(np.diff(found) / width) == pytest.approx(1, abs=0.03)
+
+
+@pytest.mark.parametrize("clustered", [True, False])
+def test_whole_clusters_are_drawn_where_rows_depend_on_each_other(clustered):
+    # 100 patients with ten equal rows each: one knows as much as from 100 rows
+    truth, covered, trials = stats.norm.cdf(1 / np.sqrt(2)), 0, 200
+    cluster = np.repeat(np.arange(100), 10).astype(str)
+    for seed in range(trials):
+        z, correct = (np.repeat(values, 10) for values in scored(100, seed))
+        boot = resampling.bootstrap({"a": z}, correct, cluster=cluster if clustered else None, resamples=200)
+        low, high = resampling.intervals(boot).loc[("a", "auroc"), ["low", "high"]]
+        covered += low <= truth <= high
+    assert (0.88 <= covered / trials <= 0.99) if clustered else covered / trials < 0.6
+
+
+def test_the_effective_size_is_the_number_of_clusters_where_rows_are_copies():
+    _, correct = scored(400)
+    copied, alone = np.repeat(correct, 10), np.arange(4000)
+    assert resampling.effective_size(copied, np.repeat(np.arange(400), 10)) == pytest.approx(399)
+    assert resampling.effective_size(copied, alone) == pytest.approx(3999)
 
 
 def test_intervals_end_where_the_metrics_do():

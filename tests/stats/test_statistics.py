@@ -1,7 +1,6 @@
-"""Tests and guarantees: against their definitions, against SciPy, and by how often they are right."""
+"""Tests and intervals: against their definitions, against SciPy, and by how often they are right."""
 
 import itertools
-from math import ceil, log2
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from trustlib import metrics
-from trustlib.stats import combination, selective, statistics
+from trustlib.stats import combination, statistics
 from trustlib.stats.rates import clopper_pearson, holm, rate_intervals
 
 
@@ -117,6 +116,12 @@ def test_an_auroc_at_its_end_has_an_interval_all_the_same():
     assert np.isnan(statistics.delong_difference(z, -z, correct).p)
 
 
+def test_an_error_of_0_makes_no_interval_of_a_difference():
+    found = statistics.delong_difference(np.arange(50), np.zeros(50), np.arange(50) >= 12)  # perfect, and constant
+    assert found.difference == 0.5
+    assert np.isnan([found.low, found.high, found.z, found.p]).all()
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=7))
 def test_holm_is_the_closed_test_of_bonferroni(p):
     m = len(p)
@@ -142,97 +147,6 @@ def test_rates_count_what_is_above_the_threshold():
     assert counts == {"tpr": (1, 2), "tnr": (1, 3), "coverage": (2, 5), "risk": (1, 2)}
     assert rates["risk"].low < rates["risk"].rate < rates["risk"].high
     assert np.isnan(rate_intervals([0.0], [True], 1.0)["risk"].rate)
-
-
-def test_the_bound_is_the_exact_one_at_its_share_of_delta():
-    z, correct = scored(2000, gap=2.0)
-    found = selective.guaranteed_threshold(z, correct, max_risk=0.1, delta=0.01)
-    assert found.steps == ceil(log2(2000))
-    kept = z > found.threshold
-    assert (found.kept, found.errors) == (kept.sum(), (~correct[kept]).sum())
-    assert (found.coverage, found.risk) == pytest.approx((kept.mean(), (~correct[kept]).mean()))
-    exact = stats.binomtest(found.errors, found.kept, alternative="less").proportion_ci(
-        1 - 0.01 / found.steps, method="exact"
-    )
-    assert found.bound == pytest.approx(exact.high, abs=1e-12)
-    assert found.bound <= 0.1
-    assert "at most" in str(found)
-
-
-def test_the_guarantee_is_broken_no_more_often_than_delta():
-    # The risk above a threshold t is known: right with probability t + (1 - t) / 2 on average, for uniform confidence.
-    rng = np.random.default_rng(5)
-    delta, max_risk, broken, found = 0.1, 0.2, 0, 0
-    for _ in range(2000):
-        z = rng.random(150)
-        guarantee = selective.guaranteed_threshold(z, rng.random(150) < z, max_risk, delta)
-        found += guarantee.found
-        broken += guarantee.found and (1 - guarantee.threshold) / 2 > max_risk
-    assert found > 400
-    assert broken / 2000 <= delta
-
-
-def test_ties_are_kept_or_left_together_and_hide_no_threshold_below_them():
-    found = selective.guaranteed_threshold(np.repeat([3.0, 2.0, 1.0], 200), np.arange(600) < 400, 0.1, 0.01)
-    assert found.threshold in (1.0, 2.0)
-    assert found.kept in (200, 400)
-    everything = selective.guaranteed_threshold(np.zeros(300), np.ones(300, bool), 0.1)
-    assert (everything.threshold, everything.coverage) == (-np.inf, 1)
-    saturated = np.r_[np.ones(700), np.linspace(0, 0.5, 300)]
-    assert selective.guaranteed_threshold(saturated, np.ones(1000, bool), 0.1).coverage == 1
-    assert selective.guaranteed_threshold(saturated, saturated == 1, 0.1).kept >= 700
-    z = np.r_[np.linspace(0, 1, 200), np.full(100, -np.inf)]
-    found = selective.guaranteed_threshold(z, np.ones(300, bool), 0.1)
-    assert (found.kept, found.threshold) == ((z > found.threshold).sum(), -np.inf) == (200, -np.inf)
-
-
-def test_the_guarantee_holds_with_ties():
-    rng = np.random.default_rng(8)
-    broken, found = 0, 0
-    for _ in range(2000):
-        z = rng.integers(10, size=300) / 10
-        guarantee = selective.guaranteed_threshold(z, rng.random(300) > (1 - z) / 2, 0.2, 0.3)
-        above = np.arange(10)[np.arange(10) / 10 > guarantee.threshold] / 10
-        found += guarantee.found
-        broken += guarantee.found and ((1 - above) / 2).mean() > 0.2 + 1e-12
-    assert broken / 2000 <= 0.3
-    assert found > 1500
-
-
-def test_the_search_computes_no_more_bounds_than_it_shares_delta_among(monkeypatch):
-    rng = np.random.default_rng(6)
-    made = []
-    monkeypatch.setattr(selective, "_upper", lambda *_: made.append(1) or float(rng.random() < 0.5))
-    for n in (2, 3, 4, 5, 8, 9, 16, 17, 64, 65):
-        counts = []
-        for _ in range(200):
-            made.clear()
-            steps = selective.guaranteed_threshold(np.arange(n), np.ones(n, bool), 0.9, 0.9).steps
-            counts.append(len(made))
-        assert max(counts) == steps == ceil(log2(n))
-
-
-def test_no_threshold_qualifies_is_said_plainly():
-    rng = np.random.default_rng(6)
-    found = selective.guaranteed_threshold(rng.random(500), rng.random(500) < 0.5, 0.05, 0.01)
-    assert (found.found, found.coverage, found.threshold) == (False, 0, np.inf)
-    assert str(found).startswith("No threshold qualifies")
-
-
-def test_too_few_samples_are_refused_with_the_number_needed():
-    with pytest.raises(ValueError, match=r"20 samples cannot show .* at least") as error:
-        selective.guaranteed_threshold(np.arange(20), np.ones(20, bool), 0.05, 0.01)
-    needed = int(str(error.value).split("at least ")[1].split()[0])
-    with pytest.raises(ValueError, match="cannot show"):
-        selective.guaranteed_threshold(np.arange(needed - 1), np.ones(needed - 1, bool), 0.05, 0.01)
-    assert selective.guaranteed_threshold(np.arange(needed), np.ones(needed, bool), 0.05, 0.01).bound <= 0.05
-
-
-def test_an_increasing_map_changes_only_the_threshold():
-    z, correct = scored(1000, gap=2.0)
-    a, b = (selective.guaranteed_threshold(f(z), correct, 0.1, 0.01) for f in (np.asarray, np.exp))
-    assert (a.kept, a.errors, a.bound) == (b.kept, b.errors, b.bound)
-    assert b.threshold == pytest.approx(np.exp(a.threshold))
 
 
 def test_hanley_and_mcneils_interval_is_as_wide_as_exponential_scores_vary():

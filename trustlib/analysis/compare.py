@@ -5,10 +5,12 @@ Nothing here opens a file or needs a model. A split is "test", "heldout" (the va
 shift, "domains/NAME" or "sweeps/NAME".
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pandas as pd
@@ -22,7 +24,9 @@ from ..stats import calibration, resampling, selective, statistics
 from ..stats.combination import with_mcp
 from ..stats.rates import holm, rate_intervals
 from ..stats.resampling import Bootstrap
-from ..study import Study
+
+if TYPE_CHECKING:
+    from ..study import Study  # reads YAML, which predictions of your own do without
 
 MEASURED = ["pair", "arm", "seed", *metrics.METRICS, "tied", "tnr_paper", *metrics.SEPARABILITY]
 MEASURED += ["aupr_error_released", "kl_released", "fpr95_released"]
@@ -30,6 +34,8 @@ COMPARED = ["arm", "metric", "estimate", "low", "high", "seeds", "difference", "
 COMPARED += ["p", "p_holm"]
 WITHIN = ["pair", "arm", "auroc_within", "low", "high"]
 FUSION = ["pair", "arm", "auroc", "low", "high", "difference", "difference_low", "difference_high"]
+OVER_CLASSIFIERS = ["arm", "metric", "estimate", "low", "high", "difference", "difference_low", "difference_high"]
+OVER_CLASSIFIERS += ["classifiers"]
 INTERVAL = ["estimate", "low", "high"]
 DIFFERENCE = ["difference", "difference_low", "difference_high"]
 
@@ -226,6 +232,37 @@ def within_pairs(results: Results) -> pd.DataFrame:
 def fusion_pairs(results: Results) -> pd.DataFrame:
     """`fusion` of every pair, columns `FUSION`."""
     return _per_pair(results, partial(fusion, results), FUSION[1:])
+
+
+def over_classifiers(results: Results) -> pd.DataFrame:
+    """Every confidence over the trainings of one classifier, each with oracles of its own; on the test set.
+
+    Classifiers are trainings of one where their networks differ in label and seed alone (`settings.Network.seed`).
+
+    Returns
+    -------
+    One row per confidence and metric, columns `OVER_CLASSIFIERS`: the mean over the classifiers, a confidence's seeds
+    averaged before, with its 95 % interval over test images and classifiers (`resampling.crossed`), the same of the
+    difference from MCP, and how many classifiers there are. Fractions. Empty for a study of different classifiers.
+    """
+    study = results.study
+    alike = {name: network.model_copy(update={"label": "", "seed": 0}) for name, network in study.networks.items()}
+    first = alike[study.pair(study.pairs[0])[1]]
+    pairs = [pair for pair in study.pairs if all(alike[name] == first for name in study.pair(pair))]
+    found = [predictions for predictions in map(results.predictions, pairs) if predictions is not None]
+    if len(found) < 2:
+        return pd.DataFrame(columns=OVER_CLASSIFIERS)
+    boots, rows = [results.resample(predictions) for predictions in found], []
+    for arm in found[0].confidence:
+        estimate = np.stack([boot.estimate[arm].mean(0) for boot in boots])  # (C, M)
+        samples = np.stack([boot.samples[arm].mean(1) for boot in boots], axis=1)  # (R, C, M)
+        mcp = np.stack([boot.estimate["mcp"].mean(0) for boot in boots])
+        resampled = np.stack([boot.samples["mcp"].mean(1) for boot in boots], axis=1)
+        for k, metric in enumerate(metrics.METRICS):
+            own = resampling.crossed(estimate[:, k], samples[..., k], 0.95)
+            less = resampling.crossed(estimate[:, k] - mcp[:, k], samples[..., k] - resampled[..., k], 0.95)
+            rows.append((arm, metric, *own[:3], *less))
+    return pd.DataFrame(rows, columns=OVER_CLASSIFIERS)
 
 
 def sweep(results: Results) -> pd.DataFrame:

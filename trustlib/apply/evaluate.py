@@ -1,19 +1,20 @@
 """Evaluate your own predictions: scores, metrics with intervals, thresholds with a guarantee, groups, confusions."""
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy.special import expit
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, log_softmax
+from scipy.stats import fisher_exact, norm
 
 from .. import confidence, metrics
 from ..analysis import compare
 from ..predictions import Predictions
-from ..stats import resampling, selective, statistics
-from ..stats.rates import clopper_pearson, rate_intervals
+from ..stats import calibration, resampling, selective, statistics
+from ..stats.rates import clopper_pearson, holm, share_interval
 from ..stats.resampling import FEWEST
 from .reader import Table
 
@@ -21,6 +22,10 @@ LABELS = {score.label for score in confidence.SCORES.values()}
 LOG_ODDS = {score.label for score in confidence.SCORES.values() if score.log_odds}
 FITTED = {score.label for score in confidence.SCORES.values() if score.needs}  # here: on the rows themselves
 GROUP_RATES = ("accuracy", "auroc", "coverage", "risk")
+AGAINST_REST = ("accuracy", "auroc", "risk")  # of a group, compared with all other predictions
+COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+RISKS = (0.005, 0.01, 0.02, 0.05, 0.1)
+CELLS = 1000  # of a ranking, when its resampled counts are drawn
 DIGITS, FINEST = 9, 1e-13  # of scores made of probabilities: what is beyond is of the order in which they were summed
 
 
@@ -51,7 +56,7 @@ def scores_of(table: Table) -> tuple[dict[str, NDArray[np.float64]], dict[str, s
 
 
 def probability(table: Table, name: str, values: NDArray) -> NDArray[np.float64] | None:
-    """A confidence as a probability of being right: MCP's, with a temperature or without, or a column in [0, 1]."""
+    """A confidence as a probability of being correct: MCP's, with a temperature or without, or a column in [0, 1]."""
     if name in table.confidences:
         return values if values.min() >= 0 and values.max() <= 1 else None
     return expit(values) if name in LOG_ODDS else None
@@ -62,6 +67,7 @@ def compare_scores(
     correct: NDArray[np.bool_],
     thresholds: Mapping[str, float],
     *,
+    cluster: NDArray | None = None,
     resamples: int = 2000,
     seed: int = 0,
     log: Callable[[str], None] = print,
@@ -72,12 +78,12 @@ def compare_scores(
     ----------
     scores : name -> float (N,).
     thresholds : above which a score trusts; one that is not named has neither TPR nor TNR.
-    resamples, seed : of the paired bootstrap, see `resampling.bootstrap`.
+    cluster, resamples, seed : of the paired bootstrap, see `resampling.bootstrap`.
 
     Returns
     -------
     One row per score and metric: score, metric, estimate, low, high, difference, difference_low, difference_high; NaN
-    where a metric does not exist (`metrics.undefined`). The accuracy's interval is exact.
+    where a metric does not exist (`metrics.undefined`). The accuracy's interval is `share_interval`'s.
     """
 
     tenths = 0
@@ -91,11 +97,10 @@ def compare_scores(
     predictions = Predictions(correct, {name: values[None] for name, values in scores.items()}, thresholds)
     drawn = resampling.bootstrap(
         scores, correct, threshold={name: predictions.threshold_of(name) for name in scores}, resamples=resamples,
-        seed=seed, threads=os.cpu_count() or 1, progress=progress,
+        seed=seed, cluster=cluster, progress=progress,
     )  # fmt: skip
     frame = compare.compare(predictions, drawn).rename(columns={"arm": "score"})
-    exact = clopper_pearson(int(correct.sum()), len(correct))
-    frame.loc[frame["metric"] == "accuracy", ["low", "high"]] = np.array(exact)
+    frame.loc[frame["metric"] == "accuracy", ["low", "high"]] = np.array(share_interval(correct, cluster))
     return frame[["score", "metric", *compare.INTERVAL, *(compare.DIFFERENCE if len(scores) > 1 else ())]]
 
 
@@ -120,30 +125,146 @@ def verdict(compared: pd.DataFrame) -> str:
     )
 
 
-def curve(values: NDArray, correct: NDArray[np.bool_], points: int = 400) -> pd.DataFrame:
-    """The risk-coverage curve at so many coverages, with exact 95 % intervals, each by itself.
+def curve(
+    values: NDArray, correct: NDArray[np.bool_], points: int = 400, cluster: NDArray | None = None
+) -> pd.DataFrame:
+    """The risk-coverage curve at so many coverages, as `at_coverages` has it."""
+    coverages = np.linspace(0, 1, points)
+    return at_coverages(values, correct, coverages, cluster).drop_duplicates("kept", ignore_index=True)
 
-    Which predictions are kept does not depend on which are right, so that the errors among so many kept ones are
-    binomial as far as one error says nothing of another.
+
+def at_coverages(
+    values: NDArray, correct: NDArray[np.bool_], coverages: ArrayLike = COVERAGES, cluster: NDArray | None = None
+) -> pd.DataFrame:
+    """The risk of the most confident predictions: the fewest that make up a coverage, ties kept together.
+
+    Which predictions are kept does not depend on which are correct, so that the errors among so many kept ones are
+    binomial as far as one error says nothing of another: each interval is Clopper and Pearson's, by itself; with
+    clusters `share_interval`'s.
 
     Returns
     -------
-    One row per point, ascending: coverage, risk, low, high; fractions.
+    One row per coverage: coverage (of those kept), risk, low, high (95 %), fractions; threshold, above which a
+    prediction is kept (-inf keeps all); kept, errors, counts.
     """
-    coverage, risk = metrics.risk_coverage(values, correct)
-    at = np.unique(np.searchsorted(coverage, np.linspace(0, 1, points)).clip(max=len(coverage) - 1))
-    kept = np.rint(coverage[at] * len(correct)).astype(int)
-    low, high = clopper_pearson(np.rint(risk[at] * kept).astype(int), kept)
-    return pd.DataFrame({"coverage": coverage[at], "risk": risk[at], "low": low, "high": high})
+    ranking = metrics.rank(values, correct)
+    at = np.searchsorted(ranking.kept, np.asarray(coverages) * ranking.n - 1e-9).clip(max=len(ranking.kept) - 1)
+    kept, errors = ranking.kept[at], ranking.wrong_kept[at]
+    low, high = clopper_pearson(errors, kept)
+    if cluster is not None:
+        above = (values > threshold for threshold in _above(ranking)[at])
+        low, high = np.array([share_interval(~correct[rows], cluster[rows]) for rows in above]).T
+    return pd.DataFrame(
+        {
+            "coverage": kept / ranking.n, "risk": errors / kept, "low": low, "high": high,
+            "threshold": _above(ranking)[at], "kept": kept, "errors": errors,
+        }
+    )  # fmt: skip
+
+
+def at_risks(
+    values: NDArray,
+    correct: NDArray[np.bool_],
+    risks: Sequence[float] = RISKS,
+    *,
+    cluster: NDArray | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The largest coverage whose share of errors on these predictions is at most a risk (`metrics.coverage_at_risk`).
+
+    Its 95 % interval is the percentiles of the bootstrap over the predictions: counts of correct and incorrect ones in
+    at most `CELLS` cells of the ranking are drawn, so that it costs the same for a million rows; with clusters these
+    are drawn (`resampling.bootstrap`). It is chosen on the rows it is counted on and promises nothing of new ones,
+    which a guarantee does.
+
+    Returns
+    -------
+    One row per risk: risk, coverage, low, high, fractions; threshold, above which a prediction is kept, NaN where none
+    is; kept, errors, counts.
+    """
+    ranking = metrics.rank(values, correct)
+    if cluster is None:
+        sampled = _resampled_coverages(ranking, risks, resamples, seed)
+    else:
+        drawn = [
+            resampling.bootstrap({"": values}, correct, max_risk=risk, cluster=cluster, resamples=resamples, seed=seed)
+            for risk in risks
+        ]
+        sampled = np.array([boot.samples[""][:, 0, -1] for boot in drawn])
+    above, rows = _above(ranking), []
+    for risk, coverages in zip(risks, sampled, strict=True):
+        low, high = np.quantile(coverages, [0.025, 0.975])
+        coverage = metrics.coverage_at_risk(ranking, risk)
+        at = int(np.searchsorted(ranking.kept, coverage * ranking.n - 1e-9))
+        found = {"threshold": above[at], "kept": ranking.kept[at], "errors": ranking.wrong_kept[at]}
+        nothing = {"threshold": np.nan, "kept": 0, "errors": 0}
+        rows.append({"risk": risk, "coverage": coverage, "low": low, "high": high} | (found if coverage else nothing))
+    return pd.DataFrame(rows)
+
+
+def _resampled_coverages(
+    ranking: metrics.Ranking, risks: Sequence[float], resamples: int, seed: int
+) -> NDArray[np.float64]:
+    """`metrics.coverage_at_risk` of resamples, (risks, resamples), see `at_risks`."""
+    cells = np.unique(np.searchsorted(ranking.kept, np.linspace(0, ranking.n, CELLS + 1)[1:] - 1e-9))
+    right, wrong = (np.diff(kept[cells], prepend=0) for kept in (ranking.right_kept, ranking.wrong_kept))
+    share = np.concatenate((right, wrong)) / ranking.n
+    drawn = np.random.default_rng(seed).multinomial(ranking.n, share / share.sum(), size=resamples)
+    wrong_kept = drawn[:, len(cells) :].cumsum(1)
+    kept = drawn[:, : len(cells)].cumsum(1) + wrong_kept
+    coverages = []
+    for risk in risks:
+        fits = wrong_kept <= risk * kept + 1e-9  # the slack is of the product
+        last = fits.shape[1] - 1 - fits[:, ::-1].argmax(1)
+        coverages.append(np.where(fits.any(1), np.take_along_axis(kept, last[:, None], 1)[:, 0], 0) / ranking.n)
+    return np.array(coverages)
+
+
+def _above(ranking: metrics.Ranking) -> NDArray[np.float64]:
+    """The threshold above which exactly the predictions up to each distinct confidence are kept, (M,)."""
+    return np.append(ranking.threshold[1:], -np.inf)
+
+
+def class_errors(table: Table) -> dict[str, float]:
+    """NLL (nats) and Brier score of the K class probabilities against the labels, with 95 % intervals of a mean.
+
+    The Brier score is the sum over the classes of (p - [it is the label])^2, in [0, 2].
+    """
+    log_p = log_softmax(table.logits, axis=1)
+    rows = np.arange(len(table))
+    of_label = np.exp(log_p[rows, table.label])
+    brier = np.exp(2 * log_p).sum(1) - 2 * of_label + 1
+    return calibration.mean("nll", -log_p[rows, table.label]) | calibration.mean("brier", brier)
+
+
+def worst(table: Table, values: NDArray, threshold: float | None, count: int = 20) -> pd.DataFrame:
+    """The errors of highest confidence, most confident first: row, confidence, label and prediction, whether kept."""
+    errors = np.flatnonzero(~table.correct)
+    errors = errors[np.argsort(-values[errors], kind="stable")][:count]
+    names = table.rows if table.rows is not None else np.arange(1, len(table) + 1)
+    found = {"row": names[errors], "confidence": values[errors]}
+    if table.label is not None:
+        classes = np.array(table.classes)
+        found |= {"label": classes[table.label[errors]], "prediction": classes[table.predicted[errors]]}
+    return pd.DataFrame(found | {"kept": values[errors] > (np.inf if threshold is None else threshold)})
 
 
 def guarantees(
-    scores: Mapping[str, NDArray], correct: NDArray, max_risk: float, delta: float, *, rounded: bool = False
+    scores: Mapping[str, NDArray],
+    correct: NDArray,
+    max_risk: float,
+    delta: float,
+    *,
+    rule: str = "sgr",
+    cluster: NDArray | None = None,
+    rounded: bool = False,
 ) -> pd.DataFrame:
-    """`statistics.guaranteed_threshold` of every score by itself: one row per score, and why there is none in `reason`.
+    """`selective.guaranteed_threshold` of every score by itself: one row per score, and why there is none in `reason`.
 
     A score that was fitted on these rows has none: the guarantee is for functions that were fixed before.
 
+    rule, cluster : of `selective.guaranteed_threshold`.
     rounded : whether the scores computed here were (`scores_of`). A threshold is then half a digit above
         the prediction left out, so that it keeps the same ones of scores that were not rounded.
     """
@@ -152,7 +273,7 @@ def guarantees(
         try:
             if name in FITTED:
                 raise ValueError("it was fitted on these rows, a guarantee needs others")
-            found = selective.guaranteed_threshold(values, correct, max_risk, delta)
+            found = selective.guaranteed_threshold(values, correct, max_risk, delta, rule, cluster=cluster)
             left, slack = found.threshold, 0.0
             if rounded and name in LABELS and np.isfinite(left):
                 above = left + float(_unit(left)) / 2
@@ -168,32 +289,79 @@ def guarantees(
     return frame.astype(dict.fromkeys(counts, "Int64"))  # whole numbers beside those that are not there
 
 
-def groups(values: NDArray, correct: NDArray, member: NDArray, threshold: float | None) -> pd.DataFrame:
-    """How one confidence does in each group, with 95 % intervals: exact ones of shares, DeLong's of the AUC.
+def groups(
+    values: NDArray, correct: NDArray, member: NDArray, threshold: float | None, cluster: NDArray | None = None
+) -> pd.DataFrame:
+    """How one confidence does in each group, with 95 % intervals, and whether it does otherwise on the rest.
+
+    Intervals are exact ones of shares and DeLong's of the AUROC. A difference is that from all other predictions: of
+    shares with the interval that the exact ones of both give (each end's distances added in squares, Newcombe 1998)
+    and Fisher's exact test, of the AUROC by the normal distribution. Holm's correction is over the groups. With
+    clusters, shares have the interval of `share_interval`, and there are neither tests nor an interval of the AUROC.
 
     Returns
     -------
-    One row per group: n, wrong; accuracy, auroc, and of the predictions above the threshold their share, coverage, and
-    their errors' share, risk, each with _low and _high; NaN without a threshold. The AUC is NaN where fewer than
-    `FEWEST` predictions are right, or wrong, which `note` says.
+    One row per group: n, errors; accuracy, auroc, and of the predictions above the threshold their share, coverage, and
+    their errors' share, risk, each with _low and _high; of accuracy, auroc and risk also _difference, _difference_low,
+    _difference_high, _p and _p_holm. NaN without a threshold or without a rest. The AUROC is NaN where fewer than
+    `FEWEST` predictions are correct, or incorrect, which `note` says.
     """
-    columns = ["n", "wrong", *(f"{what}{end}" for what in GROUP_RATES for end in ("", "_low", "_high")), "note"]
-    rows = {}
-    for name in np.unique(member):
-        x, right = values[member == name], correct[member == name]
-        n, wrong = len(right), int((~right).sum())
-        low, high = map(float, clopper_pearson(n - wrong, n))
-        row = {"n": n, "wrong": wrong, "accuracy": right.mean(), "accuracy_low": low, "accuracy_high": high}
-        rates = rate_intervals(x, right, threshold) if threshold is not None else {}
-        for what in ("coverage", "risk") if rates else ():
-            row |= {what: rates[what].rate, f"{what}_low": rates[what].low, f"{what}_high": rates[what].high}
-        enough = min(wrong, n - wrong) >= FEWEST
-        if enough:
-            area = statistics.delong(x, right)
-            row |= {"auroc": area.auroc, "auroc_low": area.low, "auroc_high": area.high}
-        few = f"{min(wrong, n - wrong)} {'wrong' if wrong <= n - wrong else 'right'}: too few for an AUC"
-        rows[name] = row | {"note": "" if enough else few}
-    return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns)
+    columns = ["n", "errors", *(f"{what}{end}" for what in GROUP_RATES for end in ("", "_low", "_high")), "note"]
+    names = np.unique(member)
+    parts = {name: _group(values, correct, member == name, threshold, cluster) for name in names}
+    rows = pd.DataFrame.from_dict(parts, orient="index")
+    frame = rows.reindex(columns=columns)
+    if len(names) > 1:
+        parts = {name: _group(values, correct, member != name, threshold, cluster) for name in names}
+        rest = pd.DataFrame.from_dict(parts, orient="index")
+        for what in filter(rows.__contains__, AGAINST_REST):
+            found = [_difference(rows.loc[name], rest.loc[name], what) for name in names]
+            frame[[f"{what}{end}" for end in ("_difference", "_difference_low", "_difference_high", "_p")]] = found
+            frame[f"{what}_p"] = frame[f"{what}_p"] if cluster is None else np.nan
+            frame[f"{what}_p_holm"] = holm(frame[f"{what}_p"])
+    return frame
+
+
+def _group(
+    values: NDArray, correct: NDArray, chosen: NDArray[np.bool_], threshold: float | None, cluster: NDArray | None
+) -> dict:
+    """One row of `groups`: of the chosen predictions."""
+    x, right = values[chosen], correct[chosen]
+    of = None if cluster is None else cluster[chosen]
+    n, errors = len(right), int((~right).sum())
+    row: dict = {"n": n, "errors": errors} | _share("accuracy", right, of)
+    if threshold is not None:
+        kept = x > threshold
+        row |= _share("coverage", kept, of) | _share("risk", ~right[kept], None if of is None else of[kept])
+    enough = min(errors, n - errors) >= FEWEST
+    if enough:
+        area = statistics.delong(x, right)
+        row |= {"auroc": area.auroc, "auroc_low": area.low, "auroc_high": area.high, "auroc_error": area.error}
+    if enough and cluster is not None:
+        row |= dict.fromkeys(("auroc_low", "auroc_high", "auroc_error"), np.nan)
+    few = f"{min(errors, n - errors)} {'incorrect' if errors <= n - errors else 'correct'}: too few for an AUROC"
+    return row | {"note": "" if enough else few}
+
+
+def _share(name: str, hit: NDArray[np.bool_], cluster: NDArray | None) -> dict[str, float]:
+    low, high = share_interval(hit, cluster)
+    return {name: float(hit.mean()) if len(hit) else np.nan, f"{name}_low": low, f"{name}_high": high}
+
+
+def _difference(group: pd.Series, rest: pd.Series, what: str) -> tuple[float, float, float, float]:
+    """A group's metric minus that of the rest, with its 95 % interval and p-value."""
+    less = group[what] - rest[what]
+    if np.isnan(less):
+        return (np.nan,) * 4
+    down = np.hypot(group[what] - group[f"{what}_low"], rest[f"{what}_high"] - rest[what])
+    up = np.hypot(group[f"{what}_high"] - group[what], rest[what] - rest[f"{what}_low"])
+    if what == "auroc":
+        error = np.hypot(group["auroc_error"], rest["auroc_error"])
+        return less, less - down, less + up, float(2 * norm.sf(abs(less) / error)) if error else np.nan
+    n = [part["n"] if what == "accuracy" else round(part["n"] * part["coverage"]) for part in (group, rest)]
+    hits = [round(size * part[what]) for size, part in zip(n, (group, rest), strict=True)]
+    p = fisher_exact([hits, [size - hit for size, hit in zip(n, hits, strict=True)]]).pvalue
+    return less, less - down, less + up, float(p)
 
 
 def confusions(table: Table, kept: NDArray[np.bool_]) -> pd.DataFrame:
@@ -205,7 +373,12 @@ def confusions(table: Table, kept: NDArray[np.bool_]) -> pd.DataFrame:
     return counts.rename(columns={"sum": "count", "mean": "share"}).reset_index(drop=True)
 
 
-def plain_numbers(content: object) -> object:
+def thinned(curve: pd.DataFrame, points: int = 400) -> pd.DataFrame:
+    """So many rows of a curve, evenly spaced, the first and the last among them."""
+    return curve.iloc[np.unique(np.linspace(0, len(curve) - 1, points).astype(int))]
+
+
+def plain_numbers(content: Any) -> Any:
     """The same for JSON: NumPy's numbers as Python's, null for what is not there, and "inf" and "-inf"."""
     if isinstance(content, Mapping):
         return {str(key): plain_numbers(value) for key, value in content.items()}

@@ -1,7 +1,8 @@
 """What a classifier was seen to do on one split: what every confidence that needs no oracle is computed of."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ REFERENCE = 100_000  # training samples looked at, at most: a seeded draw of a l
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """What a classifier was seen to do on one part.
+    """What a classifier was seen to do on one part; arrays, or what NumPy makes arrays of: lists, tables, tensors.
 
     logits : float (N, K), N >= 1, K >= 2
     labels : int (N,) in 0 .. K - 1
@@ -21,7 +22,7 @@ class Observed:
 
     Raises
     ------
-    ValueError : for another rank, lengths that differ, labels out of range, and what is not finite.
+    ValueError : for another rank, lengths that differ, labels out of range, and what is not finite or no number.
     """
 
     logits: NDArray
@@ -31,6 +32,8 @@ class Observed:
     members: NDArray | None = None
 
     def __post_init__(self):
+        for field in fields(self):
+            object.__setattr__(self, field.name, _array(field.name, getattr(self, field.name)))
         if self.logits.ndim != 2 or self.logits.shape[0] < 1 or self.logits.shape[1] < 2:
             raise ValueError(f"expected logits (N, K) with N >= 1 and K >= 2, found {self.logits.shape}")
         n, k = self.logits.shape
@@ -56,6 +59,19 @@ class Observed:
     @cached_property
     def correct(self) -> NDArray[np.bool_]:
         return self.predicted == self.labels
+
+
+def _array(name: str, values: Any) -> NDArray | None:
+    """Numbers as an array; of a torch tensor too, wherever it lies."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.float() if str(values.dtype) == "torch.bfloat16" else values  # which NumPy does not have
+    if values is None:
+        return None
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"expected {name} to be an array of numbers, found {type(values).__name__} of {array.dtype}")
+    return array
 
 
 def drawn_reference(n: int) -> NDArray[np.int64]:

@@ -53,13 +53,19 @@ VGG_BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512,
 
 
 @register_model
-def confidnet_vgg16(pretrained: bool = False, num_classes: int = 10, in_chans: int = 3, **_) -> ConvNet:
-    """VGG16 for images of 32 x 32 pixels: batch norm after each ReLU, dropout between the convolutions of a block."""
+def confidnet_vgg16(
+    pretrained: bool = False, num_classes: int = 10, in_chans: int = 3, block_drop: bool = True, **_
+) -> ConvNet:
+    """VGG16 for images of 32 x 32 pixels: batch norm after each ReLU, dropout between the convolutions of a block.
+
+    block_drop : without it dropout stays after the last block and before the classifier alone, so that no batch norm
+        sees another variance with dropout than without (Li et al. 2019).
+    """
     layers, channels = [], in_chans
     for number, block in enumerate(VGG_BLOCKS):
         for i, out in enumerate(block):
             layers += [nn.Conv2d(channels, out, 3, padding=1, padding_mode="reflect"), nn.ReLU(), nn.BatchNorm2d(out)]
-            if i < len(block) - 1:
+            if block_drop and i < len(block) - 1:
                 layers.append(nn.Dropout(0.4 if number else 0.3))
             channels = out
         layers.append(nn.MaxPool2d(2))

@@ -1,8 +1,14 @@
 """Figures, tables and sentences of the report, and the page they make."""
 
-import lazy_loader
+from importlib import import_module
+from typing import Any
 
-# `page` is imported when a page is made: it takes torch, which figures and tables do not.
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submod_attrs={"explorer": ["explorer"], "page": ["drawing", "evaluate", "figure", "table"]}
-)
+SHOWN_BY = {"explorer": "explorer", "drawing": "page", "figure": "page", "table": "page"}  # function -> its file
+
+
+def __getattr__(name: str) -> Any:
+    """What a notebook shows with: imported when it is used, since it takes IPython and nbconvert."""
+    if name not in SHOWN_BY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = getattr(import_module(f".{SHOWN_BY[name]}", __name__), name)  # the file may have its name
+    return globals()[name]

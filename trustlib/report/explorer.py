@@ -1,27 +1,31 @@
 """What the threshold explorer of a report draws: how many predictions, and errors, each of many thresholds keeps."""
 
+from __future__ import annotations
+
 import html
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from IPython.display import HTML, display
 from numpy.typing import NDArray
 
 from .. import confidence, metrics
 from ..analysis.compare import Results
 from ..predictions import Predictions
-from ..study import Study
 from . import figures
+
+if TYPE_CHECKING:
+    from ..study import Study  # reads YAML, which predictions of your own do without
 
 GROUPS = ("ensemble", "probe", "oracle")  # of the confidences that are offered next to MCP
 POINTS, IN_ALL = 200, 9_000  # thresholds of a curve, and of all curves of a page: 150 kB
 DASHES = {"-": "", "--": "7 3", ":": "2 3", "-.": "7 3 2 3"}
 CAPTION = (
     "Threshold explorer. A prediction is trusted when its confidence reaches the threshold: drag it, here or in the "
-    "figure, and read what it does next to MCP at the same coverage. TPR is the share of the correct predictions that "
-    "are trusted, TNR that of the incorrect ones that are not, risk the share of errors among the trusted. On the test "
-    "set, first training seed; counts are exact at every threshold offered."
+    "figure, or say which risk is acceptable, and read what it does next to {} at the same coverage. TPR is the share "
+    "of the correct predictions that are trusted, TNR that of the incorrect ones that are not, risk the share of "
+    "errors among the trusted. {} Counts are exact at every threshold offered."
 )
 
 
@@ -32,12 +36,17 @@ def explorer(results: Results) -> None:
     ----------
     results : a study's run, or what it has published.
     """
-    data = json.dumps(curves(results), separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
-    display(
-        HTML(
-            f'<figure class="explorer" hidden><script type="application/json">{data}</script>'
-            f"<figcaption>{html.escape(CAPTION)}</figcaption></figure>"
-        )
+    from IPython.display import HTML, display  # here, since a page of your own predictions is made without a notebook
+
+    display(HTML(embedded(curves(results), CAPTION.format("MCP", "On the test set, first training seed."))))
+
+
+def embedded(pairs: list[dict[str, Any]], caption: str) -> str:
+    """The HTML that the page's script makes an explorer of, from what `curves` returns."""
+    data = json.dumps(pairs, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
+    return (
+        f'<figure class="explorer" hidden><script type="application/json">{data}</script>'
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
 
 
@@ -89,8 +98,12 @@ def _method(study: Study, predictions: Predictions, name: str, count: int) -> di
     }
 
 
-def points(score: NDArray, correct: NDArray[np.bool_], count: int, own: float = np.nan) -> dict[str, Any]:
+def points(
+    score: NDArray, correct: NDArray[np.bool_], count: int, own: float = np.nan, shown: Callable = float
+) -> dict[str, Any]:
     """About `count` thresholds of a confidence (N,), evenly spaced in coverage; with `own`, where it keeps any.
+
+    shown : what a threshold is shown as, such as a probability in place of log-odds.
 
     Returns
     -------
@@ -104,7 +117,7 @@ def points(score: NDArray, correct: NDArray[np.bool_], count: int, own: float = 
         chosen = np.append(chosen, at_own)
     chosen = np.unique(chosen)
     return {
-        "threshold": [f"{value:.4g}" for value in ranking.threshold[chosen]],
+        "threshold": [f"{shown(value):.4g}" for value in ranking.threshold[chosen]],
         "kept": np.diff(ranking.kept[chosen], prepend=0).tolist(),
         "wrong": np.diff(ranking.wrong_kept[chosen], prepend=0).tolist(),
         "own": int(chosen.searchsorted(at_own)) if at_own >= 0 else None,

@@ -75,27 +75,35 @@ def optimum(ax: Axes, p: NDArray, s: NDArray, crossing: float) -> None:
 
 
 def histogram(
-    ax: Axes, confidence: NDArray, correct: NDArray, *, threshold: float = 0.5, negative_threshold: float | None = None
+    ax: Axes,
+    confidence: NDArray,
+    correct: NDArray,
+    *,
+    threshold: float = 0.5,
+    negative_threshold: float | None = None,
+    span: tuple[float, float] = (0, 1),
 ) -> None:
     """Confidences of correct predictions upwards, of incorrect ones downwards, each summing to 1 (Fig. 3).
 
     Parameters
     ----------
-    confidence : float (N,) in [0, 1]: sigmoid(z), or a probability.
+    confidence : float (N,) within `span`: sigmoid(z), or a probability.
     correct : bool (N,).
-    threshold : above it a prediction is trusted; the side below is shaded.
+    threshold : above it a prediction is trusted; the side below is shaded. NaN: there is none.
     negative_threshold : drawn where it differs (TCP: 1/K).
+    span : of the axis.
     """
-    edges = np.linspace(0, 1, BINS + 1)
+    edges = np.linspace(*span, BINS + 1)
     for name, chosen, up in (("correct", correct, 1), ("incorrect", ~correct, -1)):
         share = np.histogram(confidence[chosen], edges)[0] / max(chosen.sum(), 1)
         ax.stairs(up * share, edges, fill=True, color=PREDICTIONS[name], label=name)
-    ax.axvspan(0, threshold, color="0.93", zorder=0, linewidth=0)
     ax.axhline(0, color="0.35", linewidth=0.7)
-    ax.axvline(threshold, color="0.35", linewidth=0.8, linestyle=":")
+    if not np.isnan(threshold):
+        ax.axvspan(span[0], np.clip(threshold, *span), color="0.93", zorder=0, linewidth=0)
+        ax.axvline(threshold, color="0.35", linewidth=0.8, linestyle=":")
     if negative_threshold is not None:
         ax.axvline(negative_threshold, color="0.35", linewidth=0.8, linestyle="--")
-    ax.set(xlim=(0, 1), xlabel="confidence", ylabel="share of predictions")
+    ax.set(xlim=span, xlabel="confidence", ylabel="share of predictions")
     ax.yaxis.set_major_formatter(lambda y, _: f"{100 * abs(y):.3g}%")
 
 
@@ -157,23 +165,24 @@ def risk_coverage(
 
 
 def risk_band(
-    ax: Axes, coverage: NDArray, risk: NDArray, low: NDArray, high: NDArray, *, label: str, color: str
+    ax: Axes, coverage: NDArray, risk: NDArray, low: NDArray, high: NDArray, *, label: str, **style
 ) -> Line2D:
     """A risk-coverage curve with a band, float (M,) each, fractions."""
-    (line,) = ax.plot(coverage, risk, label=label, color=color)
-    ax.fill_between(coverage, low, high, color=color, alpha=0.15, linewidth=0)
+    (line,) = ax.plot(coverage, risk, label=label, **style)
+    ax.fill_between(coverage, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     ax.set(xlabel="coverage", ylabel="risk", xlim=(0, 1), ylim=(0, None))
     _in_per_cent(ax)
     return line
 
 
-def reliability(ax: Axes, probability: NDArray, accuracy: NDArray, low: NDArray, high: NDArray, *, color: str) -> None:
+def reliability(ax: Axes, probability: NDArray, accuracy: NDArray, low: NDArray, high: NDArray, **style) -> Line2D:
     """The reliability diagram: accuracy with its interval against mean confidence, float (M,) each, a point per bin."""
     ax.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, zorder=0)
-    with_errors(ax, probability, accuracy, low, high, color=color)
-    ax.plot(probability, accuracy, color=color, linewidth=1)
+    (line,) = ax.plot(probability, accuracy, **{"linewidth": 1} | style)
+    with_errors(ax, probability, accuracy, low, high, color=line.get_color())
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
     _in_per_cent(ax)
+    return line
 
 
 def confusion(ax: Axes, counts: pd.DataFrame) -> None:
@@ -296,7 +305,7 @@ def over(ax: Axes, x: NDArray, values: NDArray, *, label: str, **style) -> Line2
     return line
 
 
-def with_errors(ax: Axes, x: NDArray, y: NDArray, low: NDArray, high: NDArray, *, color: str) -> None:
+def with_errors(ax: Axes, x: NDArray, y: NDArray, low: NDArray, high: NDArray, *, color: Any) -> None:
     """Points (x, y) with the intervals [low, high] of y, float (M,) each."""
     ax.errorbar(x, y, yerr=[y - low, high - y], fmt="o", markersize=4, linewidth=1.2, color=color)
 

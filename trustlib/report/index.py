@@ -51,7 +51,7 @@ def index(readme: str, figure: str) -> str:
     ValueError : when the README does not begin with a title, the question, the answer in bold, and the figure with
         its caption.
     """
-    from . import page  # here, since it takes torch
+    from . import markup, page  # here, since it takes torch
 
     found = BEGINS.match(readme)
     if not found:
@@ -62,10 +62,10 @@ def index(readme: str, figure: str) -> str:
     groups = [("", headlines)]
     for asked_by, heading in (("paper", "Every claim of the paper"), ("study", "What we ask")):
         groups.append((heading, [claim for claim in claims if claim.asked_by == asked_by]))
-    return page.frame(
+    return markup.page(
         TEMPLATE, "", title=said["title"], question=page.markdown(said["question"]),
         answer=page.markdown(said["answer"]), caption=page.markdown(said["caption"]),
-        figure=page.picture(figure, said["alt"]), studies=[(name, STUDIES[name]) for name in frames],
+        figure=markup.picture(figure, said["alt"]), studies=[(name, STUDIES[name]) for name in frames],
         groups=[(heading, [_row(frames, claim) for claim in of]) for heading, of in groups],
         symbols=SYMBOLS, cards=_cards(frames),
     )  # fmt: skip

@@ -3,22 +3,13 @@
 Pictures are inlined, formulas are MathML, style and script are in the page: it opens from disk with no network.
 """
 
-import base64
-import hashlib
 import html
-import io
 import math
-import os
 import re
-import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
-import jinja2
-import matplotlib.pyplot as plt
 import nbformat
 from bs4 import BeautifulSoup
 from IPython.display import HTML, display
@@ -27,20 +18,13 @@ from matplotlib.figure import Figure
 from nbconvert.filters.ansi import strip_ansi
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pandas.io.formats.style import Styler
-from PIL import Image
-from traitlets.config import Config
 
-from ..data import ROOT
 from ..runs import store
 from ..runs.store import atomic
+from . import markup
 
-QUIET = {
-    "KernelManager": {"transport_encryption": "auto"},  # else a kernel warns that what it sends can be read
-    "NotebookClient": {"shutdown_kernel": "immediate"},  # else it says that it was interrupted
-}
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 SCRIPT = Path(__file__).with_name("report.js")
-FONTS = "system-ui, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"  # the page's
 HEADING = re.compile(r'<h([1-6]) id="([^"]+)">(.*?)<a class="anchor-link".*?</h\1>\s*', re.DOTALL)
 
 
@@ -57,12 +41,7 @@ def figure(
     wide : whether it takes the page's whole width, such as the one figure that a page is about.
     folded : whether it opens at a click.
     """
-    buffer = io.StringIO()
-    with plt.rc_context({"svg.fonttype": "none"}):  # text stays text, in the page's font
-        fig.savefig(buffer, format="svg", metadata={"Date": None})
-    plt.close(fig)
-    drawing(re.sub("(?:'DejaVu Sans', ?)?'Bitstream Vera Sans'.*?sans-serif", FONTS, buffer.getvalue()), caption,
-            alt=alt, save=save, wide=wide, folded=folded)  # fmt: skip
+    drawing(markup.svg(fig), caption, alt=alt, save=save, wide=wide, folded=folded)
 
 
 def drawing(
@@ -72,28 +51,11 @@ def drawing(
     if save is not None:
         with atomic(save) as scratch:
             scratch.write_text(svg)
-    kind, caption, shown = ' class="wide"' if wide else "", html.escape(caption), picture(svg, alt)
+    kind, caption, shown = ' class="wide"' if wide else "", html.escape(caption), markup.picture(svg, alt)
     if folded:
         display(HTML(f"<details><summary>{caption}</summary><figure{kind}>{shown}</figure></details>"))
     else:
         display(HTML(f"<figure{kind}>{shown}<figcaption>{caption}</figcaption></figure>"))
-
-
-def _webp(png: re.Match) -> str:
-    """A picture inside an SVG, base64 PNG, as WebP: a fourth of its size."""
-    content = io.BytesIO()
-    Image.open(io.BytesIO(base64.b64decode(png[1]))).convert("RGB").save(content, "WEBP", quality=80)
-    return f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
-
-
-def picture(svg: str, alt: str) -> str:
-    """An <img> that holds an SVG of matplotlib's; coordinates to a tenth of a point, neither metadata nor comments."""
-    svg = re.sub(r"data:image/png;base64,([A-Za-z0-9+/=\s]+)", _webp, svg)
-    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"\d+\.\d{2,}", lambda n: f"{float(n[0]):.1f}", path[0]), svg)
-    one_line = " ".join(svg.replace("'", "&#39;").replace('"', "'").split())
-    address = quote(one_line, safe=" <>=/:;'(),")
-    return f'<img alt="{html.escape(alt)}" src="data:image/svg+xml,{address}">'
 
 
 def table(style: Styler, caption: str, *, folded: bool = False) -> None:
@@ -154,19 +116,12 @@ def write(page: Path, notebooks: Sequence[Path]) -> None:
     start = title.end() if title else 0
     body = body[:start] + re.sub("<h1 (.*?)</h1>", r'<h2 class="part" \1</h2>', body[start:], flags=re.DOTALL)
     contents = re.findall(r'<h2( class="part")? id="([^"]+)">(.*?)<a class="anchor-link"', body, re.DOTALL)
-    text = frame(
+    text = markup.page(
         TEMPLATE, SCRIPT.read_text(), title=re.sub("<[^>]+>", "", title[1]) if title else page.stem, body=body,
         contents=contents, **_around(page.parent),
     )  # fmt: skip
     with atomic(page) as scratch:
         scratch.write_text(text)
-
-
-def frame(template: Path, script: str, **filled) -> str:
-    """A template with what fills it and a script, whose SHA-256 its policy of content names: no other one runs."""
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    made = jinja2.Environment(autoescape=False).from_string(template.read_text())
-    return made.render(script=script, digest=f"sha256-{digest}", **filled)
 
 
 def _around(folder: Path) -> dict[str, Any]:
@@ -242,27 +197,6 @@ def _shown(parts: Sequence[_Part]) -> list[_Part]:
         if hidden_at == math.inf:
             kept.append(part)
     return kept
-
-
-def evaluate(predictions: Path, page: Path, numbers: Path, **parameters) -> None:
-    """Run ``notebooks/your_model.ipynb`` on a file of predictions; write its page and its numbers.
-
-    Raises
-    ------
-    papermill.PapermillExecutionError : with the notebook's own error; nothing is written then.
-    """
-    import papermill  # here, since a notebook that only draws needs none of it
-
-    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this environment
-    given = {"predictions": str(predictions.resolve()), "out": str(numbers.resolve())}
-    with tempfile.TemporaryDirectory() as folder:
-        executed = Path(folder) / "your_model.ipynb"
-        papermill.execute_notebook(
-            ROOT / "notebooks" / "your_model.ipynb", executed, parameters | given, kernel_name="python3",
-            progress_bar=False, stdout_file=sys.stdout, config=Config(QUIET),
-        )  # fmt: skip
-        page.parent.mkdir(parents=True, exist_ok=True)
-        write(page, [executed])
 
 
 def markdown(source: str) -> str:

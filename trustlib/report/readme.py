@@ -49,7 +49,7 @@ def write(root: Path = ROOT) -> None:
 
 
 def example(rows: int = 2_000) -> pd.DataFrame:
-    """Predictions to try `python -m trustlib evaluate` on: the first test images of `fashion`, its ResNet, two oracles.
+    """Predictions to try `trustlib evaluate` on: the first test images of `fashion`, its ResNet, two oracles.
 
     One row per image: correct (0 or 1); the confidences max_probability, energy, tcp_oracle and steep_slope_oracle (z
     of the first training seed); group, the predicted class.

@@ -163,7 +163,16 @@ function explore(figure) {
   const slider = make("input", { type: "range", min: 0, step: 1, "aria-label": "threshold", input: () => { at = +slider.value; draw(); } });
   const pick = make("select", { change: () => choose(pair.methods.find((one) => one.label === pick.value)) });
   const which = make("select", { change: () => turnTo(pairs[which.selectedIndex]) }, ...pairs.map((one) => make("option", {}, one.label)));
-  const own = make("button", { type: "button", click: () => { at = method.own; draw(); } }, "its own threshold");
+  const own = make("button", { type: "button", click: () => { at = method.own; draw(); } }, pair.own || "its own threshold");
+  // An acceptable risk leads to the largest coverage that keeps to it, or to the point of least risk; finer where it is low.
+  const limit = make("span"), allowed = make("input", { type: "range", min: 0, max: 100, step: 1, value: 50, "aria-label": "acceptable risk", input: () => allow(true) });
+  function allow(moved) {
+    const risks = method.points.map((point) => point.risk), most = (pair.errors / pair.n) * (allowed.value / 100) ** 2, fits = risks.findLastIndex((risk) => risk <= most);
+    limit.textContent = percent(most);
+    allowed.setAttribute("aria-valuetext", percent(most));
+    if (moved) at = fits < 0 ? risks.indexOf(Math.min(...risks)) : fits;
+    if (moved) draw();
+  }
   const legend = make("div", { class: "controls", role: "group", "aria-label": "Curves" });
   const table = make("table", { class: "data" });
   const said = make("output", { "aria-live": "polite" });
@@ -211,11 +220,12 @@ function explore(figure) {
     );
     const rows = [["trusted from a threshold of", (p) => p.threshold], ["coverage", (p) => percent(p.coverage)], ["risk", (p) => percent(p.risk)],
       ["TPR", (p) => percent(p.tpr)], ["TNR", (p) => percent(p.tnr)], ["trusted", (p) => counted(p.kept)], ["errors among them", (p) => counted(p.wrong)]];
+    const other = method !== baseline(), both = (first, second) => [first, ...(other ? [second()] : [])];
     table.replaceChildren(
-      make("thead", {}, make("tr", {}, make("td"), make("th", { scope: "col" }, method.label), make("th", { scope: "col" }, "MCP, same coverage"))),
-      make("tbody", {}, ...rows.map(([name, value]) => make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, value(here)), make("td", {}, value(mcp))))),
+      make("thead", {}, make("tr", {}, make("td"), ...both(make("th", { scope: "col" }, method.label), () => make("th", { scope: "col" }, `${baseline().label}, same coverage`)))),
+      make("tbody", {}, ...rows.map(([name, value]) => make("tr", {}, make("th", { scope: "row" }, name), ...both(make("td", {}, value(here)), () => make("td", {}, value(mcp)))))),
     );
-    said.textContent = `At a coverage of ${percent(here.coverage)} ${method.label} leaves ${counted(here.wrong)} of ${counted(pair.errors)} errors among the trusted predictions, MCP ${counted(mcp.wrong)}.`;
+    said.textContent = `At a coverage of ${percent(here.coverage)} ${method.label} leaves ${counted(here.wrong)} of ${counted(pair.errors)} errors among the trusted predictions${other ? `, ${baseline().label} ${counted(mcp.wrong)}` : ""}.`;
   }
 
   function note() {
@@ -243,6 +253,7 @@ function explore(figure) {
 
   function turnTo(other) {
     pair = other;
+    allow(false);
     const groups = [...new Set(pair.methods.map((one) => one.group))];
     pick.replaceChildren(...groups.map((group) => make("optgroup", { label: group }, ...pair.methods.filter((one) => one.group === group).map((one) => make("option", {}, one.label)))));
     choose(pair.methods.find((one) => one.label === method.label) || baseline());
@@ -272,7 +283,7 @@ function explore(figure) {
   });
   svg.addEventListener("pointerleave", () => { hovered = null; draw(); });
 
-  const parts = [make("label", {}, "method", pick), make("label", { class: "drag" }, "threshold", slider), own];
+  const parts = [make("label", {}, "method", pick), make("label", { class: "drag" }, "threshold", slider), make("label", { class: "drag" }, "acceptable risk", allowed, limit), own];
   if (pairs.length > 1) parts.unshift(make("label", {}, "pair ⟨oracle, classifier⟩", which));
   figure.append(make("div", { class: "controls" }, ...parts), make("div", { class: "both" }, svg, make("div", {}, table, said)), legend);
   figure.hidden = false;

@@ -139,6 +139,19 @@ def measured_forms(scores: pd.DataFrame, study: Study) -> dict[str, Styler]:
     }
 
 
+def over_classifiers_form(over: pd.DataFrame, study: Study) -> Styler:
+    """What `compare.over_classifiers` returns: AUROC, its difference from MCP's, and the rates at z = 0; per cent."""
+    order = over["arm"].drop_duplicates()
+    metric = {name: part.set_index("arm").loc[order] for name, part in over.groupby("metric")}
+    columns = {"AUROC": with_interval(metric["auroc"], INTERVAL, 100)}
+    columns["AUROC minus MCP's"] = with_interval(metric["auroc"], DIFFERENCE, 100, sign="+", digits=2)
+    columns |= {name.upper(): with_interval(metric[name], INTERVAL, 100) for name in ("tpr", "tnr")}
+    text = pd.DataFrame(columns).rename(index=study.method_label)
+    chosen = pd.DataFrame(False, text.index, text.columns)
+    chosen["AUROC minus MCP's"] = is_significant(metric["auroc"]).to_numpy()
+    return plain(text.style.apply(lambda _: in_bold(chosen), axis=None))
+
+
 def within_form(within: pd.DataFrame) -> Styler:
     """What `compare.within_pairs` returns, in the form of `by_classifier`: one column per classifier, per cent."""
     cells = within.assign(text=with_interval(within, ["auroc_within", "low", "high"], 100))

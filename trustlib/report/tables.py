@@ -4,20 +4,22 @@
 in the form of the paper's Table 1: per cent, mean ± standard deviation over seeds, best in bold.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
 from ..analysis.compare import DIFFERENCE, INTERVAL
-from ..analysis.paper import PAPER_NAMES, paper_pair
-from ..stats import selective
-from ..study import Study
+
+if TYPE_CHECKING:
+    from ..study import Study  # reads YAML, which predictions of your own do without
 
 # column -> (heading, which way is better: 1 up, -1 down, 0 neither is better by itself)
 COLUMNS = {
@@ -74,10 +76,19 @@ def paper_form(
     return plain(text.style.apply(lambda _: in_bold(bold), axis=None))
 
 
-def metrics_form(judged: pd.DataFrame, scale: float = 100) -> Styler:
-    """Every metric of several scores, per cent, with intervals: what `evaluate.compare_scores` returns.
+def metrics_form(judged: pd.DataFrame) -> Styler:
+    """`metrics_text` as a table, the best in bold."""
+    text, bold = metrics_text(judged)
+    return plain(text.style.apply(lambda _: in_bold(bold), axis=None))
 
-    The best of a column is in bold; the last column is the difference in AUROC from the first score.
+
+def metrics_text(judged: pd.DataFrame, scale: float = 100) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every metric of several scores, per cent, with intervals, of `evaluate.compare_scores`; and what is in bold.
+
+    Returns
+    -------
+    Two frames, one row per score: texts, the last column being the difference in AUROC from the first score; and bool,
+    the best of a column, or a difference whose interval excludes 0.
     """
     order = judged["score"].drop_duplicates()
     metric = {name: rows.set_index("score").reindex(order) for name, rows in judged.groupby("metric")}
@@ -90,35 +101,7 @@ def metrics_form(judged: pd.DataFrame, scale: float = 100) -> Styler:
         less = f"AUROC minus {order.iloc[0]}'s"
         text[less] = with_interval(metric["auroc"], DIFFERENCE, scale, sign="+")
         bold[less] = (metric["auroc"]["difference_low"] > 0) | (metric["auroc"]["difference_high"] < 0)
-    return plain(pd.DataFrame(text).style.apply(lambda _: in_bold(pd.DataFrame(bold)), axis=None))
-
-
-def guarantees_form(found: pd.DataFrame) -> Styler:
-    """What `evaluate.guarantees` returns, per cent; where there is no threshold, why."""
-    rows = {}
-    for name, row in found.iterrows():
-        if row["found"]:
-            shares = (f"{100 * row[column]:.2f}" for column in ("coverage", "risk", "bound"))
-            above = "all are kept" if row["threshold"] == -np.inf else selective.in_full(row["threshold"])
-            rows[name] = [above, f"{row['kept']:,}", *shares, ""]
-        else:
-            rows[name] = [MISSING] * 5 + [row["reason"]]
-    columns = ["threshold", "kept", "coverage", "errors among them", "bound", "why there is none"]
-    frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
-    if (frame[columns[-1]] == "").all():
-        return plain(frame[columns[:-1]])
-    words = {"selector": f".col{len(columns) - 1}", "props": "text-align: left; white-space: normal; min-width: 18em"}
-    return plain(frame).set_table_styles([words], overwrite=False)
-
-
-def groups_form(found: pd.DataFrame, scale: float = 100) -> Styler:
-    """What `evaluate.groups` returns, per cent."""
-    text = {"rows": found["n"].map("{:,}".format), "wrong": found["wrong"].map("{:,}".format)}
-    headings = {"accuracy": "Acc", "auroc": "AUROC", "coverage": "kept", "risk": "errors among the kept"}
-    for name, heading in headings.items():
-        text[heading] = with_interval(found, (name, f"{name}_low", f"{name}_high"), scale)
-    text["AUROC"] = text["AUROC"].where(found["note"] == "", found["note"])
-    return plain(pd.DataFrame(text))
+    return pd.DataFrame(text), pd.DataFrame(bold)
 
 
 def published_form(published: pd.DataFrame) -> Styler:
@@ -128,6 +111,8 @@ def published_form(published: pd.DataFrame) -> Styler:
     ----------
     published : columns pair, loss, metric, mean, deviation; per cent.
     """
+    from ..analysis.paper import PAPER_NAMES, paper_pair  # here, for the same reason
+
     text = published.assign(
         text=[_cell(m, s) for m, s in zip(published["mean"], published["deviation"], strict=True)],
         pair=published["pair"].map(paper_pair),

@@ -29,6 +29,7 @@ FROM_SCORES: dict[str, Callable[[Published], pd.DataFrame]] = {
     "domains": compare.compare_shifts,
     "within": compare.within_pairs,
     "fusion": compare.fusion_pairs,
+    "classifiers": compare.over_classifiers,
 }
 OF_ABLATIONS = ("ablations", "budget", "contrasts", "gaps", "labels", "operating-points", "optimum", "rate-search",
                 "slopes", "tails", "controls")  # the last as older publications call the first  # fmt: skip
@@ -166,10 +167,14 @@ def _recomputed(evidence: Evidence, entry: rules.Claim, form: str) -> tuple[Sequ
     """
     if entry.tests:
         tests = claims.as_released(evidence.study, entry.tests) if form else entry.tests
+        compared = comparisons(evidence, tests)
         named: list[dict[str, Any]] = [
-            {"metric": test.metric, "name": name, "margin": test} for test, name, _ in comparisons(evidence, tests)
+            {"metric": test.metric, "name": name, "margin": test} for test, name, _ in compared
         ]
-        return measured(evidence, tests), named
+        made = list(zip(compared, measured(evidence, tests), strict=True))
+        # the comparisons of one metric share a variance between seeds, for which all of them are needed
+        lacking = {(test.metric, test.tuned) for (test, _, _), cell in made if cell is None}
+        return [None if (test.metric, test.tuned) in lacking else cell for (test, _, _), cell in made], named
     cells = list(COMPUTED[entry.fact](evidence).cells) if entry.fact in rules.FROM_SCORES else []
     return cells, [{} for _ in cells]
 

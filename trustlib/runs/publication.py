@@ -3,6 +3,7 @@
 import json
 from itertools import product
 
+import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
@@ -13,10 +14,12 @@ from .jobs import JobError
 CURVES = ["pair", "loss", "arm", "lr", "seed", "steps", "epochs", "images", "split", "auroc", "tpr", "tnr", "mcp"]
 
 
-def published_curves(name: str) -> pd.DataFrame:
-    """The curves that a study has published, results/NAME/tables/budget.csv; empty where there are none."""
+def published_curves(study: Study, name: str) -> pd.DataFrame:
+    """Those curves that the study NAME has published which are of this study's networks; empty where there are none."""
     path = store.results() / name / "tables" / "budget.csv"
-    return pd.read_csv(path) if name and path.exists() else pd.DataFrame(columns=CURVES)
+    frame = pd.read_csv(path) if name and path.exists() else pd.DataFrame(columns=CURVES)
+    known = [set(pair.split("-")) <= set(study.all_networks) for pair in frame["pair"]]
+    return frame[np.array(known, bool)].reset_index(drop=True)
 
 
 def published_manifest(study: Study) -> dict:

@@ -5,7 +5,6 @@ functions (`trustlib.analysis`). Neither needs a model, and nothing is trained.
 """
 
 import hashlib
-import os
 from collections.abc import Callable
 from functools import cached_property
 from itertools import product
@@ -146,7 +145,7 @@ class Run:
         study = self.study
         ladder = [ablation for name, ablation in study.ablations.questions.items() if name.startswith("budget")]
         if not ladder:
-            return published_curves(study.budget_from)
+            return published_curves(study, study.budget_from)
         methods = [(pair, arm) for ablation in ladder for pair in ablation.pairs for arm in ablation.methods]
         if not study.ablations.rates:
             compared = {study.method(arm).loss for _, arm in methods}
@@ -323,8 +322,8 @@ class Published:
     @cached_property
     def curves(self) -> pd.DataFrame:
         """As `Run.curves`."""
-        own = published_curves(self.study.name)
-        return own if len(own) else published_curves(self.study.budget_from)
+        own = published_curves(self.study, self.study.name)
+        return own if len(own) else published_curves(self.study, self.study.budget_from)
 
     def resample(self, predictions: Predictions, *, tnr_threshold: float | None = None) -> resampling.Bootstrap:
         """As `Run.resample`, kept in memory."""
@@ -377,7 +376,6 @@ def bootstrap(predictions: Predictions, tnr_threshold: float | None = None) -> r
         threshold={name: predictions.threshold_of(name) for name in scores},
         tnr_threshold=tnr_threshold,
         resamples=resampling.RESAMPLES,
-        threads=os.cpu_count() or 1,
     )
 
 

@@ -53,7 +53,9 @@ def classifier(study: Study, name: str, seed: int | None = None) -> Step:
             net, history = networks.given_classifier(study, name).to(device), {}
         else:
             checkpoints = step.checkpoints(study.checkpoint_minutes, log)
-            net, epochs = _fit_classifier(study, name, images, device, seed, log, checkpoints=checkpoints)
+            net, epochs = _fit_classifier(
+                study, name, images, device, seed + network.seed, log, checkpoints=checkpoints
+            )
             history = {"history": epochs}
         tensors = {f"weights.{key}": tensor for key, tensor in net.state_dict().items()}
         index = torch.from_numpy(confidence.drawn_reference(len(images.labels["train"])))
@@ -91,7 +93,7 @@ def fold(study: Study, name: str, number: int) -> Step:
     Fold k holds the training images k, k + K, k + 2 K, ... of K = ``study.ablations.folds``; seed and recipe are those
     of the classifier that is evaluated. In the file: ``correct`` bool (V, images of the fold).
     """
-    seed, folds = study.classifier_seeds[0], study.ablations.folds
+    seed, folds = study.classifier_seeds[0] + study.network(name).seed, study.ablations.folds
 
     def make(step: Step, log: Log) -> Made:
         images, device = setup(study)

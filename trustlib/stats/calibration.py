@@ -11,6 +11,7 @@ from scipy.special import xlogy
 from .. import metrics
 
 BINS = 15
+COLUMNS = tuple(f"{name}{end}" for name in ("ece", "brier", "nll") for end in ("", "_low", "_high"))
 ROUNDING = 1e-5  # beyond 0 and 1, of float32
 
 
@@ -44,6 +45,69 @@ def calibration(probability: ArrayLike, correct: ArrayLike, *, bins: int = BINS)
     }
 
 
+def with_intervals(
+    probability: ArrayLike,
+    correct: ArrayLike,
+    *,
+    cluster: ArrayLike | None = None,
+    bins: int = BINS,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, float]:
+    """`calibration` with 95 % intervals over the predictions, or over clusters of them.
+
+    Brier score and NLL are means, with the interval of a mean (`mean`). The ECE adds up absolute gaps, which noise
+    alone keeps above 0, so that a bootstrap's percentiles would lie too high. Its interval holds the values e at which
+    the ECE found is no surprise, at 2.5 % to either side, when the true gaps are those found scaled to add up to e;
+    their noise is normal, with the covariance of the mean gaps of the sample's bins. It is widened to the estimate
+    where it lies below. In simulations of 300 to 10,000 predictions it holds the true value 89 to 98 times in 100.
+
+    Returns
+    -------
+    `COLUMNS`: ece, brier and nll, each with _low and _high; NaN for the ends of an infinite NLL.
+    """
+    p, o = np.asarray(_rounded(probability), np.float64), np.asarray(correct, np.float64)
+    found = calibration(p, o, bins=bins)
+    ranking = metrics.rank(p, o)
+    index = _bins(ranking, bins)[np.searchsorted(-ranking.threshold, -p)]
+    gap = np.bincount(index, p - o, minlength=bins) / len(p)
+    spread = np.diag(np.bincount(index, (p - o) ** 2, minlength=bins) / len(p)) - np.outer(gap, gap)
+    if cluster is not None:
+        member = np.unique(np.asarray(cluster), return_inverse=True)[1]
+        size = np.bincount(member)
+        sums = np.bincount(member * bins + index, p - o, minlength=len(size) * bins).reshape(-1, bins)
+        centred = sums - np.outer(size, gap)
+        spread = centred.T @ centred / len(p)
+    noise = np.random.default_rng(seed).multivariate_normal(gap * 0, spread / len(p), resamples, method="eigh")
+    found["ece_low"], found["ece_high"] = _ece_interval(gap, noise)
+    with np.errstate(divide="ignore"):
+        nll = -np.log(np.where(o > 0, p, 1 - p))
+    return found | mean("brier", (p - o) ** 2, cluster) | mean("nll", nll, cluster)
+
+
+def _ece_interval(gap: NDArray, noise: NDArray) -> tuple[float, float]:
+    """The ends that `with_intervals` describes, of mean gaps (bins,) and their noise (resamples, bins)."""
+    ece, largest = np.abs(gap).sum(), np.quantile(np.abs(noise).sum(1), 0.975)
+    if ece == 0:
+        return 0.0, float(largest)
+    scales = np.linspace(0, 1 + largest / ece, 201)
+    drawn = np.array([np.abs(scale * gap + noise).sum(1) for scale in scales])
+    fits = scales[((drawn >= ece).mean(1) >= 0.025) & ((drawn <= ece).mean(1) >= 0.025)]
+    return float(ece * min(fits.min(initial=1), 1)), float(ece * max(fits.max(initial=1), 1))
+
+
+def mean(name: str, values: NDArray, cluster: ArrayLike | None = None) -> dict[str, float]:
+    """A mean with its 95 % interval by the normal distribution, over rows or clusters; NaN for one of these, or inf."""
+    estimate, half = float(values.mean()), np.nan
+    if np.isfinite(estimate):
+        member = np.arange(len(values)) if cluster is None else np.unique(np.asarray(cluster), return_inverse=True)[1]
+        residual = np.bincount(member, values - estimate)
+        units = len(residual)
+        if units > 1:
+            half = 1.96 * float(np.sqrt((residual**2).sum() * units / (units - 1))) / len(values)
+    return {name: estimate, f"{name}_low": estimate - half, f"{name}_high": estimate + half}
+
+
 def reliability(probability: ArrayLike, correct: ArrayLike, *, bins: int = BINS) -> pd.DataFrame:
     """The reliability diagram: bins of equal numbers of samples, as far as ties allow.
 
@@ -61,14 +125,19 @@ def reliability(probability: ArrayLike, correct: ArrayLike, *, bins: int = BINS)
         )
     if bins < 1:
         raise ValueError(f"expected at least one bin, found {bins}")
-    right, size = ranking.right[::-1], (ranking.right + ranking.wrong)[::-1]
-    middle = size.cumsum() - size / 2
-    index = np.minimum((middle * bins / size.sum()).astype(int), bins - 1)
-    total, p, o = (_by_bin(values, index, bins) for values in (size, size * ranking.threshold[::-1], right))
+    index, size = _bins(ranking, bins), ranking.size
+    total, p, o = (_by_bin(values, index, bins) for values in (size, size * ranking.threshold, ranking.right))
     filled = total > 0
     return pd.DataFrame(
         {"probability": p[filled] / total[filled], "accuracy": o[filled] / total[filled], "n": total[filled]}
     )
+
+
+def _bins(ranking: metrics.Ranking, bins: int) -> NDArray[np.int64]:
+    """The bin of each distinct probability of a ranking, (M,), 0 being that of the lowest."""
+    size = ranking.size[::-1]
+    middle = size.cumsum() - size / 2
+    return np.minimum((middle * bins / size.sum()).astype(int), bins - 1)[::-1]
 
 
 def _rounded(probability: ArrayLike) -> NDArray:

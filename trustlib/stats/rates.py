@@ -5,7 +5,7 @@ from math import nan
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import beta
+from scipy.stats import beta, t
 
 from .. import metrics
 
@@ -87,6 +87,46 @@ def clopper_pearson(count: ArrayLike, n: ArrayLike, level: float = 0.95) -> tupl
     high = beta.isf((1 - level) / 2, count + 1, np.maximum(n - count, 1))
     low, high = np.where(count == 0, 0.0, low), np.where(count == n, 1.0, high)
     return np.where(n == 0, nan, low), np.where(n == 0, nan, high)
+
+
+def share_interval(hit: ArrayLike, cluster: ArrayLike | None = None, level: float = 0.95) -> tuple[float, float]:
+    """Confidence interval of a share: exact, or of rows that depend within clusters Korn and Graubard's [1]_.
+
+    That is Clopper and Pearson's at the effective number of rows, n / deff (t_{n-1} / t_{C-1})^2, deff >= 1 being the
+    linearised variance of the share over C clusters by the binomial one. Where all or none are hit, there is no such
+    variance, and the effective number is C.
+
+    Parameters
+    ----------
+    hit : bool (N,).
+    cluster : (N,) names, or None where rows are independent.
+
+    Returns
+    -------
+    low, high : in [0, 1]; NaN where N is 0.
+
+    References
+    ----------
+    .. [1] Korn and Graubard, "Confidence intervals for proportions with small expected number of positive counts
+       estimated from survey data", Survey Methodology 24, 1998.
+    """
+    hit = np.asarray(hit, bool)
+    n, count = len(hit), int(hit.sum())
+    if cluster is None or n == 0:
+        low, high = clopper_pearson(count, n, level)
+        return float(low), float(high)
+    member = np.unique(np.asarray(cluster), return_inverse=True)[1]
+    clusters = int(member.max()) + 1
+    share, effective = count / n, float(clusters)
+    if clusters == 1:
+        return 0.0, 1.0
+    if 0 < count < n:
+        residual = np.bincount(member, hit - share)
+        deff = max(1.0, clusters / (clusters - 1) * (residual**2).sum() / (n * share * (1 - share)))
+        quantiles = t.ppf((1 + level) / 2, [n - 1, clusters - 1])
+        effective = min(n, n / deff * (quantiles[0] / quantiles[1]) ** 2)
+    low, high = clopper_pearson(share * effective, effective, level)
+    return float(low), float(high)
 
 
 def rate_intervals(

@@ -105,8 +105,9 @@ def delong_difference(a: ArrayLike, b: ArrayLike, correct: ArrayLike, level: flo
 
     Returns
     -------
-    Difference; `p` is two-sided. Two scores that order alike have z 0 and p 1; z and p are NaN when the estimated
-    error is 0 and the difference is not. NaN as `delong` has it when a class has fewer than two samples.
+    Difference; `p` is two-sided. Two scores that order alike have z 0 and p 1. Interval, z and p are NaN when the
+    estimated error is 0 and the difference is not, as it then says nothing; NaN as `delong` has it when a class has
+    fewer than two samples.
 
     Raises
     ------
@@ -121,7 +122,7 @@ def delong_difference(a: ArrayLike, b: ArrayLike, correct: ArrayLike, level: flo
     of_right, of_wrong = (x - y for x, y in zip(_components(a, correct), _components(b, correct), strict=True))
     difference, error = _mean_and_error(of_right, of_wrong)
     z = difference / error if error >= ROUNDING else 0.0 if abs(difference) < ROUNDING else nan
-    half = norm.isf((1 - level) / 2) * error
+    half = norm.isf((1 - level) / 2) * error if not np.isnan(z) else nan
     low, high = np.clip([difference - half, difference + half], -1, 1).tolist()
     return Difference(difference, error, low, high, z, float(2 * norm.sf(abs(z))))
 
