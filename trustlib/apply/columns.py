@@ -42,7 +42,7 @@ def outputs_of(names: list[str], wanted: tuple[str, ...], label: pd.Series | Non
     """("prob" or "logit", column -> its class); nothing without labels, or of one column alone."""
     known, found = set() if label is None else set(label.dropna()), {}
     for name in names if known else ():
-        kind, of = _class_of(name)
+        kind, of = class_of(name)
         if kind and (of in known or (name not in wanted and of not in SUMMARIES)):
             found.setdefault(kind, {})[name] = of
     if len(found) > 1:
@@ -53,9 +53,9 @@ def outputs_of(names: list[str], wanted: tuple[str, ...], label: pd.Series | Non
     return next(((kind, of_class) for kind, of_class in found.items() if len(of_class) > 1), ("", {}))
 
 
-def _class_of(name: str) -> tuple[str, str]:
+def class_of(name: str) -> tuple[str, str]:
     """
-    >>> _class_of("prob_cat"), _class_of("Logits_3"), _class_of("margin")
+    >>> class_of("prob_cat"), class_of("Logits_3"), class_of("margin")
     (('prob', 'cat'), ('logit', '3'), ('', ''))
     """
     match = re.fullmatch(r"(prob|logit)(?:ability|a|s)?_(.+)", name, re.IGNORECASE)
@@ -69,11 +69,12 @@ def confidences(
     """Column -> its numbers, first those that are called as confidences are; what may be none is in `unused` too."""
     own = {}
     for name in sorted(names, key=lambda name: not _sounds(name)):
-        if wanted and name not in wanted:
-            unused[name] = "not named as a confidence"
-            continue
-        values, per_cent = numbers(table[name], decimal, name in wanted or _sounds(name))
-        why = "" if name in wanted else "text" if values is None else _why_not(name, values)
+        named = name in wanted
+        why = "" if named else "not named as a confidence" if wanted else _why_not_by_name(name)
+        values = None
+        if not why:
+            values, per_cent = numbers(table[name], decimal, named or _sounds(name))
+            why = "" if named else "text" if values is None else _why_not(name, values)
         unused |= {name: why} if why else {}
         if why in ("", ONE_CLASS):
             own[name], said = _scaled(name, values, per_cent)
@@ -95,27 +96,37 @@ def _sounds(name: str) -> bool:
     return bool(CONFIDENT & set(words)) and words[-1] not in IDS | UNITS | MEASURED | INVERSE
 
 
+def _why_not_by_name(name: str) -> str:
+    """Why a column is no confidence, whatever it holds, unless it is named as one; empty where it may be."""
+    words = words_of(name)
+    if not words or words[0] == "unnamed":
+        return "the number of the row"
+    if words[-1] in IDS | UNITS:
+        return "an id, by its name"
+    if set(words) & MEASURED and not _sounds(name):
+        return "a measurement or a time, by its name"
+    if set(words) & INVERSE and not set(words) & {"neg", "negative", "minus"}:
+        return "by its name higher where the classifier is less sure"
+    return ""
+
+
 def _why_not(name: str, values: pd.Series) -> str:
-    """Why a column of numbers is no confidence unless it is named as one; empty where it may be."""
-    words, values = words_of(name), values.dropna()
-    reasons = {
-        "the number of the row": not words or words[0] == "unnamed",
-        "an id, by its name": words[-1:] and words[-1] in IDS | UNITS,
-        "a measurement or a time, by its name": not _sounds(name) and set(words) & MEASURED,
-        "by its name higher where the classifier is less sure": set(words) & INVERSE
-        and not set(words) & {"neg", "negative", "minus"},
-        "constant": len(values) > 2 and values.min() == values.max(),
-        "whole numbers, as ids, codes and counts are": not _sounds(name) and (values == values.round()).all(),
-        "as large as ids and times are": 1e8 < values.abs().max() < np.inf,
-        ONE_CLASS: _class_of(name)[0] and _class_of(name)[1] not in SUMMARIES,
-    }
-    return next((why for why, holds in reasons.items() if holds), "")
+    """Why a column of these numbers is no confidence unless it is named as one; empty where it may be."""
+    values = values.dropna()
+    if len(values) > 2 and values.min() == values.max():
+        return "constant"
+    if not _sounds(name) and (values == values.round()).all():
+        return "whole numbers, as ids, codes and counts are"
+    if 1e8 < values.abs().max() < np.inf:
+        return "as large as ids and times are"
+    kind, of = class_of(name)
+    return ONE_CLASS if kind and of not in SUMMARIES else ""
 
 
 def _scaled(name: str, values: pd.Series, per_cent: bool) -> tuple[pd.Series, str]:
     """Per cents as fractions, and what rounding moved beyond 0 and 1 moved back; and a sentence where either was."""
     low, high = float(values.min()), float(values.max())
-    if per_cent or (PERCENT & set(words_of(name)) and low >= 0 and 50 < high <= 100 * (1 + SLACK)):
+    if per_cent or (PERCENT & set(words_of(name)) and low >= 0 and 10 < high <= 100 * (1 + SLACK)):
         return (values / 100).clip(0, 1), f"{name} is in per cent: it was divided by 100."
     if min(low, 0) >= -SLACK and max(high, 1) <= 1 + SLACK and (low < 0 or high > 1):
         return values.clip(0, 1), f"{name} runs from {low!r} to {high!r}, which rounding makes of 0 and 1."
@@ -125,18 +136,21 @@ def _scaled(name: str, values: pd.Series, per_cent: bool) -> tuple[pd.Series, st
 def take_predicted(
     own: dict[str, pd.Series], wanted: tuple[str, ...], text: dict[str, pd.Series], notes: list[str],
     unused: dict[str, str],
-) -> None:  # fmt: skip
+) -> dict[str, str]:  # fmt: skip
     """Of two classes: a column that says how likely one is comes to say how likely the predicted one is.
+
+    Returns column -> the name of what it became, which no gate may take for the column itself.
 
     It is told from a confidence by the predictions, which are of one class above some value (0.5, or 0 of a score) and
     of the other below. Without predictions these are made of the only probability.
     """
+    called = {}
     known = {value for what in ("label", "prediction") if what in text for value in text[what].dropna()}
     if len(known) != 2:
-        return
+        return called
     if not {"prediction", "correct"} & text.keys():
         positive = {
-            name: next((of for of in (_class_of(name)[1], *POSITIVE) if of in known), "")
+            name: next((of for of in (class_of(name)[1], *POSITIVE) if of in known), "")
             for name, values in own.items()
             if values.dropna().between(0, 1).all() and values.min() < 0.5 and set(words_of(name)) & PROBABLE
         }
@@ -147,9 +161,10 @@ def take_predicted(
     for name in [name for name in own if name not in wanted and "prediction" in text]:
         values, said = _of_predicted(name, own[name], text["prediction"])
         if said:
-            own[name] = values
+            own[name], called[name] = values, f"{name} of the predicted class"
             notes.append(said)
             unused.pop(name, None)
+    return called
 
 
 def _of_predicted(name: str, values: pd.Series, predicted: pd.Series) -> tuple[pd.Series, str]:

@@ -218,10 +218,6 @@ def _surveyed(path: Path, encoding: str) -> tuple[int, str, list[str], list[list
             raise ValueError("it is empty")
         separator = max(SEPARATORS, key=re.sub(r'"[^"]*"', "", header).count)
         names = [name.strip() for name in _fields(header, lines, separator)]
-        if len(names) < 2 and " " in names[0]:  # what a gate is applied to may have one column
-            raise PredictionsError(
-                f"expected columns separated by a {', '.join(SEPARATORS.values())}, found one column: {names[0]}"
-            )
         if all(re.fullmatch(r"-?\d+(\.\d+)?", name) for name in names):
             raise PredictionsError(f"expected the names of the columns in the first line, found {few(names)}")
         sample, number = [], 0
@@ -239,6 +235,10 @@ def _surveyed(path: Path, encoding: str) -> tuple[int, str, list[str], list[list
                 )
             if number <= SAMPLE:
                 sample.append([cell.strip() for cell in row])
+    if len(names) == 1 and all(len(row[0].split()) == len(names[0].split()) > 1 for row in sample):
+        raise PredictionsError(
+            f"expected columns separated by a {', '.join(SEPARATORS.values())}, found spaces: {names[0]}"
+        )
     return skipped, separator, names, sample
 
 

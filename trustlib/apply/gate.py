@@ -221,7 +221,7 @@ def _rows(gate: Gate, path: Source) -> tuple[pd.DataFrame, NDArray[np.float64], 
     try:
         frame, *_ = files.table(path)
         kind = {"logits": "logit", "probabilities": "prob"}.get(gate.computed_of, "")
-        of_class = {name: of for name in frame if kind for like, of in [columns._class_of(name)] if like == kind}
+        of_class = {name: of for name in frame if kind for like, of in [columns.class_of(name)] if like == kind}
         needed = list(of_class) or [gate.confidence.removesuffix(" (column)")] * (not kind)
         if not needed or needed[0] not in frame:
             what = f"columns {kind}_CLASS" if kind else f"the column {needed[0]}"

@@ -161,8 +161,7 @@ def _checked(
     own = columns.confidences(table, free, wanted, decimal, notes, unused)
     if of_class:
         columns.name_places(text, list(of_class.values()), notes)
-    else:
-        columns.take_predicted(own, wanted, text, notes, unused)
+    called = {} if of_class else columns.take_predicted(own, wanted, text, notes, unused)
     own = {name: own[name] for name in wanted or own if name not in unused}
     outputs = {name: columns.numbers(table[name], decimal, True)[0] for name in of_class}
     by_label = "label" in text and ("prediction" in text or bool(outputs))
@@ -185,7 +184,7 @@ def _checked(
     used = {role[what] for what in text if what in role} | own.keys() | outputs.keys() | {ids}
     notes[:0] = _described(table, {what: role[what] for what in text if what in role}, own, of_class, ids, unused)
     return Table(
-        source, confidences={_apart(name): column[kept].to_numpy() for name, column in own.items()},
+        source, confidences={_apart(called.get(name, name)): column[kept].to_numpy() for name, column in own.items()},
         rows=columns.texts(table[ids])[kept].to_numpy() if ids else None, dropped=int((~kept).sum()),
         unused=tuple(name for name in dict.fromkeys((*table, *unused)) if name not in used), notes=tuple(notes),
         **fields,
