@@ -68,6 +68,46 @@ def test_the_same_rows_are_accepted_through_files_and_without_labels(case, tmp_p
         gate.apply(again, new, tmp_path / "out.csv")
 
 
+@pytest.mark.parametrize("written", ["per cent", "per cent sign", "one class", "one class in per cent"])
+def test_a_column_is_read_as_it_was_where_the_gate_was_made(tmp_path, written):
+    rng = np.random.default_rng(0)
+    p = rng.random(3000).round(3)
+    label, prediction = (rng.random(3000) < p).astype(int), (p > 0.5).astype(int)
+    frame = pd.DataFrame({"label": label, "prediction": prediction})
+    if "class" in written:
+        frame["probability"] = p if written == "one class" else 100 * p
+        confidence = np.maximum(p, 1 - p)
+    else:
+        frame = frame.assign(correct=rng.random(3000) < p).drop(columns=["label", "prediction"])
+        frame["confidence"] = [f"{x:.1f}%" for x in 100 * p] if "sign" in written else 100 * p
+        confidence = p
+    frame.to_csv(tmp_path / "labelled.csv", index=False)
+    table = reader.read(tmp_path / "labelled.csv")
+    ((name, values),) = table.confidences.items()
+    np.testing.assert_allclose(values, confidence, atol=1e-9)
+    chosen = made(tmp_path / "labelled.csv", name, max_risk=0.3)
+    chosen.save(tmp_path / "gate.json")
+    few = frame.iloc[:40][confidence[:40] < 0.7].drop(columns="correct", errors="ignore")  # all below the threshold
+    for rows in (few, few.drop(columns=["label", "prediction"], errors="ignore")):
+        rows.to_csv(tmp_path / "few.csv", index=False)
+        got = gate.apply(gate.Gate.load(tmp_path / "gate.json"), tmp_path / "few.csv", tmp_path / "o.csv", force=True)
+        np.testing.assert_array_equal(got["accepted"], confidence[few.index] > chosen.threshold)
+
+
+def test_a_column_of_another_unit_is_refused(tmp_path):
+    def saved(name, values):
+        pd.DataFrame({"correct": [1, 0] * 200, "confidence": values}).to_csv(tmp_path / name, index=False)
+        return tmp_path / name
+
+    values = np.tile([0.9, 0.3], 200)
+    fraction, per_cent = saved("fraction.csv", values), saved("per-cent.csv", 100 * values)
+    for one, other in ((fraction, per_cent), (per_cent, fraction)):
+        with pytest.raises(reader.PredictionsError, match=r"was (a fraction|in per cent) where the gate was made"):
+            gate.apply(made(one, "confidence"), other, tmp_path / "out.csv")
+        with pytest.raises(reader.PredictionsError, match="was read otherwise"):
+            gate.accept(made(per_cent, "confidence"), reader.read(fraction))
+
+
 def test_a_gate_that_accepts_everything_is_valid_json(tmp_path):
     path = tmp_path / "all.csv"
     pd.DataFrame({"mine": np.arange(500) / 1000, "correct": 1}).to_csv(path, index=False)

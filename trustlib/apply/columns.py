@@ -25,6 +25,8 @@ MEASURED |= {"height", "area", "iou", "x", "y", "w", "h", "xmin", "xmax", "ymin"
 SUMMARIES = {"max", "min", "mean", "margin", "entropy", "gap", "norm", "pred", "predicted", "std"}  # prob_max: no class
 POSITIVE = ("1", "True", "true", "yes")  # of two classes the one that a probability is of
 ONE_CLASS = "the probability of one class"
+PER_CENT, SIZE, OF = "per cent", "size", "probability of "  # what is done to a column's numbers, see `redone`
+OF_PREDICTED = " of the predicted class"  # added to the name of a column of which the confidence is made
 
 
 def roles(table: pd.DataFrame, wanted: tuple[str, ...]) -> dict[str, str]:
@@ -65,9 +67,13 @@ def class_of(name: str) -> tuple[str, str]:
 def confidences(
     table: pd.DataFrame, names: list[str], wanted: tuple[str, ...], decimal: str, notes: list[str],
     unused: dict[str, str],
-) -> dict[str, pd.Series]:  # fmt: skip
-    """Column -> its numbers, first those that are called as confidences are; what may be none is in `unused` too."""
-    own = {}
+) -> tuple[dict[str, pd.Series], dict[str, list[str]]]:  # fmt: skip
+    """Column -> its numbers, first those that are called as confidences are; column -> what was done to them, `redone`.
+
+    What may be none is in `unused` too.
+    """
+    own: dict[str, pd.Series] = {}
+    steps: dict[str, list[str]] = {}
     for name in sorted(names, key=lambda name: not _sounds(name)):
         named = name in wanted
         why = "" if named else "not named as a confidence" if wanted else _why_not_by_name(name)
@@ -77,9 +83,9 @@ def confidences(
             why = "" if named else "text" if values is None else _why_not(name, values)
         unused |= {name: why} if why else {}
         if why in ("", ONE_CLASS):
-            own[name], said = _scaled(name, values, per_cent)
+            own[name], steps[name], said = _scaled(name, values, per_cent)
             notes += [said] if said else []
-    return own
+    return own, steps
 
 
 def words_of(name: str) -> list[str]:
@@ -123,31 +129,28 @@ def _why_not(name: str, values: pd.Series) -> str:
     return ONE_CLASS if kind and of not in SUMMARIES else ""
 
 
-def _scaled(name: str, values: pd.Series, per_cent: bool) -> tuple[pd.Series, str]:
-    """Per cents as fractions, and what rounding moved beyond 0 and 1 moved back; and a sentence where either was."""
+def _scaled(name: str, values: pd.Series, per_cent: bool) -> tuple[pd.Series, list[str], str]:
+    """Per cents as fractions, what rounding moved beyond 0 and 1 moved back; steps and a sentence where either was."""
     low, high = float(values.min()), float(values.max())
     if per_cent or (PERCENT & set(words_of(name)) and low >= 0 and 10 < high <= 100 * (1 + SLACK)):
-        return (values / 100).clip(0, 1), f"{name} is in per cent: it was divided by 100."
+        return (values / 100).clip(0, 1), [PER_CENT], f"{name} is in per cent: it was divided by 100."
     if min(low, 0) >= -SLACK and max(high, 1) <= 1 + SLACK and (low < 0 or high > 1):
-        return values.clip(0, 1), f"{name} runs from {low!r} to {high!r}, which rounding makes of 0 and 1."
-    return values, ""
+        return values.clip(0, 1), [], f"{name} runs from {low!r} to {high!r}, which rounding makes of 0 and 1."
+    return values, [], ""
 
 
 def take_predicted(
-    own: dict[str, pd.Series], wanted: tuple[str, ...], text: dict[str, pd.Series], notes: list[str],
-    unused: dict[str, str],
-) -> dict[str, str]:  # fmt: skip
+    own: dict[str, pd.Series], steps: dict[str, list[str]], wanted: tuple[str, ...], text: dict[str, pd.Series],
+    notes: list[str], unused: dict[str, str],
+) -> None:  # fmt: skip
     """Of two classes: a column that says how likely one is comes to say how likely the predicted one is.
-
-    Returns column -> the name of what it became, which no gate may take for the column itself.
 
     It is told from a confidence by the predictions, which are of one class above some value (0.5, or 0 of a score) and
     of the other below. Without predictions these are made of the only probability.
     """
-    called = {}
     known = {value for what in ("label", "prediction") if what in text for value in text[what].dropna()}
     if len(known) != 2:
-        return called
+        return
     if not {"prediction", "correct"} & text.keys():
         positive = {
             name: next((of for of in (class_of(name)[1], *POSITIVE) if of in known), "")
@@ -159,19 +162,38 @@ def take_predicted(
             text["prediction"] = pd.Series(np.where(own[name] > 0.5, of, *(known - {of})), own[name].index)
             notes.append(f"There is no column prediction: it is taken to be {of} where {name} is above 0.5.")
     for name in [name for name in own if name not in wanted and "prediction" in text]:
-        values, said = _of_predicted(name, own[name], text["prediction"])
+        step, said = _of_predicted(name, own[name], text["prediction"])
         if said:
-            own[name], called[name] = values, f"{name} of the predicted class"
+            own[name] = redone(own[name], [step], text["prediction"])
+            steps[name].append(step)
             notes.append(said)
             unused.pop(name, None)
-    return called
 
 
-def _of_predicted(name: str, values: pd.Series, predicted: pd.Series) -> tuple[pd.Series, str]:
-    """What one class's probability or score says of the predicted one, and a sentence; neither of anything else."""
+def redone(values: pd.Series, steps: list[str], predicted: pd.Series | None) -> pd.Series:
+    """What was done to the numbers of a column, done to those of another table.
+
+    Parameters
+    ----------
+    steps : of `PER_CENT`, divided by 100; `SIZE`, the absolute value; `OF` + the class whose probability the column is.
+    predicted : the predicted classes; of two classes, where they are not known, the likelier one.
+    """
+    for step in steps:
+        if step == PER_CENT:
+            values = (values / 100).clip(0, 1)
+        elif step == SIZE:
+            values = values.abs()
+        else:
+            is_of = values > 0.5 if predicted is None else predicted == step.removeprefix(OF)
+            values = values.where(is_of, 1 - values)
+    return values
+
+
+def _of_predicted(name: str, values: pd.Series, predicted: pd.Series) -> tuple[str, str]:
+    """(step, sentence) where one class's probability or score is to be that of the predicted one, else nothing."""
     by = values.groupby(predicted).agg(["min", "max", "mean"]).sort_values("mean")
     if len(by) != 2:
-        return values, ""
+        return "", ""
     of, (low, below), (above, high) = by.index[1], by.iloc[0, :2], by.iloc[1, :2]
     is_fraction = low >= 0 and max(below, high) <= 1
     middle = 0.5 if is_fraction else 0
@@ -180,9 +202,9 @@ def _of_predicted(name: str, values: pd.Series, predicted: pd.Series) -> tuple[p
     if low < middle and ((many and (at_middle or (is_fraction and below < above))) or (at_middle and _sounds(name))):
         said = f"{name} tells the classes apart, as a probability or score of {of} does: the confidence is "
         if is_fraction:
-            return values.where(predicted == of, 1 - values), f"{said}p where {of} is predicted, 1 - p elsewhere."
-        return values.abs(), f"{said}its size."
-    return values, ""
+            return OF + of, f"{said}p where {of} is predicted, 1 - p elsewhere."
+        return SIZE, f"{said}its size."
+    return "", ""
 
 
 def name_places(text: dict[str, pd.Series], classes: list[str], notes: list[str]) -> None:

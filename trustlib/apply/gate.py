@@ -22,7 +22,6 @@ from . import columns, evaluate, files, reader
 from .reader import PredictionsError, Table
 
 SCHEMA = "trustlib-gate/1"
-SLACK = 0.01  # by which rounding may move a fraction beyond 0 or 1
 Source = Path | str | Table
 ROLES = {"correct", "label", "prediction"}
 
@@ -38,6 +37,7 @@ class Gate:
     kept, errors, n : of the labelled rows (of a row from each cluster) that chose it
     low, high : between which their confidence lay: a fraction is not applied to per cents
     source : their file's name
+    steps : what was done to the numbers of the column, and is done to those of others, see `columns.redone`
     temperature : by which logits are divided before the score is computed; fitted on other rows, where it is not 1
     schema : of the file
     """
@@ -56,6 +56,7 @@ class Gate:
     low: float
     high: float
     source: str
+    steps: tuple[str, ...] = ()
     temperature: float = 1.0
     schema: str = SCHEMA
 
@@ -105,6 +106,7 @@ def of(table: Table, name: str, guarantee: Guarantee | Mapping, *, temperature: 
     kind = "column" if name in table.confidences else "probabilities" if table.probabilities else "logits"
     taken = {field.name: row[field.name] for field in fields(Gate) if field.name in row}
     taken |= {"confidence": name, "computed_of": kind, "source": table.source, "temperature": temperature}
+    taken["steps"] = table.steps.get(name, ())
     blank: Gate = pydantic.TypeAdapter(Gate).validate_python(evaluate.plain_numbers(taken | {"low": 0, "high": 0}))
     values = values_of(blank, table)
     gate = replace(blank, low=float(values.min()), high=float(values.max()))
@@ -118,13 +120,9 @@ def values_of(gate: Gate, table: Table) -> NDArray[np.float64]:
     if gate.computed_of == "column":
         if gate.confidence not in table.confidences:
             raise PredictionsError(f"{table.source}: the gate needs the column {gate.confidence}; there is none")
-        values = table.confidences[gate.confidence]
-        if gate.low >= 0 and 0 < gate.high <= 1 and (values.min() < -SLACK or values.max() > 1 + SLACK):
-            raise PredictionsError(
-                f"{table.source}: {gate.confidence} was a fraction where the gate was made, and is none here: it runs "
-                f"from {values.min():g} to {values.max():g}"
-            )
-        return values
+        if tuple(table.steps.get(gate.confidence, ())) != gate.steps:
+            raise PredictionsError(f"{table.source}: {gate.confidence} was read otherwise than where the gate was made")
+        return table.confidences[gate.confidence]
     if table.logits is None or table.probabilities != (gate.computed_of == "probabilities"):
         raise PredictionsError(f"{table.source}: the gate needs the {gate.computed_of} of every class; there are none")
     score = next((score for score in confidence.SCORES.values() if score.label == gate.confidence), None)
@@ -222,23 +220,49 @@ def _rows(gate: Gate, path: Source) -> tuple[pd.DataFrame, NDArray[np.float64], 
         frame, *_ = files.table(path)
         kind = {"logits": "logit", "probabilities": "prob"}.get(gate.computed_of, "")
         of_class = {name: of for name in frame if kind for like, of in [columns.class_of(name)] if like == kind}
-        needed = list(of_class) or [gate.confidence.removesuffix(" (column)")] * (not kind)
+        column = gate.confidence.removesuffix(columns.OF_PREDICTED).removesuffix(" (column)")
+        needed = list(of_class) or [column] * (not kind)
         if not needed or needed[0] not in frame:
             what = f"columns {kind}_CLASS" if kind else f"the column {needed[0]}"
             raise PredictionsError(f"the gate needs {what}; found {files.few(frame)}")
-        # labels that stand in for those that may not be there
-        stand_in = {"label": of_class[needed[0]]} if kind else {"correct": 1}
         settings: dict[str, Any] = {"source": path.name, "confidences": () if kind else needed}
-        values = values_of(gate, reader.from_frame(frame[needed].assign(**stand_in), **settings))
-        correct, labels = np.full(len(frame), nan), [name for name in frame if name in ROLES]
+        labels = {what: name for what, name in columns.roles(frame, tuple(needed)).items() if what in ROLES}
+        if kind:  # a label stands in for those that may not be there
+            values = values_of(gate, reader.from_frame(frame[needed].assign(label=of_class[needed[0]]), **settings))
+        else:
+            values = _of_column(gate, frame[needed[0]], frame[labels["prediction"]] if "prediction" in labels else None)
+        correct = np.full(len(frame), nan)
         if "correct" in labels or ("label" in labels and (kind or "prediction" in labels)):
-            labelled = frame[labels].notna().all(axis=1).to_numpy()
+            labelled = frame[[*labels.values()]].notna().all(axis=1).to_numpy()
             if labelled.any():
-                rows = frame.loc[labelled, [*needed, *labels]].reset_index(drop=True)
+                rows = frame.loc[labelled, [*needed, *labels.values()]].reset_index(drop=True)
                 correct[labelled] = reader.from_frame(rows, **settings).correct
         return frame, values, correct
     except PredictionsError as error:
         raise PredictionsError(f"{path}: {error}") from None
+
+
+def _of_column(gate: Gate, column: pd.Series, predicted: pd.Series | None) -> NDArray[np.float64]:
+    """A column's numbers as those were read that made the gate; PredictionsError where they lie elsewhere."""
+    column = column.set_axis(range(1, len(column) + 1))
+    numbers, has_sign = columns.numbers(column, "", True)
+    if numbers.isna().any():
+        raise PredictionsError(f"something is missing in column {column.name} {files.where(numbers.isna())}")
+    texts = None if predicted is None else columns.texts(predicted).set_axis(column.index)
+    values, low, high = columns.redone(numbers, list(gate.steps), texts), numbers.min(), numbers.max()
+    in_per_cent = columns.PER_CENT in gate.steps
+    fraction = gate.low >= 0 and 0 < gate.high <= 1
+    if (
+        (in_per_cent and not has_sign and high <= 1)
+        or (has_sign and not in_per_cent)
+        or (fraction and not values.between(-columns.SLACK, 1 + columns.SLACK).all())
+    ):
+        unit = "in per cent" if in_per_cent else "a fraction" if fraction else "in no per cent"
+        raise PredictionsError(
+            f"column {column.name} was {unit} where the gate was made, and is not here: it runs from {low:g} to "
+            f"{high:g}{' per cent' if has_sign else ''}"
+        )
+    return values.to_numpy()
 
 
 def _refuse_existing(path: Path | str, force: bool) -> None:

@@ -14,7 +14,7 @@ rows depend on each other. Ids, codes, counts, times and constants are no confid
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,7 @@ class Table:
     cluster : names (N,), or None; rows of one cluster depend on each other
     rows : names (N,) of the rows, from a column of ids, or None
     notes : sentences: what each column was taken for, what was rescaled, what was set aside and why
+    steps : confidence -> what was done to the numbers of its column, see `columns.redone`
     """
 
     source: str
@@ -71,6 +72,7 @@ class Table:
     cluster: NDArray | None = None
     rows: NDArray | None = None
     notes: tuple[str, ...] = ()
+    steps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.correct)
@@ -158,10 +160,11 @@ def _checked(
     others = [name for name in table if name in wanted or name not in role.values()]
     kind, of_class = columns.outputs_of(others, wanted, text.get("label"))
     free = [name for name in others if name in wanted or name not in of_class]
-    own = columns.confidences(table, free, wanted, decimal, notes, unused)
+    own, steps = columns.confidences(table, free, wanted, decimal, notes, unused)
     if of_class:
         columns.name_places(text, list(of_class.values()), notes)
-    called = {} if of_class else columns.take_predicted(own, wanted, text, notes, unused)
+    else:
+        columns.take_predicted(own, steps, wanted, text, notes, unused)
     own = {name: own[name] for name in wanted or own if name not in unused}
     outputs = {name: columns.numbers(table[name], decimal, True)[0] for name in of_class}
     by_label = "label" in text and ("prediction" in text or bool(outputs))
@@ -182,9 +185,11 @@ def _checked(
     else:
         fields["correct"] = _correct(text["correct"]).to_numpy(bool)
     used = {role[what] for what in text if what in role} | own.keys() | outputs.keys() | {ids}
+    called = {name: _apart(name) + columns.OF_PREDICTED * bool({*steps[name]} - {columns.PER_CENT}) for name in own}
     notes[:0] = _described(table, {what: role[what] for what in text if what in role}, own, of_class, ids, unused)
     return Table(
-        source, confidences={_apart(called.get(name, name)): column[kept].to_numpy() for name, column in own.items()},
+        source, confidences={called[name]: column[kept].to_numpy() for name, column in own.items()},
+        steps={called[name]: tuple(steps[name]) for name in own},
         rows=columns.texts(table[ids])[kept].to_numpy() if ids else None, dropped=int((~kept).sum()),
         unused=tuple(name for name in dict.fromkeys((*table, *unused)) if name not in used), notes=tuple(notes),
         **fields,
