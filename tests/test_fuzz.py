@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from trustlib import metrics
-from trustlib.apply import evaluate, reader
-from trustlib.stats import calibration, resampling, selective, statistics
+from trustlib.apply import evaluate, groups, reader
+from trustlib.stats import calibration, resampling, selective, separation, statistics
 from trustlib.stats.rates import rate_intervals
 from trustlib.study import StudyError, load_study
 
@@ -73,7 +73,7 @@ def test_statistics(given_arrays, resamples, max_risk, delta):
     confidence, correct = given_arrays
     calls = [
         lambda: resampling.intervals(resampling.bootstrap({"a": confidence}, correct, resamples=resamples)),
-        lambda: resampling.separability({"a": confidence}, correct, resamples=resamples),
+        lambda: separation.separability({"a": confidence}, correct, resamples=resamples),
         lambda: statistics.delong(confidence, correct),
         lambda: statistics.delong_difference(confidence, confidence, correct),
         lambda: selective.guaranteed_threshold(confidence, correct, max_risk, delta),
@@ -145,7 +145,7 @@ def use(path):
     evaluate.compare_scores(scores, found.correct, {}, resamples=2, log=lambda _: None)
     evaluate.guarantees(scores, found.correct, 0.3, 0.3)
     if found.group is not None:
-        evaluate.groups(values, found.correct, found.group, 0.0)
+        groups.groups(values, found.correct, found.group, 0.0)
     if found.label is not None:
         evaluate.confusions(found, np.ones(len(found), bool))
 

@@ -14,7 +14,8 @@ from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from trustlib import metrics, released
-from trustlib.stats import resampling
+from trustlib.stats import separation
+from trustlib.stats.resampling import draws
 
 samples = st.lists(st.tuples(st.integers(-4, 4), st.booleans()), min_size=1, max_size=40)
 two_classes = samples.filter(lambda rows: len({right for _, right in rows}) == 2)
@@ -252,9 +253,9 @@ def test_auroc_within_groups_agrees_with_all_pairs_and_with_resampling():
         pairs = np.outer(weight, weight) * same
         return (pairs * ordered).sum() / pairs.sum()
 
-    estimate, samples = resampling.auroc_within({"a": scores}, correct, groups, resamples=3)["a"]
+    estimate, samples = separation.auroc_within({"a": scores}, correct, groups, resamples=3)["a"]
     np.testing.assert_allclose(estimate, [by_pairs(row, np.ones(300)) for row in scores], rtol=1e-12)
-    weights = resampling._draws(np.random.default_rng(0), 300, 3)
+    weights = draws(np.random.default_rng(0), 300, 3)
     expected = [np.mean([by_pairs(row, weight.astype(float)) for row in scores]) for weight in weights]
     np.testing.assert_allclose(samples[:, 0], expected, rtol=1e-6)
     assert metrics.auroc_within(groups, correct, groups) == 0.5

@@ -92,7 +92,7 @@ def test_a_comparison_is_made_once_and_follows_its_scores(trained, monkeypatch):
     assert auroc.loc["ss", "difference"] == pytest.approx(auroc.loc["ss", "estimate"] - auroc.loc["mcp", "estimate"])
     assert np.isnan(auroc.loc["mcp", ["difference", "p", "p_holm"]].astype(float)).all()
     assert auroc.loc["ss", "p_holm"] >= auroc.loc["ss", "p"]
-    monkeypatch.setattr(resampling, "_draw", None)  # computing again would now fail
+    monkeypatch.setattr(resampling, "draw", None)  # computing again would now fail
     pd.testing.assert_frame_equal(compare.compare_pairs(Run(trained)), frame)
     points = compare.operating_points(Run(trained).predictions("rsn-rsn"), 0, max_risk=0.5)
     assert {"mcp", "ce", "ss"} <= {*points.index}

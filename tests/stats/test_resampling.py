@@ -8,7 +8,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from trustlib import metrics
-from trustlib.stats import resampling
+from trustlib.stats import resampling, separation
 
 
 def resampled(column, weights):
@@ -166,13 +166,6 @@ def test_whole_clusters_are_drawn_where_rows_depend_on_each_other(clustered):
     assert (0.88 <= covered / trials <= 0.99) if clustered else covered / trials < 0.6
 
 
-def test_the_effective_size_is_the_number_of_clusters_where_rows_are_copies():
-    _, correct = scored(400)
-    copied, alone = np.repeat(correct, 10), np.arange(4000)
-    assert resampling.effective_size(copied, np.repeat(np.arange(400), 10)) == pytest.approx(399)
-    assert resampling.effective_size(copied, alone) == pytest.approx(3999)
-
-
 def test_intervals_end_where_the_metrics_do():
     z, correct = scored(100)
     noisy = np.stack([z, np.random.default_rng(3).normal(size=100)])
@@ -191,10 +184,10 @@ def test_differences_pair_seeds():
 def test_resampled_separability_is_that_of_the_copied_samples_and_of_the_same_images():
     z, correct = scored()
     confidence = 1 / (1 + np.exp(-z))
-    found = resampling.separability({"a": np.stack([confidence, confidence**2]), "b": z}, correct, resamples=30)
+    found = separation.separability({"a": np.stack([confidence, confidence**2]), "b": z}, correct, resamples=30)
     rng = np.random.default_rng(0)
     for r in range(30):
-        weight = resampling._draw(rng, len(correct))  # as `bootstrap` draws it
+        weight = resampling.draw(rng, len(correct))  # as `bootstrap` draws it
         for name, row, values in (("a", 0, confidence), ("a", 1, confidence**2), ("b", 0, z)):
             copied = metrics.separability(np.repeat(values, weight), np.repeat(correct, weight))
             for metric, value in copied.items():

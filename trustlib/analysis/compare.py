@@ -20,7 +20,7 @@ from scipy.special import expit, logit
 from .. import metrics, released
 from ..losses import LOSSES
 from ..predictions import Predictions
-from ..stats import calibration, resampling, selective, statistics
+from ..stats import calibration, resampling, selective, separation, statistics
 from ..stats.combination import with_mcp
 from ..stats.rates import holm, rate_intervals
 from ..stats.resampling import Bootstrap
@@ -95,7 +95,7 @@ def within(predictions: Predictions) -> pd.DataFrame:
     One row per confidence: arm, auroc_within (mean over the seeds), low, high (95 %, over images and seeds,
     `resampling.crossed`). Fractions; NaN where no class has correct and incorrect predictions.
     """
-    values = resampling.auroc_within(
+    values = separation.auroc_within(
         predictions.confidence, predictions.correct, predictions.predicted, resamples=resampling.RESAMPLES
     )
     rows = [(name, *resampling.crossed(*sampled, 0.95)[:3]) for name, sampled in values.items()]

@@ -13,7 +13,7 @@ from scipy.special import expit
 from .. import data, metrics
 from ..predictions import Predictions
 from ..shifts import names
-from ..stats import resampling
+from ..stats import resampling, separation
 from ..stats.combination import with_mcp
 from ..stats.rates import clopper_pearson
 from ..study import Study
@@ -333,7 +333,7 @@ class Evidence:
             z = {arm: self.outputs(pair, arm) for arm in self.study.methods}
             confidences = {arm: expit(rows.astype(float)) for arm, rows in z.items() if rows is not None}
             self._distances[pair] = (
-                resampling.separability(confidences, self.correct(pair), resamples=resampling.RESAMPLES)
+                separation.separability(confidences, self.correct(pair), resamples=resampling.RESAMPLES)
                 if confidences
                 else {}
             )

@@ -48,7 +48,8 @@ class Comparison:
         found = {}
         for name, of in self.tables.items():
             scores = numbers.scores_of(of)[0]
-            found[name] = numbers.curve(scores[self.settings["method"] or next(iter(scores))], of.correct)
+            values = scores[self.settings["method"] or next(iter(scores))]
+            found[name] = numbers.curve(values, of.correct, cluster=of.cluster)
         return found
 
     def frame(self) -> pd.DataFrame:
@@ -171,8 +172,9 @@ def _compared_curves(of: Comparison) -> str:
     ax.axhline(of.settings["max_risk"], color="0.35", linewidth=0.8, linestyle="--")
     ax.set_ylim(0, 1.05 * max(curve["high"].max() for curve in curves.values()))
     ax.legend(loc="upper left")
+    exact = "exact " if all(of_one.cluster is None for of_one in of.tables.values()) else ""
     return figure(
-        fig, "Risk, the share of errors among the predictions kept, against coverage, with exact 95 % intervals point "
-        "by point (of each by itself, not of differences); dashed: the acceptable risk.",
+        fig, f"Risk, the share of errors among the predictions kept, against coverage, with {exact}95 % intervals "
+        "point by point (of each by itself, not of differences); dashed: the acceptable risk.",
         f"Risk against coverage of {', '.join(of.tables)}.",
     )  # fmt: skip

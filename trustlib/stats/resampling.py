@@ -104,7 +104,7 @@ def bootstrap(
     step = int(np.clip(WEIGHTS // units, 1, WIDE))
     for first in range(0, resamples, step):
         last = min(first + step, resamples)
-        weights = _draws(rng, units, last - first).T.astype(dtype, order="C")
+        weights = draws(rng, units, last - first).T.astype(dtype, order="C")
         for name, rows in columns.items():
             for index, column in enumerate(rows):
                 samples[name][first:last, index] = column.metrics(sums[name][index], weights)
@@ -114,106 +114,6 @@ def bootstrap(
         among_blocks = [column.metrics(of, once) for column, of in zip(rows, sums[name], strict=True)]
         samples[name] += estimate[name] - np.concatenate(among_blocks)
     return Bootstrap(estimate, samples, measured)
-
-
-def separability(
-    confidences: Mapping[str, ArrayLike], correct: ArrayLike, *, resamples: int = 2000, seed: int = 0
-) -> dict[str, tuple[dict[str, NDArray], dict[str, NDArray]]]:
-    """Resample `metrics.separability` on the very resamples of `bootstrap` (the same images for the same seed).
-
-    Parameters
-    ----------
-    confidences : name -> float (N,) or (S, N), sigmoid(z) as in the paper.
-    correct, resamples, seed : as in `bootstrap`.
-
-    Returns
-    -------
-    name -> (metric -> estimate (S,), metric -> samples (resamples, S)), for the metrics of `metrics.SEPARABILITY`.
-
-    Raises
-    ------
-    ValueError : as `bootstrap`.
-    """
-    if not confidences or resamples < 1:
-        raise ValueError(f"separability: needs confidences and resamples, found {len(confidences)} and {resamples}")
-    rows = {}
-    for name, values in confidences.items():
-        try:
-            rows[name] = np.atleast_2d(np.asarray(values))
-            for row in rows[name]:
-                metrics.rank(row, correct)  # raises where it is no confidence
-        except ValueError as error:
-            raise ValueError(f"confidence {name!r}: {error}") from None
-    correct = np.asarray(correct, bool)
-    rows = {name: values.astype(np.float64) for name, values in rows.items()}
-    stacked = np.concatenate(list(rows.values()))  # (all rows, N)
-    centre = stacked.mean(1, keepdims=True)  # squares of small numbers lose fewer digits
-    moments = np.concatenate(
-        [stacked - centre, (stacked - centre) ** 2, np.ones((1, len(correct)))]
-    ).T  # (N, 2 rows + 1)
-
-    def of(weights: NDArray) -> dict[str, NDArray]:
-        fits = []
-        for group in (correct, ~correct):
-            *sums, n = ((weights * group).astype(float) @ moments).T  # each (R,)
-            mean, square = np.split(np.array(sums) / np.maximum(n, 1), 2)  # (rows, R)
-            fits += [mean, np.sqrt(np.maximum(square - mean**2, 0) * n / np.maximum(n - 1, 1))]
-        return {name: value.T for name, value in metrics.normal_distances(*fits).items()}  # (R, rows)
-
-    rng, step = np.random.default_rng(seed), max(1, WEIGHTS // (16 * len(correct)))
-    chunks = []
-    for first in range(0, resamples, step):
-        chunks.append(of(np.stack([_draw(rng, len(correct)) for _ in range(min(step, resamples - first))])))
-    estimate, found, start = of(np.ones((1, len(correct)))), {}, 0
-    for name, values in rows.items():
-        own = slice(start, start := start + len(values))
-        found[name] = (
-            {m: estimate[m][0, own] for m in metrics.SEPARABILITY},
-            {m: np.concatenate([chunk[m][:, own] for chunk in chunks]) for m in metrics.SEPARABILITY},
-        )
-    return found
-
-
-def auroc_within(
-    scores: Mapping[str, ArrayLike], correct: ArrayLike, groups: ArrayLike, *, resamples: int = 2000, seed: int = 0
-) -> dict[str, tuple[NDArray, NDArray]]:
-    """Resample `metrics.auroc_within` on the very resamples of `bootstrap` (the same images for the same seed).
-
-    Of seeds that share a classifier the mean is resampled: they have the same pairs, so that it is the mean over the
-    pairs of the share of seeds that order a pair rightly. With w the counts of a resample, it is
-
-        sum of w_i w_j k_ij over sum of w_i w_j,   i correct, j incorrect, of the same group
-
-    Parameters
-    ----------
-    scores : name -> float (N,) or (S, N).
-    correct, resamples, seed : as in `bootstrap`.
-    groups : (N,), as in `metrics.auroc_within`.
-
-    Returns
-    -------
-    name -> (estimate (S,), samples of the mean over seeds (resamples, 1)): what `crossed` takes. NaN where a sample
-    has no pair.
-    """
-    correct, groups = np.asarray(correct, bool), np.asarray(groups)
-    rows = {name: np.atleast_2d(np.asarray(values, np.float64)) for name, values in scores.items()}
-    rng = np.random.default_rng(seed)
-    weights = _draws(rng, len(correct), resamples)  # (R, N)
-    pairs, ordered = np.zeros(resamples), {name: np.zeros(resamples) for name in rows}
-    for group in np.unique(groups):
-        right, wrong = (np.flatnonzero((groups == group) & kind) for kind in (correct, ~correct))
-        of_right, of_wrong = (weights[:, chosen].astype(np.float32) for chosen in (right, wrong))
-        pairs += of_right.sum(1, dtype=float) * of_wrong.sum(1, dtype=float)
-        for name, values in rows.items():
-            above = np.zeros((len(right), len(wrong)), np.float32)
-            for row in values:
-                above += row[right][:, None] > row[wrong]
-                above += 0.5 * (row[right][:, None] == row[wrong])
-            ordered[name] += ((of_right @ above) * of_wrong).sum(1, dtype=float) / len(values)
-    with np.errstate(invalid="ignore"):
-        samples = {name: (total / pairs)[:, None] for name, total in ordered.items()}
-    estimates = {n: np.array([metrics.auroc_within(row, correct, groups) for row in v]) for n, v in rows.items()}
-    return {name: (estimates[name], samples[name]) for name in rows}
 
 
 def merged(parts: Sequence[Bootstrap]) -> Bootstrap:
@@ -284,30 +184,6 @@ def p_value(boot: Bootstrap, a: str, b: str, metric: str) -> float:
     found = found[~np.isnan(found)]
     beyond = min((found <= 0).sum(), (found >= 0).sum())
     return min(1.0, 2 * float(beyond + 1) / (len(found) + 1)) if len(found) else np.nan
-
-
-def effective_size(correct: ArrayLike, cluster: ArrayLike) -> float:
-    """How many independent rows would tell as much of the accuracy as these rows in clusters do.
-
-    With e_c the sum of (correct - accuracy) over cluster c of C, the accuracy's variance is
-    C / (C - 1) sum_c e_c^2 / N^2; the number is accuracy (1 - accuracy) over it. Below N where rows of one cluster are
-    alike.
-
-    Returns
-    -------
-    float > 0; NaN of one cluster, and where all rows are correct, or none, or the variance is 0.
-
-    Examples
-    --------
-    >>> round(effective_size([1, 1, 0, 0, 1, 1, 0, 0], [1, 1, 2, 2, 3, 3, 4, 4]))
-    3
-    """
-    correct, member = np.asarray(correct, float), np.unique(np.asarray(cluster), return_inverse=True)[1]
-    excess, accuracy = np.bincount(member, correct - correct.mean()), correct.mean()
-    n, clusters = len(correct), len(excess)
-    variance = clusters / max(clusters - 1, 1) * (excess**2).sum() / n**2
-    known = clusters > 1 and 0 < accuracy < 1 and variance > 0
-    return float(accuracy * (1 - accuracy) / variance) if known else np.nan
 
 
 class _Column:
@@ -439,12 +315,12 @@ def _units(n: int, cluster: ArrayLike | None) -> NDArray[np.int32]:
     return group[unit].astype(np.int32)
 
 
-def _draws(rng: np.random.Generator, n: int, resamples: int) -> NDArray[np.uint8]:
-    """So many of `_draw`, (resamples, N). One of N samples is drawn more than 255 times once in 1e500 resamples."""
-    return np.stack([_draw(rng, n).astype(np.uint8) for _ in range(resamples)])
+def draws(rng: np.random.Generator, n: int, resamples: int) -> NDArray[np.uint8]:
+    """So many of `draw`, (resamples, N). One of N samples is drawn more than 255 times once in 1e500 resamples."""
+    return np.stack([draw(rng, n).astype(np.uint8) for _ in range(resamples)])
 
 
-def _draw(rng: np.random.Generator, n: int) -> NDArray:
+def draw(rng: np.random.Generator, n: int) -> NDArray:
     """How often each of N samples is drawn in one resample, int64 (N,)."""
     return np.bincount(rng.integers(0, n, n), minlength=n)
 
