@@ -37,7 +37,7 @@ export MALLOC_TRIM_THRESHOLD_ = 100000000000
 export MALLOC_TOP_PAD_ = 268435456
 
 # At the size that is published; by themselves the notebooks take the smallest.
-BENCHMARK = -y '{sizes: [10000, 100000, 1000000, 10000000], resamples: 2000}'
+BENCHMARK = -y '{sizes: [10000, 100000, 1000000, 10000000], resamples: 2000, files: [[10000, 1], [10000, 10], [1000000, 10]]}'
 SPEED = -y '{rounds: 10, steps: 20, photo_steps: 8, photo_batch: 16, photos: 300}'
 SPEED_GPU = -y '{rounds: 5, steps: 5, compiled: true, batches: [16, 32, 64, 128], \
 	models: [vit_base_patch16_224, vit_base_patch16_384, resnet50]}'
