@@ -165,14 +165,14 @@ function explore(figure) {
   const which = make("select", { change: () => turnTo(pairs[which.selectedIndex]) }, ...pairs.map((one) => make("option", {}, one.label)));
   const own = make("button", { type: "button", click: () => { at = method.own; draw(); } }, pair.own || "its own threshold");
   // An acceptable risk leads to the largest coverage that keeps to it, or to the point of least risk; finer where it is low.
-  const limit = make("span"), allowed = make("input", { type: "range", min: 0, max: 100, step: 1, value: 50, "aria-label": "acceptable risk", input: () => allow(true) });
-  function allow(moved) {
+  const limit = make("span"), allowed = make("input", { type: "range", min: 0, max: 100, step: 1, "aria-label": "acceptable risk", input: allow });
+  function allow() {
     const risks = method.points.map((point) => point.risk), most = (pair.errors / pair.n) * (allowed.value / 100) ** 2, fits = risks.findLastIndex((risk) => risk <= most);
-    limit.textContent = percent(most);
-    allowed.setAttribute("aria-valuetext", percent(most));
-    if (moved) at = fits < 0 ? risks.indexOf(Math.min(...risks)) : fits;
-    if (moved) draw();
+    at = fits < 0 ? risks.indexOf(Math.min(...risks)) : fits;
+    tell(most);
+    draw();
   }
+  const tell = (risk) => { limit.textContent = percent(risk); allowed.setAttribute("aria-valuetext", percent(risk)); };
   const legend = make("div", { class: "controls", role: "group", "aria-label": "Curves" });
   const table = make("table", { class: "data" });
   const said = make("output", { "aria-live": "polite" });
@@ -207,6 +207,7 @@ function explore(figure) {
     const here = method.points[at], mcp = baseline().points[nearest(baseline().points, here.coverage)];
     slider.setAttribute("aria-valuetext", `coverage ${percent(here.coverage)}, threshold ${here.threshold}`);
     own.disabled = method.own === null;
+    if (document.activeElement !== allowed) { allowed.value = 100 * Math.sqrt((here.risk * pair.n) / pair.errors); tell(here.risk); } // it follows the threshold
     const visible = pair.methods.filter((one) => !off.has(one.label) && one !== method && one !== baseline());
     svg.replaceChildren(
       ...axes(),
@@ -253,7 +254,6 @@ function explore(figure) {
 
   function turnTo(other) {
     pair = other;
-    allow(false);
     const groups = [...new Set(pair.methods.map((one) => one.group))];
     pick.replaceChildren(...groups.map((group) => make("optgroup", { label: group }, ...pair.methods.filter((one) => one.group === group).map((one) => make("option", {}, one.label)))));
     choose(pair.methods.find((one) => one.label === method.label) || baseline());
