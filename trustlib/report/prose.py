@@ -59,17 +59,17 @@ def key_figures(compared: pd.DataFrame, study: Study) -> list[tuple[str, str]]:
     accuracy, area = mcp.xs("accuracy", level="metric"), mcp.xs("auroc", level="metric")
     best = oracles.loc[oracles.groupby("classifier", sort=False)["estimate"].idxmax().dropna()]
     of = " · ".join(accuracy.index)
-    shown = [(_dotted(accuracy) + " %", f"accuracy of {of}"), (_dotted(area) + " %", "AUROC of its MCP")]
+    shown = [(_dotted(accuracy), f"accuracy of {of}"), (_dotted(area), "AUROC of its MCP")]
     if len(best):
         labels = " · ".join(dict.fromkeys(best["label"]))
         below = (oracles["difference_high"] < 0).sum()
-        shown.append((_dotted(100 * best["estimate"]) + " %", f"AUROC of the best oracle: {labels}"))
+        shown.append((_dotted(100 * best["estimate"]), f"AUROC of the best oracle: {labels}"))
         shown.append((f"{below} of {len(oracles)}", "oracles significantly below MCP"))
     return shown
 
 
 def _dotted(values: pd.Series) -> str:
-    return " · ".join(f"{value:.1f}" for value in values)
+    return " · ".join(f"{value:.1f}" for value in values) + "\N{NO-BREAK SPACE}%"
 
 
 def in_one_minute(compared: pd.DataFrame, study: Study) -> list[str]:
