@@ -91,7 +91,8 @@ def cost(report: Report) -> list[str]:
     text = (
         f"An error costs {error:g}, an abstention {abstention:g}. The cheapest threshold on these rows is "
         f"{threshold_shown(report, cost.threshold)}, which keeps {percent(best['coverage'])}. A threshold chosen on "
-        f"one half of the rows costs {judged} per prediction on the other, {saved} less than keeping every prediction."
+        f"one half of the rows costs {judged} per prediction on the other, {saved} less than keeping every prediction"
+        f"{' (intervals take rows as independent)' if report.table.cluster is not None else ''}."
     )
     return [
         paragraph(text),

@@ -79,7 +79,7 @@ def _tiles(report: Report) -> list[tuple[str, str]]:
     tiles.append((percent(at["coverage"]), f"coverage at a risk of {limit(risk)} on these rows {interval}"))
     row = report.guarantees.loc[report.method]
     tiles.append(
-        (percent(row["coverage"]) if row["found"] else "none", f"coverage at a guaranteed risk of {limit(risk)}")
+        (percent(report.kept.mean()) if row["found"] else "none", f"coverage at a guaranteed risk of {limit(risk)}")
     )
     return tiles
 
@@ -93,7 +93,8 @@ def _answer(report: Report) -> str:
     above = f'{what} <b title="{in_full(row["threshold"])}">{threshold_shown(report, row["threshold"])}</b>'
     return (
         f"<p><b>Keep</b> {'every prediction' if row['threshold'] == -np.inf else f'a prediction {above}'}: that keeps "
-        f"<b>{percent(row['coverage'])}</b> of these {len(report.table):,} predictions with {percent(row['risk'])} "
+        f"<b>{percent(row['coverage'])}</b> of these {row['n']:,} predictions"
+        f"{', one drawn from each cluster,' if row['clusters'] else ''} with {percent(row['risk'])} "
         "errors, and on new data like them the share of errors is at most "
         f"<b>{limit(report.settings['max_risk'])}</b> with probability {1 - report.settings['delta']:g}.</p>"
         f"<details><summary>The same for a report, with all digits</summary><p>{escape(report.sentence)} It speaks of "
@@ -211,9 +212,9 @@ def _risk_coverage(report: Report) -> str:
         )
     ax.axhline(report.settings["max_risk"], color="0.35", linewidth=0.8, linestyle="--")
     ax.set_ylim(0, 1.05 * top)
-    row = report.guarantees.loc[report.method]
-    if row["found"]:
-        ax.plot(row["coverage"], row["risk"], "o", color=colours[report.method], markersize=6)
+    kept = report.kept
+    if kept.any():
+        ax.plot(kept.mean(), 1 - report.table.correct[kept].mean(), "o", color=colours[report.method], markersize=6)
     ax.legend(*[part[::-1] for part in ax.get_legend_handles_labels()], loc="upper left", bbox_to_anchor=(1, 1))
     return figure(
         fig, "Risk, the share of errors among the predictions kept, against coverage. Band: "
@@ -296,7 +297,8 @@ def _probability(report: Report) -> list[str]:
     for mass in axs[1]:
         mass.set_xlabel("probability")
     drawn = figure(
-        fig, "Reliability: bins of equal numbers of predictions with exact 95 % intervals; on the line a probability "
+        fig, "Reliability: bins of equal numbers of predictions with exact 95 % intervals"
+        f"{', which take rows as independent' if report.table.cluster is not None else ''}; on the line a probability "
         "is calibrated. Below: where the predictions lie.",
         f"Accuracy against stated probability for {', '.join(names)}.",
     )  # fmt: skip

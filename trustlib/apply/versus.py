@@ -102,7 +102,7 @@ def _sentence(base: str, first: pd.Series, name: str, row: pd.Series, max_risk: 
     if max(first["estimate"], row["estimate"]) == 0:
         return f"{at} neither {base} nor {name} keeps any prediction."
     kept, of_first, less = (
-        f"{100 * x[middle]:{sign}.1f}{unit} [{100 * x[low]:{sign}.1f}, {100 * x[high]:{sign}.1f}]"
+        f"{100 * x[middle]:{sign}.1f}{unit} [{100 * x[low]:{sign}.1f}, {100 * x[high]:{sign}.1f}]".replace("-", "−")
         for x, (middle, low, high), sign, unit in (
             (row, INTERVAL, "", " %"), (first, INTERVAL, "", " %"), (row, DIFFERENCE, "+", " points"),
         )
