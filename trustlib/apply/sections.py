@@ -60,7 +60,8 @@ def summary(report: Report) -> str:
     tiles = " · ".join(f"<b>{value}</b> {what}" for value, what in _tiles(report))
     with plt.style.context(figures.STYLE):
         drawn = _risk_coverage(report)
-    return f"<p>{tiles}</p>{_answer(report)}{_metrics_table(report)}{drawn}"
+    shown = f"<p>{tiles}</p>{_answer(report)}{_metrics_table(report)}{drawn}"
+    return f'<div class="trustlib"><style>.trustlib td {{ white-space: nowrap }}</style>{shown}</div>'
 
 
 # --- The first screen ---
