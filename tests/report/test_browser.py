@@ -23,7 +23,7 @@ from trustlib.analysis import rules
 from trustlib.data import ROOT
 from trustlib.predictions import Predictions
 from trustlib.report import page, study_tables, tables
-from trustlib.report.explorer import curves, explorer
+from trustlib.report.thresholds import curves, explorer
 from trustlib.runs.results import Published
 from trustlib.study import load_study
 

@@ -13,8 +13,8 @@ from scipy.special import expit
 
 from .. import __version__, metrics
 from ..report import figures, markup, tables
-from ..report.explorer import CAPTION, IN_ALL, POINTS, embedded, points
 from ..report.tables import with_interval
+from ..report.thresholds import CAPTION, IN_ALL, POINTS, embedded, points
 from ..stats import calibration
 from ..stats.rates import clopper_pearson
 from ..stats.selective import in_full
