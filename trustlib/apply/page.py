@@ -18,6 +18,7 @@ from .. import __version__
 from ..stats import calibration, planning, selective
 from . import evaluate as numbers
 from . import reader
+from .files import as_array
 from .groups import groups
 from .reader import PredictionsError, Table, counted
 
@@ -291,7 +292,7 @@ def table_of(
             raise PredictionsError(f"expected a table, a path, or two arrays, found {type(data).__name__}")
         added = _columns(named, len(data))
         return reader.from_frame(data.assign(**added), **given | {name: name for name in added} | settings)
-    frame, names = _frame(array(data), values, classes)
+    frame, names = _frame(as_array(data), values, classes)
     added = _columns(named, len(frame))
     settings |= {"source": "arrays", "confidences": names} | {name: name for name in added}
     return reader.from_frame(frame.assign(**added), **settings)
@@ -299,15 +300,15 @@ def table_of(
 
 def _columns(named: Mapping[str, Any], n: int) -> dict[str, NDArray]:
     """The groups and clusters that are arrays and no names of columns."""
-    given = {name: array(value) for name, value in named.items() if value is not None and not isinstance(value, str)}
+    given = {name: as_array(value) for name, value in named.items() if value is not None and not isinstance(value, str)}
     return {name: _column(name, values, n) for name, values in given.items()}
 
 
 def _frame(first: NDArray, values: Any, classes: Any) -> tuple[pd.DataFrame, list[str]]:
     """A table of two arrays, and which of its columns are confidences."""
     if isinstance(values, Mapping):
-        values = pd.DataFrame({name: array(column) for name, column in values.items()})
-    outputs = array(values)
+        values = pd.DataFrame({name: as_array(column) for name, column in values.items()})
+    outputs = as_array(values)
     if outputs.ndim == 1 or first.dtype == bool:
         if first.dtype != bool:
             raise PredictionsError(
@@ -355,14 +356,6 @@ def _column(name: str, column: NDArray, n: int) -> NDArray:
     if column.shape != (n,):
         raise PredictionsError(f"{name}: expected {n:,} values, one per prediction, found the shape {column.shape}")
     return column
-
-
-def array(values: Any) -> NDArray:
-    """NumPy's array of lists, pandas' and torch's; half precision that NumPy does not have becomes float32."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        values = values.float() if values.is_floating_point() else values
-    return np.asarray(values)
 
 
 def written(text: str, path: Path | str | None) -> str:
