@@ -1,6 +1,7 @@
 """Verdicts follow from the rules: each verdict from intervals made to measure, and the file itself is sound."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -95,6 +96,29 @@ def verdict(study, values, **test):
 )
 def test_a_verdict_follows_from_the_interval_and_the_margin(study, gap, deviation, rule, expected):
     assert verdict(study, values(0.8 + gap, deviation, ce=0.8), **rule) == expected
+
+
+@pytest.mark.parametrize(
+    ("tpr", "tnr", "expected"),
+    [
+        (0.99, 0.01, rules.REPRODUCED),
+        (0.99, 0.30, rules.CONTRADICTED),  # trusts correct predictions, but not incorrect ones as well
+        (0.99, 0.05, rules.INCONCLUSIVE),
+        (0.95, 0.30, rules.CONTRADICTED),
+    ],
+)
+def test_tests_that_one_oracle_has_to_pass_together_are_one_cell(tpr, tnr, expected):
+    cells = [
+        rules.Cell("tpr", "⟨A, B⟩ CE", rules.Margin(above=0.95), tpr, (tpr - 0.01, tpr + 0.005), seeds=3, df=2),
+        rules.Cell("tnr", "⟨A, B⟩ CE", rules.Margin(below=0.05), tnr, (tnr - 0.01, tnr + 0.01), seeds=3, df=2),
+    ]
+    other = [
+        replace(cell, name="⟨C, D⟩ CE", estimate=x, interval=(x, x)) for cell, x in zip(cells, (1.0, 0.0), strict=True)
+    ]
+    assert rules.verdict(cells, jointly=True) == expected
+    assert rules.verdict(other, jointly=True) == rules.REPRODUCED
+    both = {rules.REPRODUCED: rules.REPRODUCED, rules.INCONCLUSIVE: rules.INCONCLUSIVE, rules.CONTRADICTED: rules.MIXED}
+    assert rules.verdict([*cells, *other], jointly=True) == both[expected]
 
 
 def test_the_released_form_is_named_and_the_verdict_is_that_of_the_text(study):

@@ -52,21 +52,23 @@ def _judged_claim(evidence: Evidence, claim: rules.Claim) -> rules.Judgement:
         return rules.Judgement(rules.NOT_TESTED, f"{rules.OTHER_DATA}: {where}")
     if claim.fact:
         return COMPUTED[claim.fact](evidence)
-    return _judged(evidence, claim.tests, claim.any_budget)
+    return _judged(evidence, claim.tests, claim.any_budget, claim.jointly)
 
 
-def _judged(evidence: Evidence, tests: list[rules.Test], any_budget: bool = False) -> rules.Judgement:
+def _judged(
+    evidence: Evidence, tests: list[rules.Test], any_budget: bool = False, jointly: bool = False
+) -> rules.Judgement:
     """The verdict of the losses of the text; the finding adds that of the released forms where it is another.
 
     A claim is about the loss that the paper's text defines, so that the released forms do not change its verdict.
     """
     cells, found = _found(evidence, tests, any_budget)
-    said, also = rules.verdict(cells), as_released(evidence.study, tests)
+    said, also = rules.verdict(cells, jointly), as_released(evidence.study, tests)
     if said == rules.REPRODUCED or also == tests:
         return rules.Judgement(said, found, cells)
     released, found_released = _found(evidence, also, any_budget)
-    if rules.verdict(released) not in (said, rules.NOT_TESTED):
-        found = f"{found}. As released {rules.verdict(released)}: {found_released}"
+    if (another := rules.verdict(released, jointly)) not in (said, rules.NOT_TESTED):
+        found = f"{found}. As released {another}: {found_released}"
     return rules.Judgement(said, found, cells, released)
 
 

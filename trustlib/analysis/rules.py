@@ -132,6 +132,7 @@ class Claim(Strict):
     section: str  # of the report, the id of its heading
     colour: bool = False  # whether images of one channel can say nothing of it
     any_budget: bool = False  # whether it is about a recipe, so that its oracles need not be trained to convergence
+    jointly: bool = False  # whether one oracle has to pass all of its tests, which are then one cell
     studies: list[str] = Field(default=[])  # the only ones, with their "-full", that test it; all by default
     tests: list[Test] = Field(default=[])
     fact: str = ""
@@ -230,9 +231,9 @@ def untabulated(rows: pd.DataFrame) -> list[Cell]:
     ]  # fmt: skip
 
 
-def verdict(cells: Sequence[Cell]) -> str:
+def verdict(cells: Sequence[Cell], jointly: bool = False) -> str:
     """What follows from a claim's cells, by the rules at the head of data/claims.yaml; from none `NOT_TESTED`."""
-    outcomes = [cell.outcome for cell in counted(cells)]
+    outcomes = _joint(counted(cells)) if jointly else [cell.outcome for cell in counted(cells)]
     if not outcomes or any(cell.caveat == NOT_TRAINED for cell in cells):
         return NOT_TESTED
     if all(outcomes):
@@ -240,6 +241,14 @@ def verdict(cells: Sequence[Cell]) -> str:
     if False not in outcomes:
         return INCONCLUSIVE
     return MIXED if True in outcomes else CONTRADICTED
+
+
+def _joint(cells: Iterable[Cell]) -> list[bool | None]:
+    """The outcome of each oracle's cells together: of several tests the one that speaks most against the claim."""
+    of: dict[str, set[bool | None]] = {}
+    for cell in cells:
+        of.setdefault(cell.name, set()).add(cell.outcome)
+    return [next(outcome for outcome in (False, None, True) if outcome in found) for found in of.values()]
 
 
 def counted(cells: Iterable[Cell]) -> list[Cell]:

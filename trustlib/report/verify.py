@@ -190,7 +190,8 @@ def _verdicts(verdicts: pd.Series, rows: pd.DataFrame, entries: dict, log: Log) 
     follows, tested = {}, [name for name, entry in entries.items() if entry.tests]
     for claim in dict.fromkeys([*rows["claim"], *verdicts.index.intersection(tested)]):
         own = rows[rows["claim"] == claim]
-        follows[claim] = rules.verdict(rules.untabulated(own[own["form"] == ""]))
+        jointly = claim in entries and entries[claim].jointly
+        follows[claim] = rules.verdict(rules.untabulated(own[own["form"] == ""]), jointly)
     made = rows["claim"].nunique()
     log(f"tables/claims.csv: {made} of {len(verdicts)} verdicts recomputed, the others rest on no comparison")
     return [
