@@ -98,7 +98,7 @@ def test_the_loss_that_it_adds_is_the_one_that_is_tested(monkeypatch, write_stud
     assert '"logit_gap": Score("Logit gap", logit_gap)' in PAGES
 
 
-INTERVAL = r"[+-]?\d+\.\d+ \[[^\]]+\]"
+INTERVAL = r"[+−]?\d+\.\d+ \[[^\]]+\]"
 
 
 def test_every_figure_with_an_interval_is_that_of_a_committed_result():
@@ -126,7 +126,7 @@ def test_every_figure_with_an_interval_is_that_of_a_committed_result():
     text = " ".join(PAGES.split())  # a line may end within an interval
     quoted = re.findall(INTERVAL, text)
     assert len(quoted) >= 8
-    assert set(quoted) <= measured
+    assert set(quoted) <= {text.replace("-", "−") for text in measured}
 
 
 def times_on_a_gpu():
@@ -219,7 +219,7 @@ def test_the_table_of_trained_oracles_is_the_committed_one(name, heading, images
             assert trained == f"{100 * curves['mcp'].mean()[pair].mean():.1f}"
             continue
         difference = row[["difference", "difference_low", "difference_high"]]
-        assert less == "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * difference))
+        assert less == "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * difference)).replace("-", "−")
         recipe = study.recipe(pair, arm)
         assert steps == f"{recipe.epochs * (images // recipe.batch):,}"
         if arm != "focal":  # of which there is no ladder

@@ -124,7 +124,7 @@ def test_tests_that_one_oracle_has_to_pass_together_are_one_cell(tpr, tnr, expec
 def test_the_released_form_is_named_and_the_verdict_is_that_of_the_text(study):
     answer, found = judged(study, values(ce=0.82, released=0.6), above=0.01)
     assert answer == rules.CONTRADICTED
-    assert ". As released reproduced: AUC +20.00 [" in found
+    assert ". As released reproduced: AUROC +20.00 [" in found
     assert "released" not in judged(study, values(ce=0.82), above=0.01)[1]
 
 
@@ -151,7 +151,7 @@ def test_all_must_hold_and_what_holds_for_some_is_mixed(study):
     assert verdict(study, values(), above=0.0) == rules.REPRODUCED
     answer, found = judged(study, values(mcp=0.9), minus=["ce", "mcp"], above=0.0)
     assert answer == rules.MIXED
-    assert "+0.00 [-0.98, +0.98] on average" in found
+    assert "+0.00 [−0.98, +0.98] on average" in found
     assert "beyond the margin in 1 of 2 (⟨RSN, RSN⟩ 1 of 2), excluded in 1 (⟨RSN, RSN⟩ 1 of 2)" in found
     answer, found = judged(study, values(mcp=0.799), minus=["ce", "mcp"], above=0.0)
     assert answer == rules.INCONCLUSIVE
@@ -406,7 +406,7 @@ def test_overfitting_is_the_gap_from_the_training_images(study, monkeypatch):
         verdict, found, cells, _ = facts.COMPUTED["overfitting"](Evidence(results))
         assert verdict == expected
         assert [cell.estimate for cell in cells] == pytest.approx([gap, gap])
-        assert found.startswith(f"AUC, training − test, {100 * gap:.2f} [") or gap == 0
+        assert found.startswith(f"AUROC, training − test, {100 * gap:.2f} [".replace("-", "−")) or gap == 0
     results.fitted = None
     unknown = (rules.NOT_TESTED, "not run: outputs on training images")
     assert facts.COMPUTED["overfitting"](Evidence(results))[:2] == unknown
@@ -457,7 +457,7 @@ def test_a_gap_that_the_error_leaves_no_room_for_decides_nothing(study, monkeypa
 
     assert iid() == (rules.INCONCLUSIVE, "RSN +0.68 [+0.40, +1.00], of an error of 0.98 that decides nothing")
     rows["train"], rows["test"] = (0.901, 0.900, 0.902), (0.9, 0.899, 0.901)
-    assert iid() == (rules.REPRODUCED, "RSN +0.10 [-0.10, +0.30]")
+    assert iid() == (rules.REPRODUCED, "RSN +0.10 [−0.10, +0.30]")
     rows["train"] = (0.92, 0.919, 0.921)
     assert iid()[0] == rules.CONTRADICTED
     assert facts.COMPUTED["iid"](Evidence(Given(study)))[:2] == (rules.NOT_TESTED, "not run")
@@ -477,7 +477,7 @@ def test_tails_are_compared_seed_by_seed(study_with, longer):
     results = given(study, right, **{"ss": z(longer), "ss-linear": z(0.0)})
     verdict, found = facts.COMPUTED["tails"](Evidence(results))[:2]
     assert verdict == {1.0: rules.REPRODUCED, -1.0: rules.CONTRADICTED, 0.0: rules.INCONCLUSIVE}[longer]
-    assert found.startswith(f"longer by {1.01 * longer:+.2f} [")
+    assert found.startswith(f"longer by {1.01 * longer:+.2f} [".replace("-", "−"))
     unrun = facts.COMPUTED["tails"](Evidence(given(study, right)))
     assert unrun[:2] == (rules.NOT_TESTED, "not run: ⟨RSN, RSN⟩")
     without = facts.COMPUTED["tails"](Evidence(Given(study_with())))

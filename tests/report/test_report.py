@@ -62,7 +62,7 @@ def test_a_written_page_stands_alone(tmp_path, monkeypatch):
     fig, ax = plt.subplots()
     ax.plot([0, 1], [1, 0])
     page.figure(fig, "Risk < 1 & falling.", alt='A "falling" line.', save=tmp_path / "line.svg")
-    page.table(tables.plain(pd.DataFrame({"AUC": [1.0]}, index=["<b>x</b>"])), "A table.")
+    page.table(tables.plain(pd.DataFrame({"AUROC": [1.0]}, index=["<b>x</b>"])), "A table.")
     code = nbformat.v4.new_code_cell("secret = 1", outputs=[html_of(output) for output in shown])
     text = ["# Title", "## First part\n\nThe loss is $e^{-z}$, and\n\n$$\\frac{a}{b}$$", "## Second part\n\nSaid."]
     nb = nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_markdown_cell, text), code])
@@ -383,13 +383,13 @@ def test_tables_have_a_caption_scopes_and_their_groups_as_rows(monkeypatch):
     shown = []
     monkeypatch.setattr(page, "display", shown.append)
     index = pd.MultiIndex.from_tuples([("G", "a"), ("G", "b"), ("H", "c")])
-    frame = pd.DataFrame({"AUC": ["1", "2", "3"], "TPR": ["4", "5", "6"]}, index=index)
-    bold = pd.DataFrame({"AUC": ["", "font-weight: bold", ""], "TPR": ""}, index=index)
+    frame = pd.DataFrame({"AUROC": ["1", "2", "3"], "TPR": ["4", "5", "6"]}, index=index)
+    bold = pd.DataFrame({"AUROC": ["", "font-weight: bold", ""], "TPR": ""}, index=index)
     page.table(tables.plain(frame.style.apply(lambda _: bold, axis=None)), "A < B")
     made = BeautifulSoup(shown[0].data, "html.parser")
     assert made.table.caption.text == "A < B"
     assert [[cell.text.strip() for cell in row(["th", "td"])] for row in made("tr")] == [
-        ["", "AUC", "TPR"], ["G"], ["a", "1", "4"], ["b", "2", "5"], ["H"], ["c", "3", "6"]
+        ["", "AUROC", "TPR"], ["G"], ["a", "1", "4"], ["b", "2", "5"], ["H"], ["c", "3", "6"]
     ]  # fmt: skip
     assert [cell["scope"] for cell in made("th")] == ["col"] * 3 + ["rowgroup", "row", "row", "rowgroup", "row"]
     assert [cell.text for cell in made("td") if "bold" in cell.get("style", "")] == ["2"]

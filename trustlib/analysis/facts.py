@@ -104,7 +104,7 @@ def _of_cells(cells: Sequence[rules.Cell], text: Callable[[rules.Cell], str]) ->
 
 
 def _overfitting(evidence: Evidence) -> rules.Judgement:
-    """AUC and TNR on an oracle's own training images minus those on test images (`runs.results.Run.on_training`).
+    """AUROC and TNR on an oracle's own training images minus those on test images (`runs.results.Run.on_training`).
 
     The sampling error on the training images is taken to be that on the test images, independent of it.
     """
@@ -162,7 +162,7 @@ def _iid(evidence: Evidence) -> rules.Judgement:
         cells.append(
             rules.Cell("accuracy, train − test", label, rules.Margin(within=SHIFT), gap, (low, high), caveat=caveat)
         )
-        text = f"{label} {100 * gap:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
+        text = label + f" {100 * gap:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]".replace("-", "−")
         note = f", of an error of {100 * (1 - test.rate):.2f} that decides nothing" if is_small else ""
         texts.append(text + note)
     if not cells:
@@ -198,7 +198,7 @@ def _tails(evidence: Evidence) -> rules.Judgement:
         cells.append(rules.Cell("tails, SS − SS, linear", label, margin, mean, (low, high), seeds, freedom, caveat))
 
     def text(cell: rules.Cell) -> str:
-        numbers = "{:+.2f} [{:+.2f}, {:+.2f}]".format(cell.estimate, *cell.interval)
+        numbers = "{:+.2f} [{:+.2f}, {:+.2f}]".format(cell.estimate, *cell.interval).replace("-", "−")
         return f"longer by {numbers} interquartile ranges ({cell.name})"
 
     return _of_cells(cells, text)

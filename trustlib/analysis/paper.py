@@ -43,8 +43,9 @@ def table2(dataset: str) -> pd.DataFrame:
     """The paper's Table 2 on one data set, with the 95 % intervals that its own counts allow.
 
     One run on 10,000 test images: rates get exact intervals (Clopper-Pearson) from their counts, which follow from the
-    accuracy; the AUC gets Hanley and McNeil's; areas under precision-recall curves get none. Nor does a row with a rate
-    that is no count of these images: MC dropout's, whose FPR of 5.26 % on MNIST is 5 of 95 where the others have 90.
+    accuracy; the AUROC gets Hanley and McNeil's; areas under precision-recall curves get none. Nor does a row with a
+    rate that is no count of these images: MC dropout's, whose FPR of 5.26 % on MNIST is 5 of 95 where the others have
+    90.
 
     Returns
     -------

@@ -295,7 +295,8 @@ def formatted(cell: Cell) -> str:
     sign = "+" if isinstance(test, Test) and test.is_difference else ""
     numbers = [scale * value for value in (cell.estimate, *cell.interval)]
     digits = 3 if cell.metric == COST else 2
-    return "{:{sign}.{digits}f} [{:{sign}.{digits}f}, {:{sign}.{digits}f}]".format(*numbers, sign=sign, digits=digits)
+    text = "{:{sign}.{digits}f} [{:{sign}.{digits}f}, {:{sign}.{digits}f}]".format(*numbers, sign=sign, digits=digits)
+    return text.replace("-", "−")
 
 
 def worst_text(cells: Sequence[Cell]) -> str:
@@ -337,7 +338,7 @@ def _by_pair(some: Sequence[Cell], cells: Sequence[Cell]) -> str:
 
 
 LABELS = {
-    "auroc": "AUC", "fpr95": "FPR-95%-TPR", "aupr_success": "AUPR-Success", "aupr_error": "AUPR-Error",
+    "auroc": "AUROC", "fpr95": "FPR-95%-TPR", "aupr_success": "AUPR-Success", "aupr_error": "AUPR-Error",
     NOT_NEGATED: "AUPR-Error, not negated", "tpr": "TPR", "tnr": "TNR", TNR_PAPER: "TNR", "aurc": "AURC", "kl": "KL",
     "bhattacharyya": "Bhattacharyya", "tpr + tnr": "TPR + TNR", COST: "cost",
 }  # fmt: skip

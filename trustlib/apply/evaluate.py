@@ -115,7 +115,7 @@ def verdict(compared: pd.DataFrame) -> str:
     else:
         answer = "The oracle does not rank significantly better than MCP"
     return (
-        f"{answer}. AUC {own['estimate']:.2f} [{own['low']:.2f}, {own['high']:.2f}] against {mcp['estimate']:.2f} "
+        f"{answer}. AUROC {own['estimate']:.2f} [{own['low']:.2f}, {own['high']:.2f}] against {mcp['estimate']:.2f} "
         f"[{mcp['low']:.2f}, {mcp['high']:.2f}], difference {own['difference']:+.2f} "
         f"[{own['difference_low']:+.2f}, {own['difference_high']:+.2f}]."
     )

@@ -280,7 +280,7 @@ def fit(
         )  # fmt: skip
         (z,) = training.predict(learner.eval(), images, ALL, among=validation)
         auroc = metrics.evaluate(z.numpy(), correct[validation].numpy())["auroc"]
-        log(f"learning rate {rate:g}: loss {history[-1]['loss']:.4f}, AUC {auroc:.2%} on the validation set")
+        log(f"learning rate {rate:g}: loss {history[-1]['loss']:.4f}, AUROC {auroc:.2%} on the validation set")
         if best is None or auroc > max(row["auroc"] for row in rows):
             best = oracle.eval().cpu()
         rows.append({"rate": rate, "auroc": auroc, "loss": history[-1]["loss"]})

@@ -1,8 +1,8 @@
 """The oracles of the ablations, at the study's learning rate or each method at its own best one.
 
-Where the study lists rates to try, one is chosen for every method and pair alike: by AUC on the last validation images,
-with one seed, from one grid, which goes on where the best lies at its edge. All seeds are then trained at it. Test data
-plays no part until the report.
+Where the study lists rates to try, one is chosen for every method and pair alike: by AUROC on the last validation
+images, with one seed, from one grid, which goes on where the best lies at its edge. All seeds are then trained at it.
+Test data plays no part until the report.
 """
 
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ class Tuning:
     """The search for a method's rate.
 
     rate : the chosen one; None while there are rates still to be tried, and where every one of them diverged
-    tried : rate -> AUC in [0, 1] on the last validation images, NaN where the training diverged; ascending by rate
+    tried : rate -> AUROC in [0, 1] on the last validation images, NaN where the training diverged; ascending by rate
     missing : the rates to try next
     """
 
@@ -60,7 +60,7 @@ def tuning(study: Study, pair: str, method: str) -> Tuning:
 
 
 def _tried(study: Study, pair: str, method: str, rate: float) -> float | None:
-    """AUC on the last validation images at one rate; NaN where the training diverged, None where it was not tried."""
+    """AUROC on the last validation images at one rate; NaN where the training diverged, None where it was not tried."""
     seed, last = study.ablations.seeds[0], slice(-study.ablations.tuning, None)
     z = outputs.of_oracles(study, pair, method, [seed], "heldout", rate=rate)
     if z:
