@@ -153,11 +153,11 @@ def test_what_ablations_add_is_known_by_name(write_study):
 def test_a_study_over_another_holds_what_differs(write_study, tmp_path):
     below = load_study(write_study())
     above = tmp_path / "above.yaml"
-    above.write_text("base: tiny\nseeds: [7]\noracle: {rate: 0.5}\nmethods: {ce: {hyper: {weight_wrong: 2.0}}}\n")
+    above.write_text("base: tiny\nseeds: [7]\noracle: {rate: 0.5}\nmethods: {ce: {hyper: {weight_wrong: 2.0}}, ss: null}\n")
     study = load_study(str(above))
     assert (study.name, study.seeds, study.oracle.rate) == ("above", [7], 0.5)
     assert study.oracle.epochs == below.oracle.epochs
-    assert list(study.methods) == list(below.methods)
+    assert list(study.methods) == [name for name in below.methods if name != "ss"] != list(below.methods)
     assert study.methods["ce"].hyper == {"weight_wrong": 2.0}
     assert study.methods["ce"].label == "CE"
 

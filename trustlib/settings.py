@@ -35,7 +35,7 @@ class Network(Strict):
     """A backbone: as a classifier, how it is trained or where its weights are; as an oracle, its steep slopes."""
 
     label: str  # as in the paper: ViT, RSN
-    model: str  # a name in timm, or of `trustlib.models.confidnet`
+    model: str  # a name in timm, or of `models.confidnet` or `models.cifar`
     args: dict[str, Any] = {}
     seed: int = 0  # added to the seeds of its classifiers: networks that are alike in all else are trainings of one
     training: Recipe | None = None

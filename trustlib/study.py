@@ -301,7 +301,7 @@ def load_study(study: str) -> Study:
     Parameters
     ----------
     study : a name in studies/, or the path of a YAML file. One that names another as its ``base`` holds just what
-        differs from it, key by key.
+        differs from it, key by key; null leaves out what the base has, a method or a network.
 
     Raises
     ------
@@ -357,11 +357,13 @@ def _is_base(path: Path, base: Any) -> bool:
 
 
 def _over(below: dict, above: dict) -> dict:
-    """Settings with others over them, key by key; a list is replaced as a whole."""
+    """Settings with others over them, key by key; a list is replaced as a whole, and null leaves a mapping out."""
     merged = dict(below)
     for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(below.get(key), dict)
-        merged[key] = _over(below[key], value) if both else value
+        has_keys = isinstance(below.get(key), dict)
+        merged[key] = _over(below[key], value) if has_keys and isinstance(value, dict) else value
+        if has_keys and value is None:
+            del merged[key]
     return merged
 
 

@@ -42,6 +42,15 @@ def test_confidnets_layers_are_those_of_its_code():
     assert backbone.parameters(small) == 320 + 18_496 + 9216 * 128 + 128 + 1290
 
 
+def test_the_resnet_for_small_images_keeps_their_size_in_its_first_layers():
+    net = backbone.build_backbone("resnet18_cifar", {"num_classes": 10})
+    x = torch.randn(2, 3, 32, 32)
+    assert net.maxpool(net.act1(net.bn1(net.conv1(x)))).shape == (2, 64, 32, 32)
+    assert net.forward_features(x).shape == (2, 512, 4, 4)
+    assert backbone.parameters(net) == 11_173_962  # 11.2 million, as of the ResNet-18 for CIFAR-10 that others use
+    assert net.conv1.weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.1)
+
+
 def test_convolutional_networks_have_their_channels_last_and_transformers_do_not():
     convolutional = backbone.build_backbone("confidnet_mnist").body[2].weight
     assert convolutional.is_contiguous(memory_format=torch.channels_last)

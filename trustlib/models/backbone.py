@@ -43,7 +43,7 @@ def pretrained_config(model: str) -> dict[str, Any]:
     """
     import timm
 
-    from . import confidnet  # noqa: F401 (adds its two networks to timm's)
+    from . import cifar, confidnet  # noqa: F401 (they add their networks to timm's)
 
     if not timm.is_model(model):
         near = difflib.get_close_matches(model, timm.list_models(), n=3)
