@@ -153,7 +153,9 @@ def test_what_ablations_add_is_known_by_name(write_study):
 def test_a_study_over_another_holds_what_differs(write_study, tmp_path):
     below = load_study(write_study())
     above = tmp_path / "above.yaml"
-    above.write_text("base: tiny\nseeds: [7]\noracle: {rate: 0.5}\nmethods: {ce: {hyper: {weight_wrong: 2.0}}, ss: null}\n")
+    above.write_text(
+        "base: tiny\nseeds: [7]\noracle: {rate: 0.5}\nmethods: {ce: {hyper: {weight_wrong: 2.0}}, ss: null}\n"
+    )
     study = load_study(str(above))
     assert (study.name, study.seeds, study.oracle.rate) == ("above", [7], 0.5)
     assert study.oracle.epochs == below.oracle.epochs

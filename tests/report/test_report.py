@@ -195,8 +195,23 @@ def test_the_answer_is_computed_from_the_comparisons(study):
     worse.loc[worse["arm"] == "ss", columns] = -0.11, -0.14, -0.08
     assert prose.in_one_minute(worse, study)[0].startswith("**No oracle ranks errors significantly better")
     assert dict(map(reversed, prose.key_figures(worse, study)))["oracles significantly below MCP"] == "1 of 1"
+    several = pd.concat([worse.assign(pair=f"rsn-rsn{i}") for i in range(4)], ignore_index=True)
+    networks = {f"rsn{i}": study.network("rsn").model_copy(update={"label": f"RSN {i}"}) for i in range(4)}
+    of_four = study.model_copy(update={"networks": study.networks | networks, "pairs": list(several["pair"].unique())})
+    assert prose.in_one_minute(several, of_four)[1].startswith("The best oracle of each of 4 classifiers (SS) has an")
+    assert (
+        dict(map(reversed, prose.key_figures(several, of_four)))["accuracy of 4 classifiers"]
+        == "90.0\N{NO-BREAK SPACE}%"
+    )
     alone = compared().query("arm == 'mcp'")
     assert prose.in_one_minute(alone, study) == ["There is no oracle whose AUROC could be compared with MCP's."]
+
+
+def test_the_answer_over_several_classifiers_is_that_of_the_oracles(study):
+    numbers = {"metric": "auroc", "difference": -0.02, "difference_low": -0.03, "difference_high": -0.01}
+    over = pd.DataFrame([{"arm": arm, "classifiers": 5, **numbers} for arm in ("energy", "linear_ce", "ss")])
+    expected = "**Over 5 trainings of the classifier the AUROC minus MCP's is −2.0 [−3.0, −1.0] (SS) points.**"
+    assert prose.over_classifiers_finding(over, study) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Sentences of the report, made from tables and settings."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import product
 
 import pandas as pd
@@ -58,7 +58,7 @@ def key_figures(compared: pd.DataFrame, study: Study) -> list[tuple[str, str]]:
     oracles = rows[rows["arm"].map(study.is_oracle) & rows["metric"].eq("auroc")]
     accuracy, area = mcp.xs("accuracy", level="metric"), mcp.xs("auroc", level="metric")
     best = oracles.loc[oracles.groupby("classifier", sort=False)["estimate"].idxmax().dropna()]
-    of = " · ".join(accuracy.index)
+    of = _each(accuracy.index)
     shown = [(_dotted(accuracy), f"accuracy of {of}"), (_dotted(area), "AUROC of its MCP")]
     if len(best):
         labels = " · ".join(dict.fromkeys(best["label"]))
@@ -68,8 +68,16 @@ def key_figures(compared: pd.DataFrame, study: Study) -> list[tuple[str, str]]:
     return shown
 
 
+MANY = 4  # classifiers, of which the range is said and not each
+
+
 def _dotted(values: pd.Series) -> str:
-    return " · ".join(f"{value:.1f}" for value in values) + "\N{NO-BREAK SPACE}%"
+    text = span(values) if len(values) >= MANY else " · ".join(f"{value:.1f}" for value in values)
+    return f"{text}\N{NO-BREAK SPACE}%"
+
+
+def _each(labels: Collection[str]) -> str:
+    return " · ".join(labels) if len(labels) < MANY else f"{len(labels)} classifiers"
 
 
 def in_one_minute(compared: pd.DataFrame, study: Study) -> list[str]:
@@ -124,15 +132,29 @@ def _ranks(count: int) -> str:
 
 def _best(oracles: pd.DataFrame, rows: pd.DataFrame, study: Study) -> str:
     """The best oracle of each classifier next to MCP, fine-tuned or on frozen features."""
-    texts = []
-    mcp = rows[rows["arm"].eq("mcp") & rows["metric"].eq("auroc")].set_index("classifier")["estimate"]
-    for name, part in oracles.groupby("classifier", sort=False):
-        best = part.loc[part["estimate"].idxmax()]
-        texts.append(
-            f"{best['label']} with an AUROC of {100 * best['estimate']:.1f} against MCP's {100 * mcp[name]:.1f} "
-            f"({signed(100 * best['difference'])}) on {name}"
+    mcp = rows[rows["arm"].eq("mcp") & rows["metric"].eq("auroc")].set_index("classifier")["estimate"].mul(100)
+    best = oracles.loc[oracles.groupby("classifier", sort=False)["estimate"].idxmax()]
+    difference = 100 * best["difference"]
+    if len(best) >= MANY:
+        labels = joined(dict.fromkeys(best["label"]))
+        return (
+            f"The best oracle of each of {len(best)} classifiers ({labels}) has an AUROC of "
+            f"{span(100 * best['estimate'])} against MCP's {span(mcp)} ({span(difference, sign=True)})."
         )
+    texts = [
+        f"{row.label} with an AUROC of {100 * row.estimate:.1f} against MCP's {mcp[row.classifier]:.1f} "
+        f"({signed(100 * row.difference)}) on {row.classifier}"
+        for row in best.itertuples()
+    ]
     return f"The best oracle is {joined(texts)}."
+
+
+def over_classifiers_finding(over: pd.DataFrame, study: Study) -> str:
+    """What `compare.over_classifiers` says of the fine-tuned oracles, in a sentence, per cent."""
+    area = over[over["metric"].eq("auroc") & over["arm"].isin(main_methods(study))]
+    texts = zip(area["arm"].map(study.method_label), with_interval(area, DIFFERENCE, 100, sign="+"), strict=True)
+    of = f"{area['classifiers'].max()} trainings of the classifier"
+    return f"**Over {of} the AUROC minus MCP's is {joined(f'{text} ({label})' for label, text in texts)} points.**"
 
 
 def _operating(compared: pd.DataFrame, study: Study) -> list[str]:

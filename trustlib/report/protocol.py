@@ -12,7 +12,7 @@ from ..analysis.paper import PAPER_NAMES
 from ..confidence.observed import REFERENCE
 from ..recipe import Recipe
 from ..study import Study
-from .prose import counted, data_name, joined, span
+from .prose import MANY, counted, data_name, joined, span
 from .tables import number
 
 OPTIMISERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD", "onecycle": "SGD under OneCycleLR"}
@@ -36,7 +36,10 @@ def training_budget(results: Any) -> str:
             epochs = counted(size["epochs"], "epoch")
             text = f"{how}, {size['steps']:,} steps ({epochs}, {size['images']:,} images seen)"
             texts.setdefault(text, []).append(label)
-    said = "; ".join(f"{joined(labels)} {text}" for text, labels in texts.items())
+    said = "; ".join(
+        f"{joined(labels) if len(labels) < MANY else f'all {len(labels)} networks'} {text}"
+        for text, labels in texts.items()
+    )
     ladder = results.curves
     how = (
         "No ladder of budgets says whether that is enough."
