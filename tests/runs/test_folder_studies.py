@@ -189,7 +189,8 @@ def checked(command):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"folder": "phots"}, "No such file or directory: "),
+        ({"folder": "phots"}, "there is no "),
+        ({"folder": "phots", "networks": networks_with(weights="weights/none.safetensors")}, "no weights at"),
         ({"networks": networks_with(weights="weights/none.safetensors")}, "no weights at"),
         (
             {"networks": networks_with(args={"num_classes": 9})},

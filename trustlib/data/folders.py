@@ -195,7 +195,10 @@ def _listed(root: Path, folders: Sequence[str], layout: str) -> tuple[list[str],
             for path, _ in samples[folder]:
                 digest.update(os.fsencode(f"{path.removeprefix(prefix)} {os.path.getsize(path)}\n"))
     except OSError as error:
-        raise DataError(f"{error}. Expected in {root}: {layout}; put the images there, or correct the path") from None
+        what = (
+            f"there is no {error.filename}" if isinstance(error, FileNotFoundError) and error.filename else str(error)
+        )
+        raise DataError(f"{what}. Expected in {root}: {layout}; put the images there, or correct the path") from None
     return classes, samples, digest.hexdigest()
 
 
