@@ -129,6 +129,31 @@ def test_every_figure_with_an_interval_is_that_of_a_committed_result():
     assert set(quoted) <= {text.replace("-", "−") for text in measured}
 
 
+def test_what_table_1_costs_follows_from_measured_steps():
+    step = pd.read_csv(ROOT / "results/speed/gpu.csv", index_col=["model", "way"])["median"]
+    batch = pd.read_csv(ROOT / "results/speed/batches.csv", index_col=["model", "batch"])["median"]
+    study, images, test = load_study("imagenet"), 1_281_167, 50_000
+    trained = [arm for arm, method in study.methods.items() if method.backbone == "trained"]
+    oracles = len(study.pairs) // 2 * len(trained) * len(study.seeds)  # on each network
+    learned, looks = images - study.heldout, test + study.heldout + 10_000
+    shifted = 3 * study.domains.images + study.domains.attacked
+    rows, total = [], 0.0
+    for model in ("vit_base_patch16_384", "resnet50"):
+        rate, answers = batch[model, 32], 4 * step[model, "as released, TF32"]
+        counts = (2 * images + test, 2 * (2 * images + test), oracles * looks, oracles * shifted)
+        first, features, z, shift = (count / answers / 3600 for count in counts)
+        training = oracles * learned / rate / 3600
+        total += first + features + training + z + shift
+        rows.append([f"{rate:.0f}", f"{answers:,.0f}", *(f"{x:.1f}" for x in (first, features, training, z, shift))])
+        rows[-1].append(f"{training / oracles:.2f}")
+        assert f"{oracles * learned / batch[model, 128] / 3600:.1f}" in PAGES
+    text = (ROOT / "docs/cluster.md").read_text()
+    told = [[cell.strip() for cell in line.split("|")[2:4]] for line in text.splitlines() if line.count("|") == 4]
+    assert all(list(cells) in told for cells in zip(*rows, strict=True))
+    assert f"In all {total:.1f} hours" in text
+    assert f"{2 * oracles} oracles for one epoch of {learned:,} images, {oracles} on each" in text
+
+
 def times_on_a_gpu():
     """How many times as long as here each way takes on each network: (model, way) -> median and quartiles."""
     frame = pd.read_csv(ROOT / "results/speed/gpu.csv", index_col=["model", "way"])
