@@ -19,6 +19,7 @@ HEADLINES = (
 CARDS = {  # page below results/ -> title, what it holds
     "fashion/report.html": ("Fashion-MNIST", "The main study: two small networks, five losses, trained oracles."),
     "budget/report.html": ("How long must an oracle train?", "A ladder of budgets and learning rates, Fashion-MNIST."),
+    "classifiers/report.html": ("Five classifiers", "The main study's ResNet from five seeds, Fashion-MNIST."),
     "ablations/report.html": ("Ablations", "Labels, head, slopes, class weights, the broadcast; Fashion-MNIST."),
     "colour/report.html": ("CIFAR-10, small networks", "What needs colour, such as the recolouring attack."),
     "mnist/report.html": ("MNIST, Table 2", "After ConfidNet's protocol."),
