@@ -19,7 +19,8 @@ def judged(of, *pairs):
         rng = np.random.default_rng(seed)
         correct = rng.random(400) < 0.8
         scores = {"mcp": rng.normal(size=(1, 400)) + correct, "ce": rng.normal(size=(2, 400)) + 0.5 * correct}
-        given[pair, "test"] = Predictions(correct, scores, dict.fromkeys(scores, 0.0))
+        of_all = scores | {"energy": rng.normal(size=(1, 400))}
+        given[pair, "test"] = Predictions(correct, of_all, dict.fromkeys(scores, 0.0))
     return Given(of, given)
 
 
@@ -27,10 +28,12 @@ def test_classifiers_alike_are_crossed_with_the_test_images(study_with):
     networks = {"rsn": RSN, "rsn1": RSN | {"label": "RSN 1", "seed": 1}, "vit": RSN | {"model": "resnet34"}}
     of = study_with(networks=networks, pairs=["rsn-rsn", "rsn1-rsn1", "vit-rsn", "vit-vit"])
     results = judged(of, *of.pairs)
-    row = compare.over_classifiers(results).set_index(["arm", "metric"]).loc[("ce", "auroc")]
+    over = compare.over_classifiers(results).set_index(["arm", "metric"])
+    row = over.loc[("ce", "auroc")]
     boots = [results.resample(results.predictions(pair)) for pair in ("rsn-rsn", "rsn1-rsn1")]
     less = [resampling.difference(boot, "ce", "mcp").loc["auroc", "estimate"] for boot in boots]
     assert row["classifiers"] == 2
+    assert over["estimate"].isna().groupby("arm").sum().to_dict() == {"mcp": 0, "ce": 0, "energy": 2}  # TPR and TNR
     assert row["difference"] == pytest.approx(np.mean(less))
     assert row["difference_high"] - row["difference"] > 6.3 * abs(less[0] - less[1])  # t is 12.7
     only = study_with(networks=networks, pairs=["rsn-rsn", "vit-vit"])

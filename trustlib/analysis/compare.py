@@ -243,7 +243,8 @@ def over_classifiers(results: Results) -> pd.DataFrame:
     -------
     One row per confidence and metric, columns `OVER_CLASSIFIERS`: the mean over the classifiers, a confidence's seeds
     averaged before, with its 95 % interval over test images and classifiers (`resampling.crossed`), the same of the
-    difference from MCP, and how many classifiers there are. Fractions. Empty for a study of different classifiers.
+    difference from MCP, and how many classifiers there are. Fractions; TPR and TNR of a confidence without a threshold
+    are NaN. Empty for a study of different classifiers.
     """
     study = results.study
     alike = {name: network.model_copy(update={"label": "", "seed": 0}) for name, network in study.networks.items()}
@@ -261,7 +262,8 @@ def over_classifiers(results: Results) -> pd.DataFrame:
         for k, metric in enumerate(metrics.METRICS):
             own = resampling.crossed(estimate[:, k], samples[..., k], 0.95)
             less = resampling.crossed(estimate[:, k] - mcp[:, k], samples[..., k] - resampled[..., k], 0.95)
-            rows.append((arm, metric, *own[:3], *less))
+            undecided = metric in ("tpr", "tnr") and arm not in found[0].threshold
+            rows.append((arm, metric, *([np.nan] * 6 if undecided else [*own[:3], *less[:3]]), len(found)))
     return pd.DataFrame(rows, columns=OVER_CLASSIFIERS)
 
 
