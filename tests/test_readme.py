@@ -108,6 +108,7 @@ def test_every_figure_with_an_interval_is_that_of_a_committed_result():
         *results.glob("*/tables/controls.csv"),
         *results.glob("*/tables/ablations.csv"),
         *results.glob("*/tables/fusion.csv"),
+        *results.glob("*/tables/classifiers.csv"),
     ]
     measured = set()
     for file in files:
