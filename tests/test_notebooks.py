@@ -79,7 +79,7 @@ def test_the_graph_passes_only_declared_parameters():
 def test_make_passes_notebooks_only_what_they_declare_and_can_read():
     """What the Makefile gives papermill, as a shell would hand it over."""
     outer = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}
-    asked = ["make", "-n", "speed", "benchmark", "GPUS=1", "--assume-old=.venv/ready"]
+    asked = ["make", "-n", "speed", "speed-gpu", "benchmark", "--assume-old=.venv/ready"]
     printed = subprocess.run(asked, cwd=ROOT, env=outer, capture_output=True, text=True, check=True).stdout
     commands = re.findall(r"papermill .*?(?=&&|;|\n(?!\t))", printed, re.DOTALL)
     assert len(commands) == 3
