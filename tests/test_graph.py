@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import TINY
-from test_report import check_page
+from test_page import check_page
 
 from trustlib.data import ROOT
 from trustlib.runs import jobs, steps, store
@@ -38,9 +38,12 @@ def times(study):
 
 
 def test_what_failed_is_shown_and_only_it_is_made_again(write_study, tmp_path):
-    # A slope of 2,000 sends the steep slope loss to infinity; cross entropy does not read it.
-    infinite = TINY["methods"]["ss"] | {"hyper": {"alpha_neg": 2000.0}}
-    broken, results = write_study(methods=TINY["methods"] | {"ss": infinite}, seeds=[0]), tmp_path / "results"
+    # A slope of 2,000 sends the steep slope loss to infinity, a rate of 1e30 any loss; cross entropy is trained.
+    infinite = {
+        "ss": TINY["methods"]["ss"] | {"hyper": {"alpha_neg": 2000.0}},
+        "tcp": {"label": "TCP", "loss": "tcp", "head": "linear", "training": {"rate": 1e30}},
+    }
+    broken, results = write_study(methods=TINY["methods"] | infinite, seeds=[0]), tmp_path / "results"
     status, printed = make_report(broken, results)
     folder = store.run_folder(load_study(broken))
     page, unfinished = folder / "report.html", folder / "report-unfinished.html"
@@ -52,6 +55,7 @@ def test_what_failed_is_shown_and_only_it_is_made_again(write_study, tmp_path):
     assert f"what failed: {unfinished}" in printed.replace(os.path.relpath(unfinished, ROOT), str(unfinished))
     check_page(unfinished.read_text())
     assert "TrainingError" in unfinished.read_text()
+    assert "KeyError" not in unfinished.read_text()
     assert not page.exists()
     kept = times(load_study(broken))
     assert kept.keys() == {"classifiers/rsn/seed0", "classifiers/rsn/confidences", "oracles/rsn-rsn/ce/seed0"}

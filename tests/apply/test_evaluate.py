@@ -13,7 +13,7 @@ import pytest
 import torch
 from scipy.special import expit
 from sklearn.metrics import log_loss
-from test_report import check_page
+from test_page import check_page
 
 import trustlib
 from trustlib import __main__ as commands

@@ -15,7 +15,7 @@ import pytest
 from conftest import TINY
 from PIL import Image
 from playwright.sync_api import sync_playwright
-from test_report import html_of
+from test_page import html_of
 
 import trustlib
 from trustlib import metrics

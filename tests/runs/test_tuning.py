@@ -38,6 +38,10 @@ def test_a_search_ends_when_the_best_rate_lies_inside_the_grid(study, monkeypatc
     assert tuning.tuning(study, "rsn-rsn", "ce-fixed") == tuning.Tuning(2e-3, {}, [])  # it has a rate of its own
 
 
+def test_a_search_without_a_classifier_is_empty(study):
+    assert tuning.search(study, "rsn-rsn", "ce").empty
+
+
 def test_a_search_that_diverges_everywhere_is_an_error_and_is_not_repeated(study, monkeypatch):
     calls = []
 

@@ -53,21 +53,21 @@ def classifier(study: Study, name: str, seed: int | None = None) -> Step:
             net, history = networks.given_classifier(study, name).to(device), {}
         else:
             checkpoints = step.checkpoints(study.checkpoint_minutes, log)
-            net, epochs = _fit_classifier(
-                study, name, images, device, seed + network.seed, log, checkpoints=checkpoints
-            )
+            net, epochs = _fit_classifier(study, name, images, device, seed + network.seed, log, None, checkpoints)
             history = {"history": epochs}
         tensors = {f"weights.{key}": tensor for key, tensor in net.state_dict().items()}
-        index = torch.from_numpy(confidence.drawn_reference(len(images.labels["train"])))
-        views = [networks.observe(net, images, "train", view, brief=True) for view in range(study.views)]
+        count, others = len(images.labels["train"]), range(1, study.views)
+        index = torch.from_numpy(confidence.drawn_reference(count))
+        reference = networks.observe(net, images, "train", among=index)
+        first = reference if len(index) == count else networks.observe(net, images, "train", brief=True)
+        views = [first, *(networks.observe(net, images, "train", view, brief=True) for view in others)]
         for key in ("correct", "p_true", "mcp"):
             tensors[f"train.{key}"] = torch.stack([view[key] for view in views])  # (V, N)
-        reference = networks.observe(net, images, "train", among=index)
         tensors |= {"reference.index": index, **{f"reference.{key}": reference[key] for key in ("logits", "features")}}
         for split in ("heldout", "test"):
             tensors |= {f"{split}.{key}": tensor for key, tensor in networks.observe(net, images, split).items()}
-        views = [networks.observe(net, images, "heldout", view, brief=True)["correct"] for view in range(study.views)]
-        tensors["views.heldout"] = torch.stack(views)  # (V, N): an oracle may learn from them
+        mirrored = [networks.observe(net, images, "heldout", view, brief=True)["correct"] for view in others]
+        tensors["views.heldout"] = torch.stack([tensors["heldout.correct"], *mirrored])  # oracles may learn it
         accuracy = {split: tensors[f"{split}.correct"].float().mean().item() for split in ("train", "heldout")}
         log(f"classifier {name}: accuracy {accuracy['train']:.2%} train, {accuracy['heldout']:.2%} held out")
         return tensors, {**history, "accuracy": accuracy, **_facts(net, device)}
@@ -111,7 +111,6 @@ def fold(study: Study, name: str, number: int) -> Step:
 
 
 def folds(study: Study, name: str) -> list[Step]:
-    """Every fold of a classifier."""
     return [fold(study, name, number) for number in range(study.ablations.folds)]
 
 

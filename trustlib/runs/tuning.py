@@ -150,9 +150,9 @@ def tuned_outputs(study: Study, pair: str, method: str, split: str = "test") -> 
 def search(study: Study, pair: str, method: str) -> pd.DataFrame:
     """The search for a method's learning rate on validation images, first seed: index rate; auroc, tnr95."""
     seed, last = study.ablations.seeds[0], slice(-study.ablations.tuning, None)
-    correct, rows = outputs.correct(study, pair, "heldout")[last], {}
+    rows = {}
     for rate in tuning(study, pair, method).tried:
         for z in outputs.of_oracles(study, pair, method, [seed], "heldout", rate=rate).values():
-            values = metrics.evaluate(z[last], correct)
+            values = metrics.evaluate(z[last], outputs.correct(study, pair, "heldout")[last])
             rows[rate] = {"auroc": values["auroc"], "tnr95": 1 - values["fpr95"]}
     return pd.DataFrame(rows, index=["auroc", "tnr95"]).T
