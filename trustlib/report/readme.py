@@ -9,13 +9,14 @@ from matplotlib.axes import Axes
 
 from ..analysis import rules
 from ..data import ROOT
-from ..study import Study, load_study
+from ..runs import results
+from ..study import load_study
 from . import figures, tables
 from .index import HEADLINES, RESULTS, SYMBOLS, index, judged
 
+FROZEN = "-frozen"  # at the end of the name of a method that learns from frozen features
 START, END = "<!-- results: make readme -->", "<!-- end of results -->"
 STUDIES = ("fashion", "colour", "mnist", "cifar10", "tiny")
-STEPS = {"mnist": 1_263, "cifar10": 15, "tiny": 200}  # of fine-tuning, where no ladder is published
 MARKS = {  # method -> (label, colour, marker, filled)
     "ensemble": ("Deep ensemble", "0.1", "D", True),
     "tcp+mcp": ("Oracle (TCP) combined with MCP", figures.COLOURS["tcp"], "^", True),
@@ -70,30 +71,34 @@ def published(name: str) -> list[dict]:
 
     Returns
     -------
-    Dicts: study, label (data, network, accuracy), steps (of fine-tuning), trained (whether a ladder of budgets shows
-    that the oracles are), auroc: method -> (estimate, low, high), and difference: the same minus MCP's, per cent.
+    Dicts: study, label (data, network, accuracy), steps (of an oracle), said (what else there is to say of them: heads
+    on frozen features, where a study has no others; not trained, where no ladder of budgets shows that they are),
+    trained, auroc: method -> (estimate, low, high), and difference: the same minus MCP's, per cent.
     """
     study, folder = load_study(name), RESULTS / name / "tables"
+    found = results.of(study, "published")
     compared = pd.read_csv(folder / "comparisons.csv").set_index(["pair", "metric", "arm"])
     fused = _table(folder / "fusion.csv")
     pairs = [pair for pair in study.pairs if len(set(study.pair(pair))) == 1]
-    return [_row(study, pair, compared.loc[pair], fused, _table(folder / "budget.csv")) for pair in pairs]
+    return [_row(found, pair, compared.loc[pair], fused) for pair in pairs]
 
 
-def _row(study: Study, pair: str, compared: pd.DataFrame, fused: pd.DataFrame, ladder: pd.DataFrame) -> dict:
-    area = compared.loc["auroc"] * 100
+def _row(found: results.Published, pair: str, compared: pd.DataFrame, fused: pd.DataFrame) -> dict:
+    study, trained = found.study, len(found.curves) > 0
+    frozen = "" if "ce" in study.methods else FROZEN
+    area = (compared.loc["auroc"] * 100).rename(index=lambda arm: arm.removesuffix(frozen))
     auroc = {arm: tuple(row) for arm, row in area[INTERVAL].iterrows()}
     difference = {arm: tuple(row) for arm, row in area[DIFFERENCE].dropna().iterrows()}
-    combined = fused[(fused["pair"] == pair) & (fused["arm"] == "tcp")] if len(fused) else fused
+    combined = fused[(fused["pair"] == pair) & (fused["arm"] == f"tcp{frozen}")] if len(fused) else fused
     for row in combined.itertuples():
         auroc["tcp+mcp"] = (100 * row.auroc, 100 * row.low, 100 * row.high)
         difference["tcp+mcp"] = (100 * row.difference, 100 * row.difference_low, 100 * row.difference_high)
     accuracy = 100 * compared.loc[("accuracy", "mcp"), "estimate"]
-    trained = len(ladder) > 0
-    steps = ladder[(ladder["pair"] == pair) & (ladder["arm"] == "ce")]["steps"].max() if trained else STEPS[study.name]
     network = study.network(study.pair(pair)[1]).label.replace("RSN", "ResNet")
     label = f"{tables.DATA[study.dataset]}, {network} {accuracy:.1f} %"
-    shared = {"study": study.name, "label": label, "steps": int(steps), "trained": trained}
+    steps = found.budget(pair, f"ce{frozen}")["steps"]
+    said = [*(["backbone frozen"] if frozen else []), *([] if trained else ["not trained"])]
+    shared = {"study": study.name, "label": label, "steps": steps, "said": said, "trained": trained}
     return shared | {"auroc": auroc, "difference": difference}
 
 
@@ -117,7 +122,7 @@ def hero(ax: Axes, rows: list[dict]) -> None:
             ax.axhline(-i + 0.5, color="0.85", linewidth=0.6)
     ax.axvline(0, color="0.1", linewidth=1.2)
     ax.annotate("MCP", (0, 0.62), ha="center", fontsize=8, annotation_clip=False)
-    labels = [f"{row['label']}\n{row['steps']:,} steps{'' if row['trained'] else ', not trained'}" for row in rows]
+    labels = [f"{row['label']}\n" + ", ".join([f"{row['steps']:,} steps", *row["said"]]) for row in rows]
     ax.set(yticks=[-i for i in range(len(rows))], yticklabels=labels, ylim=(-len(rows) + 0.45, 0.55))
     ax.set_xlabel("AUROC minus MCP's, percentage points (95 % CI); left: worse than the classifier's own confidence")
     ax.grid(axis="y", visible=False)
@@ -133,7 +138,7 @@ def results_block(rows: list[dict]) -> str:
     ]
     for row in rows:
         cells = [f"{row['auroc'][name][0]:.1f}" if name in row["auroc"] else "–" for name in columns]
-        steps = f"{row['steps']:,}" if row["trained"] else f"{row['steps']:,}, *not trained*"
+        steps = ", ".join([f"{row['steps']:,}", *(f"*{said}*" for said in row["said"])])
         lines.append(f"| [{row['label']}](results/{row['study']}) | {steps} | {' | '.join(cells)} |")
     lines += ["", *_verdicts()]
     return "\n".join(lines) + "\n"
