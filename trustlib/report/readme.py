@@ -76,7 +76,7 @@ def published(name: str) -> list[dict]:
     trained, auroc: method -> (estimate, low, high), and difference: the same minus MCP's, per cent.
     """
     study, folder = load_study(name), RESULTS / name / "tables"
-    found = results.of(study, "published")
+    found = results.Published(study)
     compared = pd.read_csv(folder / "comparisons.csv").set_index(["pair", "metric", "arm"])
     fused = _table(folder / "fusion.csv")
     pairs = [pair for pair in study.pairs if len(set(study.pair(pair))) == 1]
