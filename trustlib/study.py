@@ -201,6 +201,12 @@ class Study(Strict):
         changed = self.all_networks[pair.split("-")[0]].oracle | self.all_methods[method].training
         return Recipe.model_validate(self.oracle.model_dump() | changed | ({} if rate is None else {"rate": rate}))
 
+    def budget(self, pair: str, method: str, count: int) -> dict[str, int]:
+        """Steps, epochs, and images, how many are shown in all, of a method's training on a set of `count` images."""
+        recipe = self.recipe(pair, method)
+        steps = recipe.epochs * ((recipe.images or count) // recipe.batch)
+        return {"steps": steps, "epochs": recipe.epochs, "images": steps * recipe.batch}
+
     def pair(self, pair: str) -> tuple[str, str]:
         """(oracle's, classifier's) network of a pair of this study or its ablations."""
         if pair not in self.all_pairs:

@@ -1,5 +1,6 @@
 """The README's figure and tables, results/index.html and the example, from the committed results: `make readme`."""
 
+import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -9,8 +10,7 @@ from matplotlib.axes import Axes
 
 from ..analysis import rules
 from ..data import ROOT
-from ..runs import results
-from ..study import load_study
+from ..study import Study, load_study
 from . import figures, tables
 from .index import HEADLINES, RESULTS, SYMBOLS, index, judged
 
@@ -76,16 +76,20 @@ def published(name: str) -> list[dict]:
     trained, auroc: method -> (estimate, low, high), and difference: the same minus MCP's, per cent.
     """
     study, folder = load_study(name), RESULTS / name / "tables"
-    found = results.Published(study)
+    count = json.loads((RESULTS / name / "manifest.json").read_text())["images"]["counts"]["train"]
+    frozen, trained = "" if "ce" in study.methods else FROZEN, len(_table(folder / "budget.csv")) > 0
+    said = [*(["backbone frozen"] if frozen else []), *([] if trained else ["not trained"])]
     compared = pd.read_csv(folder / "comparisons.csv").set_index(["pair", "metric", "arm"])
-    fused = _table(folder / "fusion.csv")
-    pairs = [pair for pair in study.pairs if len(set(study.pair(pair))) == 1]
-    return [_row(found, pair, compared.loc[pair], fused) for pair in pairs]
+    fused, rows = _table(folder / "fusion.csv"), []
+    for pair in study.pairs:
+        if len(set(study.pair(pair))) == 1:
+            steps = study.budget(pair, f"ce{frozen}", count)["steps"]
+            shared = {"study": name, "steps": steps, "said": said, "trained": trained}
+            rows.append(shared | _row(study, pair, frozen, compared.loc[pair], fused))
+    return rows
 
 
-def _row(found: results.Published, pair: str, compared: pd.DataFrame, fused: pd.DataFrame) -> dict:
-    study, trained = found.study, len(found.curves) > 0
-    frozen = "" if "ce" in study.methods else FROZEN
+def _row(study: Study, pair: str, frozen: str, compared: pd.DataFrame, fused: pd.DataFrame) -> dict:
     area = (compared.loc["auroc"] * 100).rename(index=lambda arm: arm.removesuffix(frozen))
     auroc = {arm: tuple(row) for arm, row in area[INTERVAL].iterrows()}
     difference = {arm: tuple(row) for arm, row in area[DIFFERENCE].dropna().iterrows()}
@@ -96,10 +100,7 @@ def _row(found: results.Published, pair: str, compared: pd.DataFrame, fused: pd.
     accuracy = 100 * compared.loc[("accuracy", "mcp"), "estimate"]
     network = study.network(study.pair(pair)[1]).label.replace("RSN", "ResNet")
     label = f"{tables.DATA[study.dataset]}, {network} {accuracy:.1f} %"
-    steps = found.budget(pair, f"ce{frozen}")["steps"]
-    said = [*(["backbone frozen"] if frozen else []), *([] if trained else ["not trained"])]
-    shared = {"study": study.name, "label": label, "steps": steps, "said": said, "trained": trained}
-    return shared | {"auroc": auroc, "difference": difference}
+    return {"label": label, "auroc": auroc, "difference": difference}
 
 
 def hero(ax: Axes, rows: list[dict]) -> None:

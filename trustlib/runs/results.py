@@ -110,8 +110,8 @@ class Run:
         return tuning.tuning(self.study, pair, method).rate
 
     def budget(self, pair: str, method: str) -> dict[str, int] | None:
-        """Training budget of a method: steps, epochs, and images, how many it is shown in all."""
-        return training_budget(self.study, pair, method, len(self.study.images().labels["train"]))
+        """As `Study.budget`."""
+        return self.study.budget(pair, method, len(self.study.images().labels["train"]))
 
     def parameters(self, pair: str, method: str) -> int | None:
         """How many parameters of the method's oracles are trained; None until the first one is."""
@@ -306,7 +306,7 @@ class Published:
 
     def budget(self, pair: str, method: str) -> dict[str, int] | None:
         """As `Run.budget`."""
-        return training_budget(self.study, pair, method, self.images["counts"]["train"])
+        return self.study.budget(pair, method, self.images["counts"]["train"])
 
     def parameters(self, pair: str, method: str) -> int | None:
         """As `Run.parameters`."""
@@ -350,13 +350,6 @@ def assembled(
     thresholds = {name: study.threshold_of(name) for name in scores}
     known = {name: threshold for name, threshold in thresholds.items() if threshold is not None}
     return Predictions(correct, scores, known, seeds, predicted)
-
-
-def training_budget(study: Study, pair: str, method: str, count: int) -> dict[str, int]:
-    """Steps, epochs, and images, how many are shown in all, of a method's training on a set of `count` images."""
-    recipe = study.recipe(pair, method)
-    steps = recipe.epochs * ((recipe.images or count) // recipe.batch)
-    return {"steps": steps, "epochs": recipe.epochs, "images": steps * recipe.batch}
 
 
 def separated(predictions: Predictions) -> list[Predictions]:
