@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from .. import losses
 from ..analysis import rules
 from ..data import ROOT
 from ..study import Study, load_study
@@ -90,7 +91,7 @@ def published(name: str) -> list[dict]:
 
 
 def _row(study: Study, pair: str, frozen: str, compared: pd.DataFrame, fused: pd.DataFrame) -> dict:
-    area = (compared.loc["auroc"] * 100).rename(index=lambda arm: arm.removesuffix(frozen))
+    area = (compared.loc["auroc"] * 100).rename(index={f"{loss}{frozen}": loss for loss in losses.LOSSES})
     auroc = {arm: tuple(row) for arm, row in area[INTERVAL].iterrows()}
     difference = {arm: tuple(row) for arm, row in area[DIFFERENCE].dropna().iterrows()}
     combined = fused[(fused["pair"] == pair) & (fused["arm"] == f"tcp{frozen}")] if len(fused) else fused
