@@ -24,7 +24,7 @@ CARDS = {  # page below results/ -> title, what it holds
     "colour/report.html": ("CIFAR-10, small networks", "What needs colour, such as the recolouring attack."),
     "mnist/report.html": ("MNIST, Table 2", "After ConfidNet's protocol."),
     "cifar10/report.html": ("CIFAR-10, Table 2", "After ConfidNet's protocol, VGG16; cut below it."),
-    "tiny/report.html": ("Tiny-ImageNet", "Pretrained EfficientNets, 200 classes; cut below the paper's protocol."),
+    "tiny/report.html": ("Tiny-ImageNet", "Pretrained EfficientNets, 200 classes; heads on frozen features."),
     "benchmark/report.html": ("Times of the metrics", "Next to those of other libraries."),
     "speed/report.html": ("Times", "Training steps and data loading on a CPU."),
     "speed/gpu.html": ("Times on a GPU", "Training steps next to the released way and to timm's."),

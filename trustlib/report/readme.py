@@ -72,14 +72,14 @@ def published(name: str) -> list[dict]:
 
     Returns
     -------
-    Dicts: study, label (data, network, accuracy), steps (of an oracle), said (what else there is to say of them: heads
-    on frozen features, where a study has no others; not trained, where no ladder of budgets shows that they are),
-    trained, auroc: method -> (estimate, low, high), and difference: the same minus MCP's, per cent.
+    Dicts: study, label (data, network, accuracy), steps (of an oracle), trained (whether a ladder of budgets shows that
+    the oracles are), said (of the oracles: "heads alone", where a study has no others, or "not trained"), auroc:
+    method -> (estimate, low, high), and difference: the same minus MCP's, per cent.
     """
     study, folder = load_study(name), RESULTS / name / "tables"
     count = json.loads((RESULTS / name / "manifest.json").read_text())["images"]["counts"]["train"]
     frozen, trained = "" if "ce" in study.methods else FROZEN, len(_table(folder / "budget.csv")) > 0
-    said = [*(["backbone frozen"] if frozen else []), *([] if trained else ["not trained"])]
+    said = "heads alone" if frozen else "" if trained else "not trained"
     compared = pd.read_csv(folder / "comparisons.csv").set_index(["pair", "metric", "arm"])
     fused, rows = _table(folder / "fusion.csv"), []
     for pair in study.pairs:
@@ -124,7 +124,7 @@ def hero(ax: Axes, rows: list[dict]) -> None:
             ax.axhline(-i + 0.5, color="0.85", linewidth=0.6)
     ax.axvline(0, color="0.1", linewidth=1.2)
     ax.annotate("MCP", (0, 0.62), ha="center", fontsize=8, annotation_clip=False)
-    labels = [f"{row['label']}\n" + ", ".join([f"{row['steps']:,} steps", *row["said"]]) for row in rows]
+    labels = [f"{row['label']}\n{row['steps']:,} steps" + (f", {row['said']}" if row["said"] else "") for row in rows]
     ax.set(yticks=[-i for i in range(len(rows))], yticklabels=labels, ylim=(-len(rows) + 0.45, 0.55))
     ax.set_xlabel("AUROC minus MCP's, percentage points (95 % CI); left: worse than the classifier's own confidence")
     ax.grid(axis="y", visible=False)
@@ -140,7 +140,7 @@ def results_block(rows: list[dict]) -> str:
     ]
     for row in rows:
         cells = [f"{row['auroc'][name][0]:.1f}" if name in row["auroc"] else "–" for name in columns]
-        steps = ", ".join([f"{row['steps']:,}", *(f"*{said}*" for said in row["said"])])
+        steps = f"{row['steps']:,}" + (f", *{row['said']}*" if row["said"] else "")
         lines.append(f"| [{row['label']}](results/{row['study']}) | {steps} | {' | '.join(cells)} |")
     lines += ["", *_verdicts()]
     return "\n".join(lines) + "\n"
