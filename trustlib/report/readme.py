@@ -147,8 +147,13 @@ def results_block(rows: list[dict]) -> str:
 
 
 def _verdicts() -> list[str]:
-    """The verdicts of the studies that are judged by today's rules, one line per claim."""
-    frames = {name: frame for name, frame in judged().items() if name in STUDIES}
+    """The verdicts of the studies that are judged by today's rules, one line per claim; of those that test any."""
+    measured = [claim for claim in HEADLINES if claim != "aupr-error-sign"]  # which is arithmetic, the same in all
+    frames = {
+        name: frame
+        for name, frame in judged().items()
+        if name in STUDIES and (frame.loc[measured, "verdict"] != rules.NOT_TESTED).any()
+    }
     lines = [f"| the paper says | {' | '.join(f'`{name}`' for name in frames)} |", "|---" * (len(frames) + 1) + "|"]
     sentences = {claim.id: claim.claim for claim in rules.load()}
     for claim in HEADLINES:
