@@ -165,7 +165,8 @@ class Memory:
     ("stop", "every"), [(7, 5), (13, 5), (24, 5), (14, 12)], ids=["first epoch", "second", "end", "from an epoch's end"]
 )
 def test_a_training_that_was_interrupted_goes_on_to_the_same_bits(optimizer, stop, every):
-    settings = {"optimizer": optimizer, "rate": 1e-3, "crop": 2 if optimizer == "sgd" else 0}
+    settings = {"optimizer": optimizer, "rate": 1e-3, "bfloat16": optimizer == "adam"}
+    settings["crop"] = 2 if optimizer == "sgd" else 0
     whole, first, second = (small_net(norm=True) for _ in range(3))
     checkpoints = Memory(stop, every)
     history = train(whole, **settings)
@@ -177,6 +178,16 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_bits(optimizer, sto
     assert len(checkpoints.states) == 24 // every  # none is taken twice
     assert same_bits(whole, second)
     assert losses_of(again) == losses_of(history)
+
+
+def test_bfloat16_rounds_what_a_network_computes_but_not_its_weights_or_losses():
+    (exact, rounded), seen = (small_net(norm=True) for _ in range(2)), []
+    rounded.register_forward_hook(lambda net, x, output: seen.append(output.dtype))
+    expected, found = ([loss for _, loss in losses_of(train(net, bfloat16=net is rounded))] for net in (exact, rounded))
+    assert seen == [torch.bfloat16] * len(seen)
+    assert all(value.dtype == torch.float32 for value in rounded.parameters())
+    assert found == pytest.approx(expected, rel=0.02)
+    assert found != expected
 
 
 def test_a_cropped_image_is_a_piece_of_the_padded_one():

@@ -1,8 +1,8 @@
 """One loop for classifiers and oracles, and `predict`.
 
-The same code runs on the CPU and on a GPU (there under bfloat16 autocast, losses in float32), on images in memory, in
-folders or on features. Everything that is drawn at random comes from the seed; with the same seed, the same thread
-count and the CPU, two runs give the same bits, and so does one that was interrupted and resumed.
+The same code runs on the CPU and on a GPU (there, or where the recipe says so, under bfloat16 autocast with losses in
+float32), on images in memory, in folders or on features. Everything that is drawn at random comes from the seed. With
+the same seed, thread count and CPU two runs give the same bits, also when one was interrupted and resumed.
 """
 
 import time
@@ -100,6 +100,7 @@ def train(
     optimizer, schedule = _optimizer(model, recipe, recipe.epochs * steps)
     stateful = {"model": model, "optimizer": optimizer, "schedule": schedule}
     done, total, history = _resumed(stateful, checkpoints, device)
+    bfloat16 = device.type == "cuda" or recipe.bfloat16
     net: Any = torch.compile(model) if compiled else model  # a module either way
     target = target.expand(views, -1)  # (V, N)
     for epoch in range(1, recipe.epochs + 1):
@@ -117,7 +118,7 @@ def train(
         for x, index, view, place in zip(batches, indices, shown, corners, strict=True):  # x (B, C, H, W)
             if recipe.crop:
                 x = cropped(x, place.to(device), recipe.crop)
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
                 output = net(x)
             value = loss(output.float(), target[view, index]).mean()
             optimizer.zero_grad(set_to_none=True)
