@@ -12,6 +12,7 @@ from scipy.stats import rankdata
 
 from trustlib import __main__ as commands
 from trustlib import study, training
+from trustlib.analysis.evidence import Evidence
 from trustlib.predictions import Predictions
 from trustlib.runs import results, steps, store
 
@@ -132,6 +133,29 @@ def trained_with(tmp_path_factory, trainings):
             return of, patch
 
         yield read
+
+
+@pytest.fixture
+def all_trained(monkeypatch):
+    """Every oracle counts as trained."""
+    monkeypatch.setattr(Evidence, "is_untrained", lambda *_: False)
+
+
+@pytest.fixture
+def save(tmp_path):
+    """A function that writes a table, arrays, text or bytes to a file, and returns its path."""
+
+    def save(content, name="a.csv"):
+        path = tmp_path / name
+        if isinstance(content, dict):
+            np.savez(path, **content)
+        elif isinstance(content, pd.DataFrame):
+            content.to_csv(path, index=False)
+        else:
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return save
 
 
 @pytest.fixture

@@ -105,7 +105,6 @@ def test_every_figure_with_an_interval_is_that_of_a_committed_result():
     results = ROOT / "results"
     files = [*results.glob("*/tables/comparisons.csv"), *results.glob("*/tables/domains.csv")]
     files += [
-        *results.glob("*/tables/controls.csv"),
         *results.glob("*/tables/ablations.csv"),
         *results.glob("*/tables/fusion.csv"),
         *results.glob("*/tables/classifiers.csv"),

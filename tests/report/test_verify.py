@@ -149,16 +149,6 @@ def test_a_rule_that_has_changed_is_named_and_a_new_one_is_not_published_yet(cop
     assert verify.verify(study, quiet) == []
 
 
-def test_verdicts_by_older_rules_are_not_compared(copy):
-    study, folder = copy
-    frame = pd.read_csv(folder / "tables" / "claims.csv").drop(columns="asked_by")
-    frame.assign(verdict="holds").to_csv(folder / "tables" / "claims.csv", index=False)
-    said = []
-    (changed,) = verify.verify(study, said.append)
-    assert changed.endswith("is not as it was published")
-    assert "tables/claims.csv: its verdicts are by older rules (CHANGELOG.md) and are not compared" in said
-
-
 @pytest.fixture
 def plan(published):
     """The study's YAML."""

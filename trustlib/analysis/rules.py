@@ -267,7 +267,8 @@ def precision(cells: Sequence[Cell]) -> list[str]:
     if deciding:
         seeds = sorted({cell.seeds for cell in deciding})
         freedom = sorted({cell.df for cell in deciding})
-        notes.append(f"{' or '.join(map(str, seeds))} seeds, {' or '.join(map(str, freedom))} degrees of freedom")
+        of_freedom = f"{' or '.join(map(str, freedom))} degree{'' if freedom == [1] else 's'} of freedom"
+        notes.append(f"{' or '.join(map(str, seeds))} seeds, {of_freedom}")
     counts = Counter(cell.caveat for cell in cells)
     if counts[ONE_TRAINING]:
         notes.append("one training, which decides nothing")
@@ -325,7 +326,7 @@ def tally(cells: Sequence[Cell]) -> str:
     text += f", excluded in {len(excluded)}{_by_pair(excluded, cells)}"
     if len(beyond) + len(excluded) < len(cells):
         leaning = sum(cell.margin.outcome(cell.estimate, cell.estimate) is True for cell in cells)
-        text += f", {leaning} estimates on its side"
+        text += f", {leaning} estimate{'' if leaning == 1 else 's'} on its side"
     return text
 
 

@@ -38,10 +38,9 @@ SYMBOLS = {"reproduced": "✓", "mixed": "~", "contradicted": "✗", "inconclusi
 
 
 def judged() -> dict[str, pd.DataFrame]:
-    """Study -> its published table of claims, index id; of the studies that are judged by today's rules."""
+    """Study -> its published table of claims, index id."""
     paths = {name: RESULTS / name / "tables" / "claims.csv" for name in STUDIES}
-    frames = {name: pd.read_csv(path, index_col="id") for name, path in paths.items() if path.exists()}
-    return {name: frame for name, frame in frames.items() if "asked_by" in frame}
+    return {name: pd.read_csv(path, index_col="id") for name, path in paths.items() if path.exists()}
 
 
 def index(readme: str, figure: str) -> str:

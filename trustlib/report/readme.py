@@ -147,7 +147,7 @@ def results_block(rows: list[dict]) -> str:
 
 
 def _verdicts() -> list[str]:
-    """The verdicts of the studies that are judged by today's rules, one line per claim; of those that test any."""
+    """The verdicts of the studies that test a claim, one line per claim."""
     measured = [claim for claim in HEADLINES if claim != "aupr-error-sign"]  # which is arithmetic, the same in all
     frames = {
         name: frame

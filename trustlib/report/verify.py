@@ -32,7 +32,7 @@ FROM_SCORES: dict[str, Callable[[Published], pd.DataFrame]] = {
     "classifiers": compare.over_classifiers,
 }
 OF_ABLATIONS = ("ablations", "budget", "contrasts", "gaps", "labels", "operating-points", "optimum", "rate-search",
-                "slopes", "tails", "controls")  # the last as older publications call the first  # fmt: skip
+                "slopes", "tails")  # fmt: skip
 NOT_RECOMPUTED = dict.fromkeys(OF_ABLATIONS, "the scores of the ablations are not published") | {
     "sweep": "the scores under corruptions of every severity are not published",
     "heads": "heads on cached features are fitted by the report",
@@ -119,9 +119,6 @@ def _runs(path: Path, manifest: dict, log: Log) -> list[str]:
 
 def _claims(folder: Path, published: Published, log: Log) -> list[str]:
     """Of the verdicts, and of the comparisons behind them."""
-    if not _is_of_these_rules(folder):
-        log("tables/claims.csv: its verdicts are by older rules (CHANGELOG.md) and are not compared")
-        return []
     verdicts = pd.read_csv(folder / "claims.csv", index_col="id")["verdict"]
     path = folder / "cells.csv"  # not there where no claim is tested
     rows = pd.read_csv(path, dtype={"form": str, "caveat": str}) if path.exists() else pd.DataFrame(columns=rules.CELLS)
@@ -133,14 +130,6 @@ def _claims(folder: Path, published: Published, log: Log) -> list[str]:
     entries = {entry.id: entry for entry in rules.load()}
     differing = _cells(path, rows, entries, Evidence(published), log) if len(rows) else []
     return differing + _verdicts(verdicts, rows, entries, log)
-
-
-def _is_of_these_rules(folder: Path) -> bool:
-    """Whether the verdicts published are *reproduced* to *not tested*; those before had no `asked_by`."""
-    try:
-        return "asked_by" in pd.read_csv(folder / "claims.csv", nrows=0)
-    except FileNotFoundError:
-        return False
 
 
 def _cells(path: Path, rows: pd.DataFrame, entries: dict, evidence: Evidence, log: Log) -> list[str]:

@@ -249,12 +249,10 @@ class Published:
         self, name: str, compute: Callable[["Published"], pd.DataFrame], digits: str | None = None
     ) -> pd.DataFrame:
         """A published table, tables/NAME.csv; where there is none, what follows of it from the published scores."""
-        folder = store.results() / self.study.name / "tables"
-        path = folder / f"{EARLIER_NAMES.get(name, name)}.csv"
-        path = path if path.exists() else folder / f"{name}.csv"
+        path = store.results() / self.study.name / "tables" / f"{name}.csv"
         if not path.exists():
             return compute(self)
-        frame = pd.read_csv(path).rename(columns={"control": "ablation"})
+        frame = pd.read_csv(path)
         texts = frame.columns[[not pd.api.types.is_numeric_dtype(values) for values in frame.dtypes]]
         return frame.assign(**{column: frame[column].fillna("") for column in texts})
 
@@ -331,9 +329,6 @@ class Published:
         if key not in self._resamples:
             self._resamples[key] = bootstrap(predictions, tnr_threshold)
         return self._resamples[key]
-
-
-EARLIER_NAMES = {"ablations": "controls"}  # of tables, in publications before the second edition
 
 
 def assembled(
