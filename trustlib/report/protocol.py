@@ -96,6 +96,7 @@ def _recipe(recipe: Recipe, there: int) -> str:
     return (
         f"{epochs} of {count:,} images in batches of {recipe.batch} ({steps:,} steps), "
         f"{OPTIMISERS[recipe.optimizer]} at a learning rate of {number(recipe.rate)}{FROZEN[recipe.frozen]}"
+        f"{', bfloat16 on the CPU too' if recipe.bfloat16 else ''}"
     )
 
 
