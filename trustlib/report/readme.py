@@ -40,8 +40,9 @@ def write(root: Path = ROOT) -> None:
     rows = [row for name in STUDIES for row in published(name)]
     figure, readme = root / "docs" / "hero.svg", root / "README.md"
     with plt.style.context(figures.STYLE):
-        fig, ax = plt.subplots(figsize=(8.2, 0.85 + 0.72 * len(rows)))
-        hero(ax, rows)
+        drawn = [row for row in rows if row["said"] != "not trained"]
+        fig, ax = plt.subplots(figsize=(8.2, 0.85 + 0.72 * len(drawn)))
+        hero(ax, drawn)
         fig.savefig(figure, metadata={"Date": None})
         plt.close(fig)
     before, _, rest = readme.read_text().partition(START)
