@@ -251,16 +251,27 @@ def test_the_table_of_trained_oracles_is_the_committed_one(name, heading, images
             assert trained == f"{100 * curves['auroc'].mean()[pair, arm]:.1f}"
 
 
-def test_the_table_of_earlier_studies_is_the_committed_one():
-    for study, *_, mcp, ce, tcp, ss in table("## Earlier results"):
-        frame = pd.read_csv(ROOT / f"results/{study}/tables/comparisons.csv").set_index(["pair", "arm"])
-        own = [pair for pair in load_study(study).pairs if len(set(load_study(study).pair(pair))) == 1]
-        accuracy = frame[frame["metric"] == "accuracy"]["estimate"].xs("mcp", level="arm")
-        pair, area = accuracy[own].idxmax(), frame[frame["metric"] == "auroc"]
-        assert in_full(area.loc[pair, "mcp"]) == mcp
-        for arm, cell in zip(("ce", "tcp", "ss"), (ce, tcp, ss), strict=True):
-            name = arm + "-frozen" * cell.endswith(" frozen")
-            assert cell.removesuffix(" frozen") == in_full(area.loc[pair, name])
+def test_table_2_is_that_of_the_paper_and_of_the_committed_results():
+    paper = pd.read_csv(ROOT / "data/published/table2.csv").set_index(["dataset", "loss", "metric"])["mean"]
+    theirs = {
+        "mcp": "mcp",
+        "mc_dropout_probs": "mc_dropout",
+        "trust_score": "trust_score",
+        "tcp": "tcp",
+        "ss-released": "ss",
+    }
+    named = {"MCP": "mcp", "MC dropout": "mc_dropout_probs", "TrustScore": "trust_score"}
+    named |= {method.label: name for name, method in load_study("mnist").methods.items()}
+    rows = table("## Table 2")
+    assert len(rows) == 12
+    for column, study in ((1, "mnist"), (3, "cifar10")):
+        (pair,) = load_study(study).pairs
+        ours = pd.read_csv(ROOT / f"results/{study}/tables/comparisons.csv").set_index(["pair", "arm", "metric"])
+        for label, *cells in rows:
+            is_accuracy = label == "classifier's accuracy"
+            arm, metric = ("mcp", "accuracy") if is_accuracy else (named[label], "auroc")
+            published = f"{paper[study, theirs[arm], metric]:.1f}" if arm in theirs else "–"
+            assert cells[column - 1 : column + 1] == [published, in_full(ours.loc[pair, arm, metric])]
 
 
 def test_every_module_and_notebook_is_in_the_tree():
